@@ -1,0 +1,1 @@
+"""What an adapter is: the base LM it plugs into, its files, its checks and its arithmetic. No training code."""
