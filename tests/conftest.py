@@ -1,0 +1,36 @@
+"""Shared by all tests: no network, shapes checked at run time, and the debug bases."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(["configs", "data_prep", "adapters", "finetune"], "beartype.beartype")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nothing is left in, or read from, the cache folder of the person who runs the tests."""
+    folder = tmp_path_factory.mktemp("woodshed-cache")
+    os.environ["WOODSHED_CACHE"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mono_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random mono MusicGen in the hub's format."""
+    from data_prep.debug_base import write_debug_base
+
+    return write_debug_base(tmp_path_factory.mktemp("bases") / "mono")
+
+
+@pytest.fixture(scope="session")
+def stereo_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random stereo MusicGen in the hub's format."""
+    from data_prep.debug_base import write_debug_base
+
+    return write_debug_base(tmp_path_factory.mktemp("bases") / "stereo", audio_channels=2)
