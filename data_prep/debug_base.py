@@ -7,7 +7,6 @@ the LM's logits differ. No model is built in memory: each tensor is drawn by its
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,7 +219,7 @@ def _write_shards(folder: Path, tensors: Iterator[tuple[str, Tensor]], shard_byt
     names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     names = names if len(names) > 1 else ["model.safetensors"]
     for number, name in enumerate(names):
-        os.replace(folder / f"shard-{number}.part", folder / name)
+        (folder / f"shard-{number}.part").rename(folder / name)
     if len(names) > 1:
         weight_map = {tensor: name for name, held in zip(names, shards, strict=True) for tensor in held}
         index = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
