@@ -1,0 +1,127 @@
+"""The `woodshed` command. Only the standard library is imported until a command is known, so that help is instant.
+
+Exit codes: 0 done, 1 a bug or a failed check, 2 something the user can mend, 130 stopped by Ctrl-C.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "prep": "turn a folder of songs into a prepared dataset",
+    "train": "teach a base model to play like a prepared dataset",
+    "sample": "make music from text with a base and an adapter",
+    "merge": "melt an adapter into its base: a model that transformers loads",
+    "inspect": "print everything an adapter says of itself",
+    "doctor": "check this machine, with a fix beside each failure",
+}
+"""Name → one line. The code of a command is finetune/commands/<name>.py, imported only when it runs."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in _before_end(words)
+    try:
+        code = _dispatch(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has left. The interpreter flushes once more at exit: give it somewhere to flush to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        return _show(error, debug)
+
+
+def _dispatch(words: list[str]) -> int:
+    while words and words[0] == "--debug":
+        words.pop(0)
+    if not words or words[0] in ("-h", "--help", "help"):
+        if len(words) > 1 and words[1] in COMMANDS:
+            return _run(words[1], ["--help"])
+        print(_help())
+        return 0
+    if words[0] in ("--version", "-V", "version"):
+        print(f"woodshed {_version()}")
+        return 0
+    if words[0] not in COMMANDS:
+        return _no_such_command(words[0])
+    return _run(words[0], words[1:])
+
+
+def _run(name: str, words: list[str]) -> int:
+    from configs.tree import to_yaml
+    from finetune.flags import declare, help_text, read
+    from finetune.terminal import survive_odd_characters
+
+    survive_odd_characters()
+    module = importlib.import_module(f"finetune.commands.{name}")
+    flags = declare(name, COMMANDS[name], module)
+    if {"-h", "--help"} & set(_before_end(words)):
+        print(help_text(flags, module.EXAMPLES), end="")
+        return 0
+    line = read(flags, words)
+    if line.print_config:
+        assert line.settings is not None
+        print(to_yaml(line.settings, comments=True), end="")
+        return 0
+    return int(module.run(line.args, line.settings) or 0)
+
+
+def _show(error: Exception, debug: bool) -> int:
+    from configs.errors import UserError
+    from finetune.terminal import show_bug, show_user_error
+
+    if isinstance(error, UserError):
+        show_user_error(error, debug=debug)
+        return 2
+    show_bug(error, debug=debug)
+    return 1
+
+
+def _no_such_command(word: str) -> int:
+    close = difflib.get_close_matches(word, COMMANDS, n=1)
+    hint = f"did you mean `woodshed {close[0]}`?" if close else "`woodshed --help` lists the commands"
+    print(f"error: there is no command {word!r}; {hint}", file=sys.stderr)
+    return 2
+
+
+def _before_end(words: list[str]) -> list[str]:
+    return words[: words.index("--")] if "--" in words else words
+
+
+def _help() -> str:
+    rows = "\n".join(f"  {name:<8}  {line}" for name, line in COMMANDS.items())
+    return f"""usage: woodshed COMMAND ... [--debug]
+
+Teach a pretrained text-to-music model to play like you, and share the result as a small adapter.
+
+commands:
+{rows}
+
+  woodshed COMMAND --help   what a command takes, with examples
+  woodshed --version
+
+examples:
+  woodshed prep my_songs/ data/mine --trigger "in the style of mine"
+  woodshed train data/mine runs/mine --preset 8gb
+  woodshed sample runs/mine/adapter "slow ballad, piano, in the style of mine" --out out/"""
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("woodshed")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

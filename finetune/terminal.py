@@ -1,0 +1,44 @@
+"""How `woodshed` speaks on a terminal: errors in plain words, tables that also read well in a file.
+
+rich follows NO_COLOR and leaves colours out when the output is no terminal.
+"""
+
+import sys
+import traceback
+
+from rich.console import Console
+from rich.markup import escape
+
+from configs.errors import UserError
+
+
+def show_user_error(error: UserError, *, debug: bool) -> None:
+    """What happened, where, and the next step, on stderr."""
+    console = Console(stderr=True, highlight=False)
+    if debug:
+        traceback.print_exception(error)
+    console.print(f"[bold red]error:[/] {escape(error.what)}", soft_wrap=True)
+    if error.where:
+        console.print(f"  [bold]where:[/] {escape(error.where)}", soft_wrap=True)
+    if error.fix:
+        console.print(f"  [bold]next:[/] {escape(error.fix)}", soft_wrap=True)
+
+
+def show_bug(error: BaseException, *, debug: bool) -> None:
+    """An error nobody foresaw: say so in one line."""
+    if debug:
+        traceback.print_exception(error)
+    first = (str(error).splitlines() or [""])[0]
+    text = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    more = "the traceback above belongs into a report" if debug else "run it again with --debug to see where"
+    Console(stderr=True, highlight=False).print(
+        f"[bold red]bug:[/] {escape(text)} (this should not happen; {more})", soft_wrap=True
+    )
+
+
+def survive_odd_characters() -> None:
+    """A file name or sign that the terminal's encoding lacks is replaced; it never ends a command."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
