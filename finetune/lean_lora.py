@@ -1,13 +1,13 @@
 """A lighter forward pass for peft's LoRA layers: same adapter, same files, same gradients, less memory and time.
 
-peft computes `result + B(A(dropout(x))) * scaling` in the type of A and B. With fp32 adapters on a bf16 base that makes
-an fp32 copy of x for every projection (three of the same one for q, k and v) and fp32 intermediates of full width, and much of
-it is kept for the backward pass. Here the small A and B are cast to the type of the activations instead, and the update is
-added into the base's output by one scaled matrix product: what is kept is x itself (one tensor, shared by q, k and v) and
-the r-wide A(x). The parameters stay fp32 and so do their gradients.
+peft computes `result + B(A(dropout(x))) * scaling` in the type of A and B. With fp32 adapters on a bf16 base that
+makes an fp32 copy of x for every projection (three of the same one for q, k and v) and fp32 intermediates of full
+width, and much of it is kept for the backward pass. Here the small A and B are cast to the type of the activations
+instead, and the update is added into the base's output by one scaled matrix product: what is kept is x itself (one
+tensor, shared by q, k and v) and the r-wide A(x). The parameters stay fp32 and so do their gradients.
 
-What it does not cover goes through peft's own forward, unchanged: dropout above 0 while training, DoRA and other variants,
-biases on B, merged or disabled adapters, per-sample adapter names, autocast.
+What it does not cover goes through peft's own forward, unchanged: dropout above 0 while training, DoRA and other
+variants, biases on B, merged or disabled adapters, per-sample adapter names, autocast.
 """
 
 import types

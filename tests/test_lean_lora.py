@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -27,7 +27,7 @@ class Block(nn.Module):
         return self.out(torch.tanh(self.q(x)) * torch.sigmoid(self.k(x)) + self.v(x))
 
 
-def adapted(dtype: torch.dtype = torch.float32, change: Callable[[nn.Module], None] | None = None, **lora) -> nn.Module:
+def adapted(dtype: torch.dtype = torch.float32, change: Callable[[nn.Module], None] | None = None, **lora) -> PeftModel:
     """A block with fp32 adapters whose B is not zero, on a base of the given type."""
     torch.manual_seed(0)
     block = Block().to(dtype)
@@ -40,7 +40,9 @@ def adapted(dtype: torch.dtype = torch.float32, change: Callable[[nn.Module], No
         if "lora_" in name:
             values = torch.randn(parameter.shape, generator=generator) * 0.1
             parameter.data = values if "magnitude" not in name else parameter.data.float() * 1.1
-    return model.train()
+    model.train()
+    assert isinstance(model, PeftModel)
+    return model
 
 
 def step(model: nn.Module, x: Tensor, autocast: bool = False) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
@@ -184,7 +186,7 @@ def quantise_4bit(block: nn.Module) -> None:
 
     for name in ("q", "k", "v", "out"):
         old = getattr(block, name)
-        new = bnb.nn.Linear4bit(
+        new = bnb.nn.modules.Linear4bit(
             old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=torch.float32, quant_type="nf4"
         )
         new.load_state_dict(old.state_dict())
@@ -197,7 +199,7 @@ def quantise_8bit(block: nn.Module) -> None:
 
     for name in ("q", "k", "v", "out"):
         old = getattr(block, name)
-        new = bnb.nn.Linear8bitLt(
+        new = bnb.nn.modules.Linear8bitLt(
             old.in_features, old.out_features, bias=old.bias is not None, has_fp16_weights=False, threshold=0.0
         )
         new.load_state_dict(old.state_dict())
