@@ -31,6 +31,10 @@ def random_codes(B, K, T, dtype=torch.int16):
     return torch.randint(0, SPECIAL, (B, K, T), generator=torch.Generator().manual_seed(K * 100 + T), dtype=dtype)
 
 
+def their_pattern(lm, rows, n_steps):
+    return lm.build_delay_pattern_mask(rows, SPECIAL, max_length=n_steps)
+
+
 CASES = [(4, 1), (8, 2), (1, 1), (2, 2)]
 
 
@@ -72,7 +76,7 @@ def test_equals_transformers_pattern(K, channels, T):
     codes = random_codes(2, K, T, torch.long)
     started = torch.cat([torch.full((2, K, 1), SPECIAL), codes], dim=2)
     S = 1 + T + pattern.max_delay(K, channels)
-    _, mask = lm.build_delay_pattern_mask(started.reshape(2 * K, -1), SPECIAL, max_length=S)
+    _, mask = their_pattern(lm, started.reshape(2 * K, -1), S)
     ours = pattern.build(codes, SPECIAL, channels=channels)
     torch.testing.assert_close(ours, mask.reshape(2, K, S), rtol=0, atol=0)
 
@@ -83,7 +87,7 @@ def test_prompt_steps_are_those_transformers_would_go_on_from():
     )
     prompt = random_codes(1, 4, 6, torch.long)
     started = torch.cat([torch.full((1, 4, 1), SPECIAL), prompt], dim=2)
-    kept, _ = MusicgenForCausalLM(config).build_delay_pattern_mask(started.reshape(4, -1), SPECIAL, max_length=40)
+    kept, _ = their_pattern(MusicgenForCausalLM(config), started.reshape(4, -1), 40)
     ours = pattern.build(prompt, SPECIAL, channels=1)[..., : pattern.prompt_steps(6)]
     torch.testing.assert_close(ours[0], kept, rtol=0, atol=0)
 
