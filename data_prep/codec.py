@@ -44,12 +44,13 @@ class Codec:
         from transformers import EncodecModel
 
         tensors = load_tensors(files, "audio_encoder")
-        config = files.config.audio_encoder
+        config: Any = files.config.audio_encoder
         # The key that names the weights is the same for both ways weight norm is spelt in checkpoints.
         name = fingerprint({_plain_name(key): tensor for key, tensor in tensors.items()})
-        model, report = EncodecModel.from_pretrained(
+        loaded: Any = EncodecModel.from_pretrained(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )
+        model, report = loaded
         if report["missing_keys"] or report["mismatched_keys"]:
             raise UserError(
                 "The base's codec is incomplete.",

@@ -5,40 +5,10 @@ import string
 from pathlib import Path
 
 SPECIAL = ("<pad>", "</s>", "<unk>")
-WORDS = (
-    *(
-        "a",
-        "and",
-        "at",
-        "bass",
-        "beat",
-        "bpm",
-        "bright",
-        "calm",
-        "chords",
-        "clean",
-        "dark",
-        "drum",
-        "drums",
-        "electric",
-    ),
-    *("electric", "fast", "flute", "guitar", "heavy", "in", "jazz", "key", "loud", "major", "mellow", "minor", "music"),
-    *(
-        "noise",
-        "of",
-        "percussive",
-        "piano",
-        "quiet",
-        "rock",
-        "slow",
-        "soft",
-        "song",
-        "style",
-        "synth",
-        "tempo",
-        "the",
-        "vocals",
-    ),
+WORDS = tuple(
+    "a and at bass beat bpm bright calm chords clean dark drum drums electric fast flute guitar heavy in jazz key "  # noqa: SIM905
+    "loud major mellow minor music noise of percussive piano quiet rock slow soft song style synth tempo the vocals "
+    "with".split(" ")
 )
 
 

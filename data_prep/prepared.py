@@ -1,0 +1,153 @@
+"""How everything downstream reads a prepared dataset. Nothing here can make one."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int16
+
+from configs.errors import UserError
+from data_prep.tokens import TokenReader
+
+FORMAT = "woodshed-dataset"
+FORMAT_VERSION = 1
+INFO_FILE, CLIPS_FILE, REJECTED_FILE, TOKENS_FOLDER, TEXT_FOLDER = (
+    "prep.yaml",
+    "clips.jsonl",
+    "rejected.jsonl",
+    "tokens",
+    "text_states",
+)
+_STATES_IN_MEMORY = 512
+
+
+@dataclass(frozen=True)
+class ClipRow:
+    """A line of clips.jsonl. `source` is the file below the song folder, `n_frames` the clip's length T."""
+
+    id: str
+    source: str
+    source_sha256: str
+    start_sec: float
+    duration_sec: float
+    n_frames: int
+    stems: str
+    split: str
+    captions: list[str]
+    loudness_lufs: float | None = None
+    tempo_bpm: float | None = None
+    key: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
+
+
+def text_state_name(caption: str, encoder_fingerprint: str) -> str:
+    """The file of a caption's text states, without its suffix."""
+    return hashlib.sha256(f"{encoder_fingerprint}\n{caption}".encode()).hexdigest()[:32]
+
+
+class PreparedDataset:
+    """A folder written by `woodshed prep`, checked on opening.
+
+    Raises:
+        UserError: it is no such folder, incomplete, or of another version.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.info: dict[str, Any] = _read_info(self.folder)
+        try:
+            self._rows = [_row(line) for line in (self.folder / CLIPS_FILE).read_text("utf-8").splitlines()]
+            self._tokens = TokenReader(self.folder / TOKENS_FOLDER)
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(self.folder, str(error)) from error
+        self._check()
+        self._state = lru_cache(maxsize=_STATES_IN_MEMORY)(self._read_state)
+
+    def clips(self, split: str | None = None) -> list[ClipRow]:
+        """The clips of a split (`train`, `validation`), or all, in the order of the file."""
+        return [row for row in self._rows if split is None or row.split == split]
+
+    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+        """Tokens of a clip: a read-only view of the memory-mapped file."""
+        return self._tokens[clip_id]
+
+    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+        """Text states of one of the dataset's captions, read-only.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        return self._state(caption)
+
+    def _read_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = self._state_path(caption)
+        try:
+            states = load_file(path)["states"]
+        except (OSError, SafetensorError, KeyError) as error:
+            raise _damaged(self.folder, f"{path.name} for {caption!r}: {error}") from error
+        states.flags.writeable = False
+        return states
+
+    def _state_path(self, caption: str) -> Path:
+        name = text_state_name(caption, self.info["text_encoder"]["fingerprint"])
+        return self.folder / TEXT_FOLDER / f"{name}.safetensors"
+
+    def _check(self) -> None:
+        """Each clip has tokens of the right shape, each caption its states: all that training will ask for is there."""
+        K = self.info["codec"]["n_codebooks"]
+        for row in self._rows:
+            if row.id not in self._tokens:
+                raise _damaged(self.folder, f"clip {row.id} of {row.source} has no tokens")
+            if self._tokens[row.id].shape != (K, row.n_frames):
+                got = self._tokens[row.id].shape
+                raise _damaged(self.folder, f"clip {row.id}: tokens are {got}, expected {(K, row.n_frames)}")
+        present = {path.name for path in (self.folder / TEXT_FOLDER).glob("*.safetensors")}
+        for caption in {caption for row in self._rows for caption in row.captions}:
+            if self._state_path(caption).name not in present:
+                raise _damaged(self.folder, f"no text states for {caption!r}")
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    path = folder / INFO_FILE
+    if not path.exists():
+        begun = (folder / ".cache").is_dir()
+        raise UserError(
+            "This dataset is not finished." if begun else "This is no prepared dataset: it has no prep.yaml.",
+            where=str(folder),
+            fix=f"Run `woodshed prep SONGS {folder}`" + (" again: it goes on where it stopped." if begun else "."),
+        )
+    try:
+        info = yaml.safe_load(path.read_text("utf-8"))
+        found = (info["format"], info["format_version"])
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{INFO_FILE}: {error}") from error
+    if found != (FORMAT, FORMAT_VERSION):
+        raise UserError(
+            f"This dataset has the format {found[0]} {found[1]}; this version of Woodshed reads {FORMAT_VERSION}.",
+            where=str(folder),
+            fix="Run `woodshed prep` on its songs again.",
+        )
+    return info
+
+
+def _row(line: str) -> ClipRow:
+    known = {f.name for f in fields(ClipRow)}
+    return ClipRow(**{name: value for name, value in json.loads(line).items() if name in known})
+
+
+def _damaged(folder: Path, what: str) -> UserError:
+    return UserError(
+        "The prepared dataset is incomplete or damaged.",
+        where=f"{folder}: {what}",
+        fix="Run the same `woodshed prep` again: it makes what is missing.",
+    )
