@@ -1,0 +1,121 @@
+"""The decoder's arithmetic: tokens in, logits out, over packed weights and a preallocated cache.
+
+The rows of a batch are the B pieces with their text, then, with guidance, the same B without. Both hear the same
+tokens. Activations are 2-D, [M, D] with M = rows · steps, because every product here is one matrix times few rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from adapters.decode.cache import KeyValueCache, reachable
+from adapters.decode.conditions import CrossPart, Hearing
+from adapters.decode.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
+
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+"""(layer, q, k, v), each [N, H, n, d] → attended [N, H, n, d]; writes the cache on the way."""
+
+
+@dataclass
+class Rows:
+    """How the batch is laid out: `n_text` rows that hear something, then as many null rows or none."""
+
+    n_text: int
+    guided: bool
+
+    @property
+    def n(self) -> int:
+        """All rows."""
+        return self.n_text * (2 if self.guided else 1)
+
+
+def embed(weights: DecoderWeights, tokens: Int[Tensor, "B K n"]) -> Float[Tensor, "B n D"]:
+    """Sum of the K codebooks' embeddings."""
+    shape = weights.shape
+    first = torch.arange(shape.n_codebooks, device=tokens.device)[None, :, None] * (shape.card + 1)
+    gathered = functional.embedding(tokens + first, weights.embeddings)  # [B, K, n, D]
+    total = gathered[:, 0]
+    for k in range(1, shape.n_codebooks):  # in transformers' order: float sums depend on it
+        total = total + gathered[:, k]
+    return total
+
+
+def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
+    """Attention of steps at .. at + n: everything so far. More than one step only from an empty cache (prefill)."""
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = cache.append(layer, at, k, v)
+        several = q.shape[2] > 1
+        assert not several or at == 0, "several steps at once only from an empty cache"
+        return functional.scaled_dot_product_attention(q, keys, values, is_causal=several)
+
+    return attend
+
+
+def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:
+    """Attention of one step whose place is on the device, with fixed shapes: for captured graphs."""
+    mask = reachable(at, reach)
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keys, values = cache.append_at(layer, at, reach, k, v)
+        return functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+
+    return attend
+
+
+def run_layers(
+    weights: DecoderWeights, x: Float[Tensor, "M D"], rows: Rows, hearing: Hearing, attend: Attend
+) -> Float[Tensor, "M D"]:
+    """All layers and the final norm. M = rows.n · n, rows outermost. `x` is overwritten."""
+    n_steps = len(x) // rows.n
+    activation = getattr(functional, weights.shape.activation)
+    cross_layer = 0
+    for number, layer in enumerate(weights.layers):
+        x = x + _self_attention(weights, layer, x, number, (rows.n, n_steps), attend)
+        if layer.cross is not None:
+            heard = x[: rows.n_text * n_steps]
+            heard += _cross_attention(weights, layer.cross, heard, hearing, cross_layer, (rows.n_text, n_steps))
+            cross_layer += 1
+        x = x + layer.fc2(activation(layer.fc1(_norm(x, layer.ffn_norm))))
+    return _norm(x, weights.final_norm)
+
+
+def logits(weights: DecoderWeights, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K card"]:
+    """Next-token logits of every codebook, fp32."""
+    return weights.heads(x).float().unflatten(-1, (weights.shape.n_codebooks, weights.shape.card))
+
+
+def _norm(x: Tensor, norm: Norm) -> Tensor:
+    return functional.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+
+
+def _self_attention(
+    weights: DecoderWeights, layer: LayerWeights, x: Tensor, number: int, size: tuple[int, int], attend: Attend
+) -> Tensor:
+    shape = weights.shape
+    qkv = layer.qkv(_norm(x, layer.self_norm)).view(*size, 3, shape.n_heads, shape.head_dim)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x [N, H, n, d]
+    mixed = attend(number, q, k, v)
+    return layer.out(mixed.transpose(1, 2).reshape(len(x), shape.hidden))
+
+
+def _cross_attention(
+    weights: DecoderWeights, cross: CrossWeights, x: Tensor, hearing: Hearing, number: int, size: tuple[int, int]
+) -> Tensor:
+    shape = weights.shape
+    q = cross.q(_norm(x, cross.norm)).view(*size, shape.n_heads, shape.head_dim).transpose(1, 2)
+    heard = _attend_text(q, hearing.parts[0], number)
+    if hearing.mix is not None:
+        mix = hearing.mix[..., None, None]  # [parts, B, 1, 1, 1]
+        heard = heard * mix[0]
+        for part, share in zip(hearing.parts[1:], mix[1:], strict=True):
+            heard = heard + _attend_text(q, part, number) * share
+    return cross.out(heard.transpose(1, 2).reshape(len(x), shape.hidden))
+
+
+def _attend_text(q: Tensor, part: CrossPart, number: int) -> Tensor:
+    return functional.scaled_dot_product_attention(q, part.keys[number], part.values[number], attn_mask=part.mask)

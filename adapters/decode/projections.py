@@ -1,0 +1,120 @@
+"""One matrix times a few rows, in the arithmetic that pays on this machine.
+
+At two rows (one piece with guidance) a step is bound by reading the weights, so a projection is judged by bytes read.
+Each kind is a small callable `x [M, D_in] -> [M, D_out]`; `projection` picks the class by name:
+
+    plain   torch's own linear; GPU, and the reference everywhere
+    fp32    CPU, oneDNN with weights laid out beforehand
+    fp16    CPU, weights in half precision, arithmetic and activations in fp32 (FBGEMM; needs AVX2)
+    bf16    CPU, weights and activations in bf16, oneDNN (needs native bf16: AVX512 or AMX)
+    int8    CPU, weights in int8 per output channel, activations quantised row batch by row batch (FBGEMM)
+
+Which of them is fast where was measured: see docs/benchmarks.md, "Sampling". It knows nothing of adapters.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+Kind = Literal["plain", "fp32", "fp16", "bf16", "int8"]
+Projection = Callable[[Tensor], Tensor]
+
+ROWS_HINT = 2
+"""Rows that oneDNN lays weights out for; at 2 rows this is 1.6 times faster than a layout for 1, and as good at 8."""
+
+
+class Plain:
+    """torch's own product, in the dtype of the weight."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+
+    def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
+        """The product."""
+        return functional.linear(x, self.weight)
+
+
+class OneDnn:
+    """oneDNN with the weight reordered once; fp32 or bf16."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.dtype = weight.dtype
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
+
+    def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
+        """The product; bf16 weights round the activations too and hand back the dtype they were given."""
+        y = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, None, "none", [], "")
+        return y.to(x.dtype)
+
+
+class HalfWeights:
+    """FBGEMM with fp16 weights that are widened as they are read: half the bytes, fp32 sums."""
+
+    def __init__(self, weight: Tensor) -> None:
+        with _fbgemm():
+            self.packed = torch.ops.quantized.linear_prepack_fp16(weight.float().contiguous(), None)
+
+    def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
+        """The product."""
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+
+
+class Int8Weights:
+    """FBGEMM with int8 weights and activations quantised on the fly.
+
+    Without VNNI two products are summed in 16 bits, so activations keep 7 bits (`reduce_range`).
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        weight = weight.float()
+        scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127  # [D_out]
+        whole = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+        zero = torch.zeros(len(scale), dtype=torch.int64)
+        with _fbgemm(), warnings.catch_warnings():
+            # torch 2.14 announces that quantised tensors will go; this project's pins keep the versions that have them.
+            warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*", category=UserWarning)
+            quantised = torch._make_per_channel_quantized_tensor(whole, scale.double(), zero, 0)
+            self.packed = torch.ops.quantized.linear_prepack(quantised, None)
+
+    def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
+        """The product."""
+        return torch.ops.quantized.linear_dynamic(x, self.packed, True)
+
+
+class Biased:
+    """A projection with a bias behind it."""
+
+    def __init__(self, inner: Projection, bias: Tensor) -> None:
+        self.inner = inner
+        self.bias = bias
+
+    def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
+        """The product plus the bias."""
+        return self.inner(x) + self.bias
+
+
+def projection(kind: Kind, weight: Float[Tensor, "D_out D_in"]) -> Projection:
+    """The weight made ready for this kind of arithmetic; the fp32 weight may be freed afterwards."""
+    if kind == "plain":
+        return Plain(weight)
+    if kind == "fp32":
+        return OneDnn(weight.float())
+    if kind == "bf16":
+        return OneDnn(weight.bfloat16())
+    return HalfWeights(weight) if kind == "fp16" else Int8Weights(weight)
+
+
+class _fbgemm:  # noqa: N801
+    """Packs for FBGEMM and puts the process's engine back: other code may have chosen another one."""
+
+    def __enter__(self) -> None:
+        self.before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = "fbgemm"
+
+    def __exit__(self, *_: object) -> None:
+        torch.backends.quantized.engine = self.before

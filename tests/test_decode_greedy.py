@@ -1,0 +1,103 @@
+"""Greedy decoding is transformers' own `generate`, token for token."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import MusicgenForConditionalGeneration
+
+from adapters.decode.conditions import hear
+from adapters.decode.sampling import Knobs, Sampling
+from adapters.decode.weights import DecoderWeights, Packing, pack
+from adapters.decode.window import Score, Window
+
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Base:
+    """The reference model and the same weights packed."""
+
+    model: MusicgenForConditionalGeneration
+    weights: DecoderWeights
+
+    @property
+    def lag(self) -> int:
+        return self.weights.shape.lag
+
+
+@dataclass
+class Texts:
+    """Prompts as the reference wants them, and as states [L, D_text] without padding."""
+
+    ids: Tensor
+    mask: Tensor
+    states: list[Tensor]
+
+
+@pytest.fixture(scope="module", params=["mono", "stereo"])
+def base(request: pytest.FixtureRequest) -> Base:
+    folder = request.getfixturevalue(f"{request.param}_base")
+    model = MusicgenForConditionalGeneration.from_pretrained(folder).eval()
+    return Base(model, pack(model, Packing("plain", CPU, torch.float32)))
+
+
+def texts(base: Base, n: int) -> Texts:
+    lengths = torch.arange(3, 3 + n)
+    mask = (torch.arange(n + 2) < lengths[:, None]).long()
+    ids = torch.randint(2, 100, mask.shape, generator=torch.Generator().manual_seed(1)) * mask
+    with torch.no_grad():
+        states = base.model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    return Texts(ids, mask, [row[:length] for row, length in zip(states, lengths, strict=True)])
+
+
+def reference(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
+    """Codes [B, K, T] of transformers' generate: what it hands to its codec."""
+    found = []
+    codec = base.model.audio_encoder
+    plain = codec.decode
+    codec.decode = lambda codes, **options: (found.append(codes[0]), plain(codes, **options))[1]
+    base.model.generation_config.cache_implementation = None
+    try:
+        base.model.generate(
+            input_ids=heard.ids,
+            attention_mask=heard.mask,
+            decoder_input_ids=None if prompt is None else prompt.flatten(0, 1),
+            do_sample=False,
+            guidance_scale=guidance,
+            max_length=n_frames + 1 + base.lag,
+        )
+    finally:
+        del codec.decode
+    return found[0] if len(found) == 1 else torch.stack(found, dim=2).flatten(1, 2)  # left and right interleaved
+
+
+def ours(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
+    knobs = Knobs(Sampling(guidance, temperature=0.0), base.weights.shape.n_codebooks, base.weights.shape.card, CPU)
+    empty = torch.zeros(base.weights.shape.n_codebooks, 0, dtype=torch.long)
+    prompts = [empty] * len(heard.states) if prompt is None else list(prompt)
+    with torch.no_grad():
+        hearing = hear(base.weights, [heard.states])
+        window = Window(base.weights, hearing, knobs, [0] * len(heard.states), Score(prompts, [n_frames] * len(heard.states)))
+        window.play(window.n_steps)
+    window.check()
+    return window.codes()
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("n_pieces", [1, 4])
+def test_from_nothing(base: Base, n_pieces: int, guidance: float) -> None:
+    heard = texts(base, n_pieces)
+    torch.testing.assert_close(ours(base, heard, 40, guidance), reference(base, heard, 40, guidance))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("n_pieces", [1, 4])
+def test_continuing_audio(base: Base, n_pieces: int, guidance: float) -> None:
+    heard = texts(base, n_pieces)
+    size = (n_pieces, base.weights.shape.n_codebooks, 11)
+    prompt = torch.randint(base.weights.shape.card, size, generator=torch.Generator().manual_seed(2))
+    got = ours(base, heard, 40, guidance, prompt)
+    torch.testing.assert_close(got, reference(base, heard, 40, guidance, prompt))
+    torch.testing.assert_close(got[..., :11], prompt)
