@@ -12,21 +12,21 @@ TargetGroup = Literal["attention", "self_attention", "cross_attention", "q", "k"
 class LoraSettings(Section):
     """The adapter: low-rank updates (Hu et al. 2021, arXiv:2106.09685)."""
 
-    rank: int = Field(16, ge=1, le=512)
+    rank: int = Field(default=16, ge=1, le=512)
     """Rank r of each update."""
-    alpha: float = Field(16.0, gt=0)
+    alpha: float = Field(default=16.0, gt=0)
     """Scale: an update is multiplied by alpha / rank (alpha / sqrt(rank) with rslora)."""
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input. 0 is faster and smaller in memory."""
-    targets: list[TargetGroup] = ["attention", "ffn", "text_projection"]
+    targets: list[TargetGroup] = Field(default_factory=lambda: ["attention", "ffn", "text_projection"])
     """Which parts of the model learn."""
     rslora: bool = False
     """Rank-stabilised scale (Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False
     """Weight-decomposed updates (Liu et al. 2024, arXiv:2402.09353): slower, sometimes better at low rank."""
     init: Literal["default", "gaussian", "pissa", "pissa_niter_4", "olora"] = "default"
-    """How A and B start. PiSSA and OLoRA start from the base's own directions; the saved file is plain LoRA either way."""
-    plus_ratio: float = Field(1.0, ge=1, le=64)
+    """How A and B start. PiSSA and OLoRA start from the base's own directions; the saved file is plain LoRA."""
+    plus_ratio: float = Field(default=1.0, ge=1, le=64)
     """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): learning rate of B over that of A. 1 switches it off."""
 
 
@@ -34,74 +34,77 @@ class OptimSettings(Section):
     """The optimizer and its schedule."""
 
     name: Literal["adamw", "adamw8bit", "paged_adamw8bit", "prodigy"] = "adamw"
-    """adamw; 8-bit and paged 8-bit from bitsandbytes; prodigy finds its own step size (leave lr at 1 for it)."""
-    lr: float = Field(2e-4, gt=0, le=10)
-    """Peak learning rate."""
+    """adamw; 8-bit and paged 8-bit from bitsandbytes; prodigy finds its own step size (leave lr out for it)."""
+    lr: float | None = Field(default=None, gt=0, le=10)
+    """Peak learning rate. Left out: 2e-4, or 1 for prodigy."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Adam's decay rates."""
-    weight_decay: float = Field(0.01, ge=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0, le=1)
     """Decoupled weight decay."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls after warm-up."""
-    warmup_steps: int = Field(10, ge=0)
-    """Steps over which the learning rate rises from 0."""
-    max_grad_norm: float = Field(1.0, ge=0)
+    warmup_steps: int = Field(default=10, ge=0)
+    """Steps over which the learning rate rises from 0; never more than a fifth of the run."""
+    max_grad_norm: float = Field(default=1.0, ge=0)
     """Gradients are clipped to this norm; 0 means never."""
 
 
 class EvalSettings(Section):
     """Held-out loss while training."""
 
-    every_steps: int = Field(50, ge=0)
+    every_steps: int = Field(default=50, ge=0)
     """Steps between evaluations on the validation split; 0 means only at the end."""
-    patience: int = Field(0, ge=0)
+    patience: int = Field(default=0, ge=0)
     """Stop after this many evaluations without a better one; 0 means never."""
-    max_clips: int = Field(64, ge=1)
+    max_clips: int = Field(default=64, ge=1)
     """At most this many validation clips, the same ones each time."""
 
 
 class PreviewSettings(Section):
     """Short pieces made while training, from fixed prompts and seeds, starting with the untuned base."""
 
-    every_steps: int = Field(200, ge=0)
+    every_steps: int = Field(default=200, ge=0)
     """Steps between previews; 0 means none at all."""
-    prompts: list[str] = []
+    prompts: list[str] = Field(default_factory=list)
     """What to play. Empty: captions of the dataset, with the trigger."""
-    duration_sec: float = Field(8.0, gt=0, le=300)
+    duration_sec: float = Field(default=8.0, gt=0, le=300)
     """Length of each preview."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Seed of each preview, the same every time."""
-    guidance: float = Field(3.0, ge=1, le=20)
+    guidance: float = Field(default=3.0, ge=1, le=20)
     """Classifier-free guidance scale."""
 
 
 class CheckpointSettings(Section):
     """What is kept so that a run can go on after a stop."""
 
-    every_steps: int = Field(100, ge=0)
+    every_steps: int = Field(default=100, ge=0)
     """Steps between checkpoints; one is always written at the end and on Ctrl-C. 0 means only then."""
-    keep: int = Field(2, ge=1)
+    keep: int = Field(default=2, ge=1)
     """Newest checkpoints kept, beside the best one."""
+    final: Literal["best", "last"] = "best"
+    """Which one becomes the adapter: the lowest held-out loss, or the last. Without a validation split, the last."""
 
 
 class TrainSettings(Section):
     """Everything `woodshed train` can be told."""
 
-    base: str = "facebook/musicgen-small"
-    """The model to adapt: a hub id, a folder with the same files, or `debug`."""
+    base: str | None = None
+    """The model to adapt: a hub id, a folder with the same files, or `debug`. Left out: the one the dataset was
+    prepared for. Another will do when codec and text encoder are the same (a larger size, for example)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
-    steps: int = Field(0, ge=0)
+    steps: int = Field(default=0, ge=0)
     """Optimizer steps. 0 means `epochs` decides."""
-    epochs: float = Field(4.0, gt=0)
+    epochs: float = Field(default=4.0, gt=0)
     """Passes over the training clips, when steps is 0."""
-    batch_size: int = Field(2, ge=1)
+    batch_size: int = Field(default=2, ge=1)
     """Clips in memory at once, per process."""
-    accumulation: int = Field(4, ge=1)
+    accumulation: int = Field(default=4, ge=1)
     """Micro-batches per optimizer step: the gradient is that of batch_size * accumulation clips at once."""
-    max_clip_sec: float = Field(30.0, gt=0)
+    max_clip_sec: float = Field(default=30.0, gt=0)
     """Longer clips are cropped at a random place each time they come up."""
-    condition_dropout: float = Field(0.1, ge=0, le=1)
+    condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of the model. auto: bf16 where the GPU has it, else fp16 with loss scaling; fp32 on a CPU."""
@@ -109,7 +112,7 @@ class TrainSettings(Section):
     """How the frozen base is held. auto: as `precision`. int8 and nf4 (bitsandbytes) save memory and cost speed."""
     checkpointing: bool = True
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 35 % slower."""
-    ema_decay: float = Field(0.0, ge=0, lt=1)
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Keep a running average of the adapter with this decay and save that; 0 switches it off."""
     lora: LoraSettings = LoraSettings()
     """The adapter."""
@@ -121,9 +124,9 @@ class TrainSettings(Section):
     """Previews."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints."""
-    loggers: list[Literal["tensorboard", "wandb", "trackio"]] = ["tensorboard"]
+    loggers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=lambda: ["tensorboard"])
     """Where curves go besides log.jsonl. wandb and trackio must be installed; nothing is sent unless named here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Decides everything random."""

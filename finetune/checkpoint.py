@@ -1,0 +1,198 @@
+"""What a run needs to go on after a stop, in safetensors and JSON: no pickle.
+
+    checkpoint-{step}/
+        adapter.safetensors      the weights that learn, under the model's own names
+        average.safetensors      their running average, when there is one
+        optimizer.safetensors    the tensors of the optimizer's state
+        state.json               the rest of it, the fp16 scaler, and the position
+
+There are no generator states and no schedule among them: the learning rate is a function of the step, everything random
+about a clip one of (seed, epoch, clip), and the generators are seeded anew for each micro-batch.
+
+A checkpoint is written into a hidden folder beside, flushed to the disk and renamed: it is there whole or not at all.
+"""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from configs.errors import UserError
+from finetune.ema import Ema
+from finetune.state_tree import pack, unpack
+
+NAME = re.compile(r"checkpoint-(\d+)")
+
+
+@dataclass
+class Position:
+    """Where a run stands: how far, and what its held-out losses were. Losses are one number per codebook, in nats."""
+
+    step: int = 0
+    """Optimizer steps done."""
+    trained_sec: float = 0.0
+    """Seconds spent in steps, over all starts of the run."""
+    audio_sec: float = 0.0
+    """Seconds of music heard."""
+    base_loss: list[float] = field(default_factory=list)
+    """Held-out loss of the base alone; empty without a validation split."""
+    best_loss: list[float] = field(default_factory=list)
+    best_step: int | None = None
+    evaluated_step: int | None = None
+    """The last step that was evaluated."""
+    without_better: int = 0
+    """Evaluations since the best one."""
+
+
+@dataclass
+class State:
+    """Everything that training owns and changes."""
+
+    weights: dict[str, torch.nn.Parameter]
+    optimizer: Any
+    ema: Ema
+    scaler: Any | None
+    position: Position
+
+
+def save(folder: Path, state: State) -> Path:
+    """Write the state of this moment as `checkpoint-{step}` into the folder; if that is there, leave it.
+
+    Raises:
+        UserError: it cannot be written, usually for want of space. The checkpoints that are there stay as they are.
+    """
+    path = folder / f"checkpoint-{state.position.step}"
+    if path.exists():
+        return path
+    partial = folder / f".{path.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, content in _contents(state).items():
+            _write(partial / name, content)
+        _flush_folder(partial)
+        partial.rename(path)
+        _flush_folder(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise _not_written(path, error, newest(folder)) from error
+    return path
+
+
+def load(path: Path, state: State) -> None:
+    """Bring a saved state back into weights, optimizer, average, scaler and position, to the bit.
+
+    Raises:
+        UserError: the checkpoint is damaged, or belongs to other weights.
+    """
+    try:
+        kept = json.loads((path / "state.json").read_text())
+        weights = load_file(path / "adapter.safetensors")
+        average = load_file(path / "average.safetensors") if kept["average_updates"] is not None else {}
+        moments = load_file(path / "optimizer.safetensors")
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise _not_read(path, str(error)) from error
+    shapes = {name: weight.shape for name, weight in state.weights.items()}
+    if {name: weight.shape for name, weight in weights.items()} != shapes or bool(average) != bool(state.ema.decay):
+        raise _not_read(path, "its weights are not those that this run learns")
+    _copy(weights, state.weights)
+    state.ema.load(average, kept["average_updates"] or 0)
+    state.optimizer.load_state_dict(unpack(kept["optimizer"], moments))
+    if state.scaler is not None and kept["scaler"] is not None:
+        state.scaler.load_state_dict(unpack(kept["scaler"], {}))
+    state.position = Position(**kept["position"])
+
+
+def load_weights(path: Path, state: State) -> None:
+    """Bring back only what is to become the adapter: the average where there is one, else the weights."""
+    averaged = path / "average.safetensors"
+    _copy(load_file(averaged if averaged.exists() else path / "adapter.safetensors"), state.weights)
+
+
+def all_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in the folder, oldest first."""
+    names = [NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*")] if folder.is_dir() else []
+    return sorted(int(match[1]) for match in names if match)
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint that went furthest, if there is any."""
+    steps = all_steps(folder)
+    return folder / f"checkpoint-{steps[-1]}" if steps else None
+
+
+def prune(folder: Path, keep: int, best_step: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints and the best one."""
+    for step in all_steps(folder)[:-keep]:
+        if step != best_step:
+            shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
+
+
+def _contents(state: State) -> dict[str, bytes]:
+    """File name → content."""
+    optimizer, moments = pack(state.optimizer.state_dict())
+    scaler = None if state.scaler is None else pack(state.scaler.state_dict())[0]
+    averaged = bool(state.ema.decay)
+    kept = {
+        "position": asdict(state.position),
+        "average_updates": state.ema.updates if averaged else None,
+        "scaler": scaler,
+        "optimizer": optimizer,
+    }
+    files = {"adapter.safetensors": to_bytes(_plain(state.weights)), "optimizer.safetensors": to_bytes(moments)}
+    if averaged:
+        files["average.safetensors"] = to_bytes(_plain(state.ema.average))
+    return files | {"state.json": json.dumps(kept).encode()}
+
+
+def _plain(weights: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def _copy(saved: dict[str, Tensor], live: dict[str, torch.nn.Parameter]) -> None:
+    for name, tensor in saved.items():
+        live[name].copy_(tensor)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    if os.name == "nt":  # folders cannot be opened there
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _not_written(path: Path, error: OSError, previous: Path | None) -> UserError:
+    intact = f"{previous.name} is untouched" if previous else "there was none before it"
+    return UserError(
+        f"{path.name} could not be written: {error.strerror or error}. {intact[0].upper()}{intact[1:]}.",
+        where=str(path),
+        fix="Make room on the disk, then run the same command with --resume.",
+    )
+
+
+def _not_read(path: Path, why: str) -> UserError:
+    return UserError(
+        f"The checkpoint cannot be used: {why}",
+        where=str(path),
+        fix="Delete this folder and run with --resume again: the checkpoint before it is used then.",
+    )

@@ -1,0 +1,54 @@
+"""Held-out loss: the validation clips, the same each time, per codebook. It never looks at a training clip."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from adapters.lm import MusicgenLM
+from adapters.pattern import inputs_and_labels
+from finetune.batches import Batch, Draw, Reader, collate, micro_batches
+from finetune.loss import codebook_counts, codebook_sums
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+def evaluate(
+    lm: MusicgenLM, draws: Sequence[Draw], reader: Reader, accelerator: "Accelerator", batch_size: int
+) -> list[float]:
+    """Mean cross-entropy in nats of each codebook over all cells of the draws, shared out among the processes."""
+    totals = torch.zeros(2, lm.n_codebooks, dtype=torch.float64)  # sums, counts
+    for batch, logits in logits_of(lm, draws, reader, accelerator, batch_size):
+        labels = labels_of(lm, batch)
+        totals += torch.stack([codebook_sums(logits, labels), codebook_counts(labels)]).double().cpu()
+    shared: Tensor = accelerator.reduce(totals.to(accelerator.device), reduction="sum")  # pyright: ignore[reportAssignmentType]
+    return (shared[0] / shared[1]).tolist()
+
+
+def logits_of(
+    lm: MusicgenLM, draws: Sequence[Draw], reader: Reader, accelerator: "Accelerator", batch_size: int
+) -> Iterator[tuple[Batch, Tensor]]:
+    """The LM's logits [B, K, S, card] on this process's share of the draws, without gradients or dropout."""
+    was_training = lm.training
+    lm.eval()
+    try:
+        for part in micro_batches(draws, batch_size, accelerator.process_index, accelerator.num_processes):
+            batch = collate(part, reader, lm.text_width).to(accelerator.device)
+            inputs, _ = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
+            with torch.no_grad(), accelerator.autocast():
+                logits = lm(inputs, batch.conditions)
+            yield batch, logits
+    finally:
+        lm.train(was_training)
+
+
+def labels_of(lm: MusicgenLM, batch: Batch) -> Tensor:
+    """What should follow each step, [B, K, S]."""
+    return inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)[1]
+
+
+def mean(losses: Sequence[float]) -> float:
+    """One number for the losses of all codebooks. Each has as many cells as the others, so this is the loss itself."""
+    return sum(losses) / len(losses)

@@ -1,0 +1,238 @@
+"""The folder of a run: what stands where, and who may write into it.
+
+A new run needs an empty folder. A run goes on only with the settings, the dataset and the base that it was started
+with; what may change is in `FREE`, because it changes when things are looked at or how fast it goes, not what is learnt
+from a step.
+"""
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from configs.errors import UserError
+from configs.train import TrainSettings
+from configs.tree import to_yaml
+from finetune.checkpoint import newest
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+    from data_prep.prepared import PreparedDataset
+
+FREE = ("steps", "epochs", "checkpointing", "device", "loggers", "eval.every_steps", "eval.patience", "preview.*")
+FREE += ("checkpoint.*",)
+TOGETHER = ("batch_size", "accumulation")
+"""May change as long as a step holds as many clips as before."""
+PACKAGES = ("woodshed", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The names in a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved settings, as `--config` reads them."""
+        return self.path / "config.yaml"
+
+    @property
+    def versions(self) -> Path:
+        """What the run stands on: packages, dataset, base."""
+        return self.path / "versions.json"
+
+    @property
+    def log(self) -> Path:
+        """A line per step, evaluation and preview."""
+        return self.path / "log.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per kept checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """Previews."""
+        return self.path / "samples"
+
+    @property
+    def adapter(self) -> Path:
+        """The result."""
+        return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        """The run as a page."""
+        return self.path / "report.html"
+
+
+@contextmanager
+def only_one(folder: RunFolder) -> Iterator[None]:
+    """Hold the run's lock; it is gone when the process ends, however it ends.
+
+    Raises:
+        UserError: another process trains in this folder.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.path / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            "Another `woodshed train` is working in this folder.",
+            where=str(folder.path),
+            fix="Wait until it has finished, or stop it and go on with --resume.",
+        ) from error
+    except OSError as error:
+        raise UserError(f"The run folder cannot be used: {error.strerror}.", where=str(folder.path)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def refuse_used(folder: RunFolder) -> None:
+    """A new run writes over nothing.
+
+    Raises:
+        UserError: the folder holds a run, or anything else.
+    """
+    held = sorted(path.name for path in folder.path.iterdir() if path.name != ".lock") if folder.path.is_dir() else []
+    if not held:
+        return
+    if folder.config.exists():
+        more = "add --resume to go on with it, or " if newest(folder.checkpoints) else ""
+        raise UserError(
+            "This folder holds a run already.",
+            where=str(folder.path),
+            fix=f"{more[:1].upper()}{more[1:]}{'give' if more else 'Give'} another folder, or delete this one.",
+        )
+    raise UserError(
+        f"This folder is not empty: it holds {', '.join(held[:3])}{' …' if len(held) > 3 else ''}.",
+        where=str(folder.path),
+        fix="Give a folder that is empty or does not exist yet.",
+    )
+
+
+def checkpoint_to_resume(folder: RunFolder) -> Path:
+    """The newest checkpoint.
+
+    Raises:
+        UserError: there is none, or no run at all.
+    """
+    if not folder.config.exists():
+        raise UserError(
+            "There is no run here to go on with.",
+            where=str(folder.path),
+            fix="Leave --resume out to start one, or check the folder's name.",
+        )
+    found = newest(folder.checkpoints)
+    if found is None:
+        raise UserError(
+            "This run stopped before its first checkpoint: there is nothing to resume.",
+            where=str(folder.checkpoints),
+            fix="Delete the folder and start again without --resume; a smaller --checkpoint.every_steps saves earlier.",
+        )
+    return found
+
+
+def resumed_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
+    """The settings of the run, with those changed that were given this time and differ."""
+    saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
+    return TrainSettings.model_validate(_over(saved, given.model_dump(mode="json", exclude_unset=True)))
+
+
+def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, Any]) -> None:
+    """Going on must be the same run.
+
+    Raises:
+        UserError: names each difference in settings, dataset, base or clips per step.
+    """
+    before = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
+    now = settings.model_dump(mode="json")
+    stood = json.loads(folder.versions.read_text("utf-8"))
+    changes = [line for line in _differences(before, now) if not _is_free(line.split(":")[0])]
+    if stood["clips_per_step"] != standing["clips_per_step"]:
+        was, is_ = stood["clips_per_step"], standing["clips_per_step"]
+        changes.append(f"clips per step (batch_size × accumulation × processes): {was} → {is_}")
+    changes += [
+        f"the {part}: {stood[part]['name']} → {standing[part]['name']}, with other contents"
+        for part in ("dataset", "base")
+        if stood[part]["fingerprint"] != standing[part]["fingerprint"]
+    ]
+    if changes:
+        raise UserError(
+            "This is not the run that was started here:\n  " + "\n  ".join(changes),
+            where=str(folder.path),
+            fix="Leave the changed flags out to go on with the run as it was, or start a new one in another folder. "
+            f"What may change: {', '.join(FREE)}.",
+        )
+
+
+def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, Any]) -> None:
+    """Write config.yaml and versions.json."""
+    write_text(folder.config, to_yaml(settings))
+    write_text(folder.versions, json.dumps({**versions(), **standing}, indent=2) + "\n")
+
+
+def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint: str, clips_per_step: int) -> dict:
+    """What the run depends on beside its settings."""
+    clips = (dataset.folder / "clips.jsonl").read_bytes()
+    prints = [dataset.info[part]["fingerprint"] for part in ("codec", "text_encoder")]
+    digest = hashlib.sha256(clips + "".join(prints).encode()).hexdigest()[:16]
+    return {
+        "dataset": {"name": str(dataset.folder), "fingerprint": digest},
+        "base": {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint},
+        "clips_per_step": clips_per_step,
+    }
+
+
+def versions() -> dict[str, Any]:
+    """Of Python and the packages that decide what comes out."""
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": dict(_packages())}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside and rename, so that a reader sees the old file or the new one."""
+    beside = path.with_name(f".{path.name}.partial")
+    beside.write_text(text, "utf-8")
+    os.replace(beside, path)
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    for name in PACKAGES:
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            yield name, "not installed"
+
+
+def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        merged[name] = _over(merged[name], value) if isinstance(value, dict) else value
+    return merged
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for name in now:
+        if isinstance(now[name], dict):
+            yield from _differences(before.get(name, {}), now[name], f"{prefix}{name}.")
+        elif before.get(name) != now[name]:
+            yield f"{prefix}{name}: {before.get(name)} → {now[name]}"
+
+
+def _is_free(name: str) -> bool:
+    return name in FREE + TOGETHER or f"{name.split('.')[0]}.*" in FREE
