@@ -100,7 +100,9 @@ def _range_words(info: FieldInfo) -> str:
         high = high.replace("to", "up to", 1)
     if low.startswith("from") and not high:
         low = low.removeprefix("from ") + " or more"
-    joint = " and " if low.startswith("above") and high else " "
+    if low.startswith("from") and high.startswith("below"):
+        high = f"to {high}"
+    joint = " and " if low.startswith("above") else " "
     words = joint.join(part for part in (low, high) if part)
     return f" {words}" if words else ""
 
@@ -108,9 +110,9 @@ def _range_words(info: FieldInfo) -> str:
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The valid name most like a mistyped one; a right last part in the wrong place counts as alike."""
     names = list(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if close:
         return close[0]
     last = {known.rpartition(".")[2]: known for known in reversed(names)}
-    tail = difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.7)
+    tail = difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.6)
     return last[tail[0]] if tail else None

@@ -10,13 +10,13 @@ from configs.section import Section
 class SegmentSettings(Section):
     """How a track is cut into clips."""
 
-    max_sec: float = Field(30.0, gt=0, le=600)
+    max_sec: float = Field(default=30.0, gt=0, le=600)
     """Longest clip in seconds. 30 is what MusicGen was trained on."""
-    min_sec: float = Field(5.0, gt=0, le=600)
+    min_sec: float = Field(default=5.0, gt=0, le=600)
     """Shortest clip in seconds; what is left at the end of a passage is kept when it is at least this long."""
-    silence_db: float = Field(-50.0, ge=-120, le=0)
+    silence_db: float = Field(default=-50.0, ge=-120, le=0)
     """Level in dB relative to full scale below which a passage counts as silence."""
-    silence_sec: float = Field(1.0, gt=0, le=60)
+    silence_sec: float = Field(default=1.0, gt=0, le=60)
     """A silence at least this long is skipped; a shorter one stays part of the music."""
 
 
@@ -24,14 +24,14 @@ class StemSettings(Section):
     """Source separation with Demucs, on the whole track, before it is cut."""
 
     use: list[str] = ["mix"]
-    """What to learn from. `mix` is the recording as it is; `instrumental` is everything but the vocals; `vocals`, `drums`, `bass`,
-    `other` (and `guitar`, `piano` with htdemucs_6s) are single stems; `drums+bass` is a sum. Several entries make
-    several versions of each track."""
+    """What to learn from. `mix` is the recording as it is; `instrumental` is everything but the vocals; `vocals`,
+    `drums`, `bass`, `other` (and `guitar`, `piano` with htdemucs_6s) are single stems; `drums+bass` is a sum. Several
+    entries make several versions of each track."""
     model: str = "htdemucs"
     """Demucs model: htdemucs, htdemucs_ft, htdemucs_6s, or a local folder that holds one."""
-    overlap: float = Field(0.25, ge=0, lt=0.9)
+    overlap: float = Field(default=0.25, ge=0, lt=0.9)
     """Share by which neighbouring separation windows overlap."""
-    shifts: int = Field(0, ge=0, le=20)
+    shifts: int = Field(default=0, ge=0, le=20)
     """Random shifts averaged per window: better separation, that many times slower."""
 
 
@@ -42,7 +42,7 @@ class CaptionSettings(Section):
     """Words that come to mean your style, part of every caption, e.g. "in the style of mine"."""
     sources: list[Literal["own", "tags", "features"]] = ["own", "tags", "features"]
     """Where captions come from, in order of trust: your own words, tags in the file, measured features."""
-    variants: int = Field(4, ge=1, le=32)
+    variants: int = Field(default=4, ge=1, le=32)
     """Different wordings made per clip; training draws one each time."""
 
 
@@ -60,15 +60,15 @@ class PrepSettings(Section):
     """Source separation."""
     captions: CaptionSettings = CaptionSettings()
     """Captions."""
-    validation_fraction: float = Field(0.1, ge=0, le=0.5)
+    validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Share of the music held out for validation, by whole tracks. At least one track whenever there are two."""
-    max_track_sec: float = Field(4 * 3600.0, gt=0)
+    max_track_sec: float = Field(default=4 * 3600.0, gt=0)
     """A track longer than this is rejected: almost always a mistake."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the separator, the codec and the text encoder run."""
-    workers: int = Field(0, ge=0, le=64)
+    workers: int = Field(default=0, ge=0, le=64)
     """Processes that decode and measure; 0 means one per core."""
-    batch_size: int = Field(8, ge=1, le=256)
+    batch_size: int = Field(default=8, ge=1, le=256)
     """Clips encoded at once by the codec."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Decides the split and the wording of captions."""

@@ -44,12 +44,14 @@ def _encode(source: Path, ending: str) -> Path:
     import av
 
     target = source.with_suffix(f".{ending}")
+    encoder, rate_hz = ENCODED[ending]
     with av.open(str(source)) as heard, av.open(str(target), "w") as written:
-        encoder, rate_hz = ENCODED[ending]
-        stream = written.add_stream(encoder, rate=rate_hz)
+        sound = written.add_stream(encoder, rate=rate_hz)
+        assert isinstance(sound, av.AudioStream)
+        sound.layout = "mono"
         for frame in heard.decode(audio=0):
-            written.mux(stream.encode(frame))
-        written.mux(stream.encode(None))
+            written.mux(sound.encode(frame))
+        written.mux(sound.encode(None))
     return target
 
 
