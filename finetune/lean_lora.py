@@ -58,7 +58,9 @@ def _lean_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
 
 
 def _is_live(layer: Any, x: Tensor) -> bool:
-    return not (layer.disable_adapters or layer.merged or torch.is_autocast_enabled(x.device.type))
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return not (layer.disable_adapters or layer.merged or autocast)
 
 
 def _is_plain(layer: Any, name: str) -> bool:
