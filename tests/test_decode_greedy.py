@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
-from adapters.decode.conditions import hear
-from adapters.decode.sampling import Knobs, Sampling
+from adapters.decode.performance import Performance, Piece
+from adapters.decode.sampling import Sampling
+from adapters.decode.story import Story
 from adapters.decode.weights import DecoderWeights, Packing, pack
-from adapters.decode.window import Score, Window
 
 CPU = torch.device("cpu")
 
@@ -74,15 +74,12 @@ def reference(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: 
 
 
 def ours(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
-    knobs = Knobs(Sampling(guidance, temperature=0.0), base.weights.shape.n_codebooks, base.weights.shape.card, CPU)
-    empty = torch.zeros(base.weights.shape.n_codebooks, 0, dtype=torch.long)
-    prompts = [empty] * len(heard.states) if prompt is None else list(prompt)
-    with torch.no_grad():
-        hearing = hear(base.weights, [heard.states])
-        window = Window(base.weights, hearing, knobs, [0] * len(heard.states), Score(prompts, [n_frames] * len(heard.states)))
-        window.play(window.n_steps)
-    window.check()
-    return window.codes()
+    prompts = [None] * len(heard.states) if prompt is None else list(prompt)
+    pieces = [Piece(Story.of(text), n_frames, 0, known) for text, known in zip(heard.states, prompts, strict=True)]
+    performance = Performance(base.weights, pieces, Sampling(guidance, temperature=0.0))
+    performance.play(n_frames)
+    assert performance.done
+    return torch.stack(performance.codes())
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])

@@ -52,17 +52,8 @@ class Hearing:
         return Hearing(parts, mix, self.prefix.index_select(0, both))
 
 
-def hear(weights: DecoderWeights, texts: Sequence[Sequence[Tensor]]) -> Hearing:
-    """Project and attend-prepare: `texts[p][b]` is the p-th text of row b, [L, D_text]; an empty one is silence."""
-    parts = [_part(weights, row) for row in texts]
-    mix = None
-    if len(parts) > 1:
-        mix = torch.zeros(len(parts), len(texts[0]), 1, device=weights.device, dtype=weights.dtype)
-        mix[0] = 1
-    return Hearing(parts, mix)
-
-
-def _part(weights: DecoderWeights, states: Sequence[Tensor]) -> CrossPart:
+def hear_part(weights: DecoderWeights, states: Sequence[Float[Tensor, "_ D_text"]]) -> CrossPart:
+    """One text per row, projected and ready to be attended to; a text of no tokens is heard as nothing at all."""
     lengths = torch.tensor([len(state) for state in states])
     longest = max(int(lengths.max()), 1)
     padded = pad_sequence([state.float() for state in states], batch_first=True)  # [B, L, D_text]

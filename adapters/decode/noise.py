@@ -24,11 +24,11 @@ def seed_word(seed: int) -> int:
             return word
 
 
-def cell_words(seeds: Int[Tensor, " B"], frames: Int[Tensor, " K"]) -> Int[Tensor, "B K"]:
-    """One word per (row, codebook) for the frame that each codebook is about to play."""
-    codebook = torch.arange(len(frames), device=frames.device)
-    places = _mix((frames * _STRIDE + codebook) & _MASK)  # [K]
-    return _mix(seeds[:, None] ^ places[None])
+def cell_words(seeds: Int[Tensor, " B"], frames: Int[Tensor, "B K"]) -> Int[Tensor, "B K"]:
+    """One word per row and codebook for the frame of its piece that each is about to play."""
+    codebook = torch.arange(frames.shape[1], device=frames.device)
+    places = _mix((frames * _STRIDE + codebook) & _MASK)  # [B, K]
+    return _mix(seeds[:, None] ^ places)
 
 
 def gumbel(words: Int[Tensor, "B K"], tokens: Int[Tensor, "B K n"]) -> Float[Tensor, "B K n"]:

@@ -6,14 +6,45 @@ base's weights are never touched, so that switching adapters costs nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adapters.decode.deltas import Delta
 from adapters.decode.projections import Projection
+from adapters.low_rank import LowRank
 from configs.errors import UserError
+
+
+@dataclass(frozen=True)
+class Turnable:
+    """An update in the form that any strength can multiply: W x + strength · (gain ∘ W x + up · down x).
+
+    Every scale is folded into `up`. DoRA is g ∘ (W + s·B A) with g its gain: up = g ∘ s·B, and here gain = g − 1.
+    """
+
+    down: Float[Tensor, "R D_in"]
+    up: Float[Tensor, "D_out R"]
+    gain: Float[Tensor, " D_out"] | None
+
+    @classmethod
+    def of(cls, update: LowRank, weight: Float[Tensor, "D_out D_in"], name: str) -> "Turnable":
+        """The update of the linear layer that has this base weight.
+
+        Raises:
+            UserError: an embedding's update, which has no product to add to.
+        """
+        if update.embedding:
+            raise UserError(
+                f"the adapter changes an embedding ({name}), whose strength cannot change while it plays",
+                fix="give it one constant strength, or merge it into its base first",
+            )
+        down, up = update.a.float(), update.b.float() * update.scale
+        if update.magnitude is None:
+            return cls(down, up, None)
+        gain = update.gain(weight)
+        return cls(down, up * gain[:, None], gain - 1)
 
 
 class Adapted:
@@ -51,25 +82,25 @@ class StrengthBank:
         self.values = dict.fromkeys(self.names, 1.0)
         self.readers: list[Adapted] = []
 
-    def adapt(self, inner: Projection, sizes: Sequence[int], touched: Sequence[Mapping[int, Delta]]) -> Projection:
-        """`inner`, a fusion of matrices with these output sizes, with every adapter's deltas on its parts.
+    def adapt(self, inner: Projection, sizes: Sequence[int], touched: Sequence[Mapping[int, Turnable]]) -> Projection:
+        """`inner`, a fusion of matrices with these output sizes, with every adapter's updates on its parts.
 
-        `touched[i]` maps a part's number to adapter i's delta. Nothing touched: `inner` itself.
+        `touched[i]` maps a part's number to adapter i's update. Nothing touched: `inner` itself.
         """
         like = self.strengths
         starts = [sum(sizes[:part]) for part in range(len(sizes))]
         downs, ups, owners = [], [], []
         gains = like.new_zeros(len(touched), sum(sizes))
         for adapter, parts in enumerate(touched):
-            for part, delta in parts.items():
+            for part, update in parts.items():
                 rows = slice(starts[part], starts[part] + sizes[part])
-                up = like.new_zeros(sum(sizes), delta.up.shape[1])
-                up[rows] = delta.up.to(like)
-                downs.append(delta.down.to(like))
+                up = like.new_zeros(sum(sizes), update.up.shape[1])
+                up[rows] = update.up.to(like)
+                downs.append(update.down.to(like))
                 ups.append(up)
                 owners += [adapter] * up.shape[1]
-                if delta.gain is not None:
-                    gains[adapter, rows] = delta.gain.to(like)
+                if update.gain is not None:
+                    gains[adapter, rows] = update.gain.to(like)
         if not downs:
             return inner
         owner = torch.tensor(owners, device=like.device)

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adapters.decode.deltas import Delta
 from adapters.decode.projections import Biased, Kind, Projection, projection
 from adapters.decode.shape import DecoderShape
-from adapters.decode.strengths import StrengthBank
+from adapters.decode.strengths import StrengthBank, Turnable
+from adapters.low_rank import LowRank
 from configs.errors import UserError
 
 
@@ -90,12 +90,12 @@ def sinusoids(n_steps: int, width: int) -> Float[Tensor, "{n_steps} {width}"]:
 
 @dataclass(frozen=True)
 class Packing:
-    """How to lay weights out: arithmetic, place, and adapters by name with their deltas by module name."""
+    """How to lay weights out: arithmetic, place, and adapters by name with their updates by module name."""
 
     kind: Kind
     device: torch.device
     dtype: torch.dtype
-    adapters: Mapping[str, Mapping[str, Delta]] = field(default_factory=dict)
+    adapters: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
     merged_at: Mapping[str, float] | None = None
     """Strengths to merge the adapters in at; None keeps them live."""
 
@@ -123,21 +123,20 @@ class _Packer:
     def run(self) -> DecoderWeights:
         causal: Any = self.modules["decoder"]
         shape = DecoderShape.of(causal.config)
-        stack = causal.model.decoder
         layers = [self.layer(f"decoder.model.decoder.layers.{n}") for n in range(shape.n_layers)]
         heads = self.fused([f"decoder.lm_heads.{k}" for k in range(shape.n_codebooks)])
-        self.bytes_of_step = self.bytes
+        bytes_per_step = self.bytes
         weights = DecoderWeights(
             shape=shape,
             layers=layers,
-            embeddings=self.place(torch.cat([table.weight for table in stack.embed_tokens])),
+            embeddings=self.place(torch.cat([self.table(k) for k in range(shape.n_codebooks)])),
             final_norm=self.norm("decoder.model.decoder.layer_norm"),
             heads=heads,
             text=self.text(),
             bank=self.bank,
             device=self.packing.device,
             dtype=self.packing.dtype,
-            bytes_per_step=self.bytes_of_step,
+            bytes_per_step=bytes_per_step,
         )
         self.refuse_unused()
         return weights
@@ -167,6 +166,13 @@ class _Packer:
             return lambda states: states
         return Biased(self.fused(["enc_to_dec_proj"]), self.place(linear.bias))
 
+    def table(self, k: int) -> Tensor:
+        name = f"decoder.model.decoder.embed_tokens.{k}"
+        for updates in self.packing.adapters.values() if self.packing.merged_at is None else ():
+            if name in updates:
+                Turnable.of(updates[name], self.weight(name), name)  # says why it cannot be
+        return self.merged(name, self.weight(name))
+
     def norm(self, name: str) -> Norm:
         module: Any = self.modules[name]
         return Norm(self.place(module.weight), self.place(module.bias), module.eps)
@@ -184,12 +190,15 @@ class _Packer:
         self.bytes += weight.numel() * _bytes_per_weight(self.packing)
         if self.packing.merged_at is not None:
             return inner
-        touched = [
-            {part: deltas[name] for part, name in enumerate(names) if name in deltas}
-            for deltas in self.packing.adapters.values()
-        ]
-        self.used.update(name for name in names if any(name in deltas for deltas in self.packing.adapters.values()))
+        touched = [self.turnables(names, parts, updates) for updates in self.packing.adapters.values()]
         return self.bank.adapt(inner, [len(part) for part in parts], touched)
+
+    def turnables(
+        self, names: Sequence[str], parts: Sequence[Tensor], updates: Mapping[str, LowRank]
+    ) -> dict[int, Turnable]:
+        found = {part: name for part, name in enumerate(names) if name in updates}
+        self.used.update(found.values())
+        return {part: Turnable.of(updates[name], parts[part], name) for part, name in found.items()}
 
     def weight(self, name: str) -> Tensor:
         module: Any = self.modules[name]
@@ -199,10 +208,10 @@ class _Packer:
         if self.packing.merged_at is None:
             return weight
         for adapter, strength in self.packing.merged_at.items():
-            delta = self.packing.adapters[adapter].get(name)
-            if delta is not None:
+            update = self.packing.adapters[adapter].get(name)
+            if update is not None:
                 self.used.add(name)
-                weight = weight.float() + strength * delta.dense(self.weight(name)).to(weight.device)
+                weight = weight.float() + strength * update.delta(self.weight(name)).to(weight.device)
         return weight
 
     def refuse_unused(self) -> None:

@@ -40,8 +40,8 @@ class Score:
 
     prompts: Sequence[Int[Tensor, "K P"]]
     n_frames: Sequence[int]
-    origin: int = 0
-    """Frame of the whole piece at which this window begins; random numbers are drawn by the piece's frames."""
+    origins: Sequence[int]
+    """Frame of each whole piece at which this window begins; random numbers are drawn by the piece's frames."""
 
 
 def open_grid(shape: DecoderShape, score: Score) -> Int[Tensor, "B K S"]:
@@ -79,12 +79,11 @@ class Window:
         closed = (grid != OPEN).all(0).all(0)  # [S]
         self.n_known = int(closed.long().cumprod(0).sum())
         self.at = 0
-        self.origin = score.origin
         if self.grid.shape == grid.shape:
             self.grid.copy_(grid)
         else:
             self.grid = grid.to(self.weights.device)
-        self.start = torch.tensor([score.origin], device=self.weights.device)
+        self.origins = torch.tensor(score.origins, device=self.weights.device)
         self.cache = self._room(grid.shape[2])
 
     @property
@@ -133,7 +132,7 @@ class Window:
         if not bool(self.finite):
             raise UserError(
                 "the model's output is not a number (NaN or infinite logits)",
-                where=f"at step {self.at} of the window that begins at frame {self.origin}",
+                    where=f"within the first {self.at} steps of a window",
                 fix="try --precision fp32 or bf16, a lower --strength, or an earlier checkpoint of the adapter",
             )
 
@@ -142,13 +141,18 @@ class Window:
         index = torch.tensor(rows, device=self.weights.device)
         self.grid = self.grid.index_select(0, index)
         self.seeds = self.seeds.index_select(0, index)
+        self.origins = self.origins.index_select(0, index)
         self.hearing = self.hearing.keep(index)
         self.cache.keep(torch.cat([index, index + self.rows.n_text]) if self.rows.guided else index)
         self.rows = Rows(len(rows), self.rows.guided)
 
-    def turn(self, knobs: Knobs) -> None:
-        """Guidance may have been switched on or off: then the null rows must come or go."""
-        guided = knobs.sampling.guidance != 1
+    def hear_now(self, hearing: Hearing) -> None:
+        """Another condition from here on. What was played stays heard as it was."""
+        self.hearing = hearing
+
+    def turn(self) -> None:
+        """The knobs were turned. Guidance may have been switched on or off: then the null rows must come or go."""
+        guided = self.knobs.sampling.guidance != 1
         if guided != self.rows.guided:
             self.rows = Rows(self.rows.n_text, guided)
             self.hear_again()
@@ -169,7 +173,7 @@ class Window:
         heard = self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0)).view(x.shape)
         self.at = n
         if n < self.n_steps:
-            self._write(n, self._choose(heard[:, -1], self.start + n - 1))
+            self._write(n, self._choose(heard[:, -1], n - 1))
 
     def _step(self) -> None:
         """One step with its place known to the host: attention reads exactly what was played."""
@@ -178,7 +182,7 @@ class Window:
         if self.rows.guided:
             x = torch.cat([x, x])
         heard = self._layers(x, attend_from_start(self.cache, self.offset + self.at))
-        self._write(self.at + 1, self._choose(heard, self.start + self.at))
+        self._write(self.at + 1, self._choose(heard, self.at))
         self.at += 1
 
     def fixed_step(self, at: Tensor, reach: int) -> None:
@@ -188,7 +192,7 @@ class Window:
         if self.rows.guided:
             x = torch.cat([x, x])
         heard = self._layers(x, attend_in_bucket(self.cache, at + self.offset, reach))
-        chosen = self._choose(heard, self.start + at)
+        chosen = self._choose(heard, at)
         column = self.grid.index_select(2, at + 1).squeeze(2)  # [B, K]
         self.grid.index_copy_(2, at + 1, torch.where(column == OPEN, chosen, column)[..., None])
         at += 1
@@ -196,11 +200,11 @@ class Window:
     def _layers(self, x: Tensor, attend: Attend) -> Tensor:
         return run_layers(self.weights, x, self.rows, self.hearing, attend)
 
-    def _choose(self, heard: Tensor, step: Tensor) -> Int[Tensor, "B K"]:
-        """Tokens of the next column, given what was heard at the piece's step `step [1]`."""
+    def _choose(self, heard: Tensor, step: Tensor | int) -> Int[Tensor, "B K"]:
+        """Tokens of the column behind `step`, given what was heard there."""
         guided = guide(logits(self.weights, heard), self.knobs, self.rows.n_text, self.rows.guided)
         self.finite.logical_and_(guided.sum().isfinite())
-        return draw(guided, self.knobs, cell_words(self.seeds, step - self.lags))
+        return draw(guided, self.knobs, cell_words(self.seeds, self.origins[:, None] + step - self.lags))
 
     def _write(self, column: int, chosen: Int[Tensor, "B K"]) -> None:
         have = self.grid[:, :, column]
