@@ -86,7 +86,8 @@ def read(flags: Flags, argv: Sequence[str]) -> CommandLine:
     layers = {name: _last_value(known, f"--{name}") for name in ("preset", "config")} if flags.section else {}
     print_config = flags.section is not None and "--print_config" in known
     settings, problems = _settings(flags, layers, unknown)
-    if complaint and not unknown and not (print_config and "required" in complaint):
+    misread = any(word in complaint for word in ("required", "unrecognized")) and (unknown or print_config)
+    if complaint and not misread:
         problems.insert(0, complaint)
     if problems:
         raise problems_error(problems, flags.parser.prog.split()[-1])
@@ -166,21 +167,12 @@ def _shown_default(value: Any) -> str:
 
 
 def _part_unknown(argv: Sequence[str], known: set[str]) -> tuple[list[str], dict[str, str]]:
-    """Take flags that do not exist, each with the value that seems to be its own, out of a command line."""
-    kept: list[str] = []
-    unknown: dict[str, str] = {}
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        if word == "--":
-            return [*kept, word, *words], unknown
-        name, equals, value = word[2:].partition("=")
-        if not word.startswith("--") or name in known:
-            kept.append(word)
-            continue
-        takes_next = not equals and words and not words[0].startswith("--")
-        unknown[name] = words.pop(0) if takes_next else value
-    return kept, unknown
+    """Take flags that do not exist out of a command line; a value of theirs stays, and may look like a positional."""
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    names = {word: word[2:].partition("=")[0] for word in argv[:end] if word.startswith("--")}
+    unknown = {name: "" for name in names.values() if name not in known}
+    kept = [word for word in argv[:end] if names.get(word) not in unknown]
+    return [*kept, *argv[end:]], unknown
 
 
 def _last_value(argv: Iterable[str], flag: str) -> str | None:

@@ -136,6 +136,17 @@ def test_all_problems_of_the_command_line_come_at_once(rehearse, capsys):
     assert not rehearse.calls
 
 
+def test_the_value_of_a_mistyped_flag_is_no_further_mistake(rehearse, capsys):
+    for words in (["--lora.rnk", "3", "a"], ["a", "--lora.rnk", "3"], ["a", "--lora.rnk=3"], ["--resum", "a"]):
+        assert cli.main(["train", *words]) == 2
+        text = capsys.readouterr().err
+        assert text.count("there is no such setting; did you mean") == 1
+        assert "required" not in text
+        assert "unrecognized" not in text
+    assert cli.main(["train", "--resum", "a", "--rank"]) == 2
+    assert "--rank: expected one argument" in capsys.readouterr().err
+
+
 def test_what_is_missing_is_said_beside_wrong_settings(rehearse, capsys):
     assert cli.main(["train", "--rank", "0"]) == 2
     text = capsys.readouterr().err
