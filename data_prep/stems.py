@@ -1,0 +1,65 @@
+"""What `--stems` can ask for: `mix`, `instrumental`, a single stem, or a sum of stems such as `drums+bass`."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from configs.errors import UserError
+
+MIX = "mix"
+INSTRUMENTAL = "instrumental"
+VOCALS = "vocals"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One version of a track: the recording itself, the recording without vocals, or a sum of stems."""
+
+    name: str
+    """How it is spelled in files and clips: parts in alphabetical order, `bass+drums` for `drums+bass`."""
+    parts: tuple[str, ...]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The stems that must be separated for it; none for the mix."""
+        if self.parts == (MIX,):
+            return frozenset()
+        return frozenset({VOCALS} if self.parts == (INSTRUMENTAL,) else self.parts)
+
+
+def parse_selection(text: str) -> Selection:
+    """Read one entry of `stems.use`; which stems exist depends on the model: see `check_selections`.
+
+    Raises:
+        UserError: it is empty, names a part twice, or adds something to `mix` or `instrumental`.
+    """
+    parts = [part.strip().lower() for part in text.split("+")]
+    if not all(parts):
+        raise _refused(text, "a part is missing", "write stems with + between them, as in drums+bass")
+    if len(set(parts)) < len(parts):
+        raise _refused(text, "a stem is named twice", "name each stem once")
+    if len(parts) > 1 and {MIX, INSTRUMENTAL} & set(parts):
+        raise _refused(
+            text, f"{MIX} and {INSTRUMENTAL} hold several stems already", "use them alone, or add single stems"
+        )
+    ordered = tuple(sorted(parts))
+    return Selection("+".join(ordered), ordered)
+
+
+def check_selections(selections: Sequence[Selection], sources: Sequence[str]) -> None:
+    """Whether a model separates all that is asked for.
+
+    Raises:
+        UserError: with the nearest stem the model has.
+    """
+    for selection in selections:
+        for part in sorted(selection.needs - set(sources)):
+            near = difflib.get_close_matches(part, [*sources, MIX, INSTRUMENTAL], n=1)
+            guess = f"did you mean {near[0]}? " if near else ""
+            six = " guitar and piano come with stems.model htdemucs_6s" if part in ("guitar", "piano") else ""
+            known = ", ".join([MIX, INSTRUMENTAL, *sources])
+            raise _refused(selection.name, f"the model has no stem {part}", f"{guess}it has: {known}.{six}")
+
+
+def _refused(text: str, what: str, fix: str) -> UserError:
+    return UserError(f"stems {text!r}: {what}", where="stems.use", fix=fix)
