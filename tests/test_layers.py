@@ -120,6 +120,8 @@ def test_wrong_choice_names_the_nearest():
         ("optim.lr", "11", "must be a number above 0 and up to 10"),
         ("lora.dropout", "1", "must be a number from 0 to below 1, not '1'"),
         ("steps", "-1", "must be a whole number 0 or more, not '-1'"),
+        ("epochs", "inf", "must be a number above 0, not 'inf'"),
+        ("optim.weight_decay", "nan", "must be a number from 0 to 1, not 'nan'"),
         ("checkpointing", "perhaps", "must be true or false, not 'perhaps'"),
         ("lora.targets", "[q", "is no list"),
     ],

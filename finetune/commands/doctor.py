@@ -24,7 +24,9 @@ def run(args: argparse.Namespace, settings: None) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("", "check", "found", "fix", title="woodshed doctor", title_justify="left")
+    table = Table("", "check", title="woodshed doctor", title_justify="left")
+    table.add_column("found", overflow="fold")
+    table.add_column("fix", overflow="fold")
     signs = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[bold red]broken[/]"}
     broken = 0
     console = Console()
