@@ -5,7 +5,8 @@ precision. nf4 is QLoRA's 4-bit normal float with doubly quantised scales (Dettm
 Both run on CUDA and on a CPU. Knows nothing of which layers are worth it: `adapters.lm` decides.
 """
 
-import warnings
+import functools
+import logging
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,7 @@ def quantized_linear(
     bnb: Any = bitsandbytes.nn  # its types do not describe themselves
     out_features, in_features = weight.shape
     if kind == "int8":
-        layer = bnb.Linear8bitLt(
+        layer = _int8_class()(
             in_features,
             out_features,
             bias=False,
@@ -53,9 +54,36 @@ def quantized_linear(
         layer.support_avx512bf16_for_cpu = False
         held = bnb.Params4bit(weight.cpu(), requires_grad=False, quant_type="nf4", module=layer)
     layer.weight = held.to(device)  # quantises
+    if kind == "int8":
+        layer.init_8bit_state()  # else the scales are found only after the first pass, which DoRA's start comes before
     return layer
 
 
+@functools.cache
+def _int8_class() -> Any:
+    """The int8 layer of bitsandbytes, except that its scales survive peft (0.21) reading its weight on a CPU."""
+    import bitsandbytes
+
+    base: Any = bitsandbytes.nn
+
+    class Linear8bit(base.Linear8bitLt):
+        def init_8bit_state(self) -> None:
+            if self.weight.SCB is not None:
+                super().init_8bit_state()
+            self.weight.CB = None
+
+    return Linear8bit
+
+
+class _CastsAreNoNews(logging.Filter):
+    """Drops the line that bitsandbytes logs at every int8 product whose input is not fp16: that is how it works."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True for every other record."""
+        return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast")
+
+
 def _quiet_int8_casts() -> None:
-    """Activations that are not fp16 are cast inside the int8 product: that is how it works, not a warning."""
-    warnings.filterwarnings("ignore", message=r"MatMul8bitLt: inputs will be cast from", category=UserWarning)
+    logger = logging.getLogger("bitsandbytes.autograd._functions")
+    if not any(isinstance(f, _CastsAreNoNews) for f in logger.filters):
+        logger.addFilter(_CastsAreNoNews())
