@@ -1,0 +1,36 @@
+"""What the codec is told to keep: log-mel spectrograms at several resolutions, and the waveform itself.
+
+Multi-scale mel loss as in the Descript Audio Codec (Kumar et al. 2023, arXiv:2306.06546, section 3.5).
+"""
+
+import torch
+import torchaudio
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# Window in samples and mel bands: fine in time for attacks, fine in frequency for chords.
+MEL_SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 160))
+FLOOR = 1e-4
+WAVE_WEIGHT = 4.0
+COMMITMENT_WEIGHT = 0.25
+
+
+class MelLoss(nn.Module):
+    """Mean L1 distance of log-mel spectrograms over all scales, in natural-log units."""
+
+    def __init__(self, sample_rate_hz: int, scales: tuple[tuple[int, int], ...] = MEL_SCALES) -> None:
+        super().__init__()
+        self.mels = nn.ModuleList(
+            torchaudio.transforms.MelSpectrogram(
+                sample_rate_hz, n_fft=window, hop_length=window // 4, n_mels=bands, power=1.0, norm="slaney"
+            )
+            for window, bands in scales
+        )
+
+    def forward(self, audio: Float[Tensor, "B 1 N"], target: Float[Tensor, "B 1 N"]) -> Float[Tensor, ""]:
+        """Zero when both are equal."""
+        losses = []
+        for mel in self.mels:
+            ours, theirs = ((mel(wave[:, 0].float()) + FLOOR).log() for wave in (audio, target))
+            losses.append((ours - theirs).abs().mean())
+        return torch.stack(losses).mean()

@@ -1,0 +1,125 @@
+"""The two sizes of the starter: one that a CPU trains to a lower figure, one for a GPU."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class CodecSize:
+    """The codec and how it learns. Each frame is `hop` samples; four codebooks of `card` entries."""
+
+    sample_rate_hz: int
+    upsampling: tuple[int, ...]
+    filters: int
+    width: int
+    """Channels of the encoder's output."""
+    codebook_dim: int
+    """Codebooks live in this many dimensions, behind a linear projection; equal to `width` means no projection."""
+    card: int
+    crop_sec: float
+    batch_size: int
+    lr: float
+    steps: int
+    quantize_from: int
+    """Until this step it is a plain autoencoder; then the codebooks begin as k-means of its latents."""
+    adversarial_from: int
+    """The discriminators join at this step; -1: never."""
+    ema: bool = True
+    """Codebooks follow a running mean of what they are chosen for; False: they learn by the codebook loss."""
+    quantizer_dropout: float = 0.5
+    """Share of steps that use fewer than all codebooks."""
+    n_codebooks: int = 4
+    lstm_layers: int = 1
+
+    @property
+    def hop(self) -> int:
+        """Samples per frame."""
+        hop = 1
+        for ratio in self.upsampling:
+            hop *= ratio
+        return hop
+
+
+@dataclass(frozen=True)
+class LMSize:
+    """The language model with its text encoder, and how they learn."""
+
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    text_width: int
+    text_layers: int
+    text_heads: int
+    vocabulary: int
+    crop_sec: float
+    batch_size: int
+    lr: float
+    steps: int
+    dropout: float = 0.0
+    condition_dropout: float = 0.1
+    warmup_steps: int = 100
+    text_kv: int = field(default=32)
+
+
+CODEC_SIZES = {
+    "cpu": CodecSize(
+        sample_rate_hz=16_000,
+        upsampling=(5, 4, 4, 4),
+        filters=16,
+        width=64,
+        codebook_dim=32,
+        card=512,
+        crop_sec=1.0,
+        batch_size=8,
+        lr=1e-3,
+        steps=8_000,
+        quantize_from=600,
+        adversarial_from=-1,
+    ),
+    "gpu": CodecSize(
+        sample_rate_hz=32_000,
+        upsampling=(8, 5, 4, 4),
+        filters=24,
+        width=128,
+        codebook_dim=32,
+        card=1024,
+        crop_sec=1.0,
+        batch_size=64,
+        lr=5e-4,
+        steps=60_000,
+        quantize_from=2_000,
+        adversarial_from=20_000,
+    ),
+}
+LM_SIZES = {
+    "cpu": LMSize(
+        hidden=192,
+        layers=4,
+        heads=4,
+        ffn=768,
+        text_width=96,
+        text_layers=2,
+        text_heads=4,
+        vocabulary=400,
+        crop_sec=5.0,
+        batch_size=8,
+        lr=1.5e-3,
+        steps=2_000,
+    ),
+    "gpu": LMSize(
+        hidden=256,
+        layers=6,
+        heads=8,
+        ffn=1024,
+        text_width=128,
+        text_layers=3,
+        text_heads=4,
+        vocabulary=600,
+        crop_sec=10.0,
+        batch_size=64,
+        lr=1e-3,
+        steps=60_000,
+        dropout=0.1,
+        warmup_steps=1_000,
+    ),
+}
