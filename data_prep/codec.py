@@ -44,9 +44,8 @@ class Codec:
         from transformers import EncodecModel
 
         tensors = load_tensors(files, "audio_encoder")
+        name = _fingerprint(tensors)
         config: Any = files.config.audio_encoder
-        # The key that names the weights is the same for both ways weight norm is spelt in checkpoints.
-        name = fingerprint({_plain_name(key): tensor for key, tensor in tensors.items()})
         loaded: Any = EncodecModel.from_pretrained(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
         )
@@ -123,6 +122,16 @@ class Codec:
         per_channel = per_channel.reshape(-1, self.channels, codes.shape[1]).transpose(0, 1)  # [C, K/C, T]
         audio = self.model.decode(per_channel[None], [None]).audio_values  # [C, 1, N]
         return audio[:, 0].to("cpu")
+
+
+def codec_fingerprint(files: BaseFiles) -> str:
+    """The fingerprint of a base's codec, without loading it as a model."""
+    return _fingerprint(load_tensors(files, "audio_encoder"))
+
+
+def _fingerprint(tensors: dict[str, Tensor]) -> str:
+    """The same for both names that weight norm has in checkpoints."""
+    return fingerprint({_plain_name(key): tensor for key, tensor in tensors.items()})
 
 
 def _plain_name(key: str) -> str:

@@ -34,10 +34,7 @@ class TextEncoder:
         """
         from transformers import AutoTokenizer, T5EncoderModel
 
-        tensors = load_tensors(files, "text_encoder")
-        table = tensors.pop(TIED, None)
-        if SHARED not in tensors and table is not None:
-            tensors[SHARED] = table
+        tensors = _tensors(files)
         config: Any = files.config.text_encoder
         loaded: Any = T5EncoderModel.from_pretrained(
             None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
@@ -77,6 +74,19 @@ class TextEncoder:
             found = self.model(input_ids=batch).last_hidden_state.to("cpu")  # [B, L, D_text]
             states.update(zip(indices, found.unbind(), strict=True))
         return [states[index].clone() for index in range(len(captions))]
+
+
+def text_encoder_fingerprint(files: BaseFiles) -> str:
+    """The fingerprint of a base's text encoder, without loading it as a model."""
+    return fingerprint(_tensors(files))
+
+
+def _tensors(files: BaseFiles) -> dict[str, Tensor]:
+    tensors = load_tensors(files, "text_encoder")
+    table = tensors.pop(TIED, None)
+    if SHARED not in tensors and table is not None:
+        tensors[SHARED] = table
+    return tensors
 
 
 def _incomplete(files: BaseFiles, what: str) -> UserError:

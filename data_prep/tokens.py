@@ -4,6 +4,7 @@ It knows nothing of clips but their ids.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def _views(chunk: pa.ListArray) -> list[Int16[np.ndarray, "K _"]]:
     inner = rows.offsets.to_numpy()
     values = rows.values.to_numpy(zero_copy_only=True)
     views = []
-    for first, last in zip(outer[:-1], outer[1:], strict=True):
+    for first, last in pairwise(outer):
         view = values[inner[first] : inner[last]]
         views.append(view.reshape(last - first, -1))
     return views

@@ -1,0 +1,96 @@
+"""A clip: a stretch of one version of a track (the recording itself, or stems of it), and how its audio is read."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from configs.errors import UserError
+from data_prep.decode import AudioError, stream
+from data_prep.measure import TrackScan
+from data_prep.segment import Segment
+from data_prep.tracks import Track
+
+BLOCK_SEC = 5.0
+
+
+@dataclass(frozen=True)
+class Version:
+    """What is learned from of a track: the recording or stems of it, an audio file measured like a track.
+
+    `key` names the audio by all that it was made from; two versions with one key sound the same.
+    """
+
+    track: Track
+    stems: str
+    path: Path
+    scan: TrackScan
+    key: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a version. `id` depends on the source's bytes, the stems and the place, and on nothing else."""
+
+    version: Version
+    segment: Segment
+
+    @property
+    def id(self) -> str:
+        """16 hex digits."""
+        place = f"{self.segment.start_sec:.6f} {self.segment.duration_sec:.6f}"
+        name = f"{self.version.track.source_sha256} {self.version.stems} {place}"
+        return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+    @property
+    def place(self) -> dict[str, str | float]:
+        """What the clip's audio depends on, for the names of work done on it."""
+        return {
+            "audio": self.version.key,
+            "start_sec": round(self.segment.start_sec, 6),
+            "duration_sec": round(self.segment.duration_sec, 6),
+        }
+
+
+def read_clips(
+    path: Path, segments: Sequence[Segment], *, sample_rate_hz: int, channels: int
+) -> Iterator[Float[np.ndarray, "C _"]]:
+    """The audio of each segment of a track, decoded in one pass; segments are in order and do not overlap.
+
+    Raises:
+        AudioError: the file does not decode, or ends before a segment does: it changed since it was measured.
+    """
+    at, held = 0, np.zeros((channels, 0), np.float32)
+    blocks = stream(path, sample_rate_hz=sample_rate_hz, channels=channels, block_sec=BLOCK_SEC)
+    for segment in segments:
+        start, end = (round(sec * sample_rate_hz) for sec in (segment.start_sec, _end_sec(segment)))
+        parts = []
+        while at < end:
+            skipped = min(max(0, start - at), held.shape[1])
+            taken = held[:, skipped : skipped + end - at - skipped]
+            parts += [taken] if taken.shape[1] else []
+            at += skipped + taken.shape[1]
+            held = held[:, skipped + taken.shape[1] :]
+            if at < end:
+                held = next(blocks, None)
+                if held is None:
+                    break
+        if at < end - sample_rate_hz // 100:
+            raise AudioError("it ends earlier than when it was measured")
+        yield np.concatenate(parts, axis=1)
+
+
+def _end_sec(segment: Segment) -> float:
+    return segment.start_sec + segment.duration_sec
+
+
+def changed(song: str, error: AudioError) -> UserError:
+    """What it means that a song decoded when it was measured and does not now."""
+    return UserError(
+        "A song changed while it was being prepared.",
+        where=f"{song}: {error.why}",
+        fix="Run the same command again when the songs stay as they are.",
+    )

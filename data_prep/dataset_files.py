@@ -1,0 +1,127 @@
+"""The prepared dataset's files: made beside, then put in place so that no reader ever sees half of one.
+
+`prep.yaml` says that a dataset is whole: it goes first when a dataset is replaced and comes last.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int16
+
+from configs.errors import UserError
+from data_prep.cache import Cache, remove
+from data_prep.prepared import (
+    CLIPS_FILE,
+    INFO_FILE,
+    REJECTED_FILE,
+    TEXT_FOLDER,
+    TOKENS_FOLDER,
+    ClipRow,
+    PreparedDataset,
+)
+from data_prep.scan import Rejection
+
+REPORT_FILE = "report.html"
+_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CLIPS_FILE, REJECTED_FILE, REPORT_FILE, INFO_FILE)
+
+
+@dataclass(frozen=True)
+class NewDataset:
+    """All that a dataset consists of. `info` is prep.yaml, without its `content`; `texts` are files by their name."""
+
+    rows: Sequence[ClipRow]
+    rejected: Sequence[Rejection]
+    codes: Mapping[str, Int16[np.ndarray, "K _"]]
+    texts: Mapping[str, Path]
+    info: dict[str, Any]
+
+    def content(self) -> str:
+        """A hash over everything that the dataset says, but not over the versions of the programs that made it."""
+        digest = hashlib.sha256()
+        stable = {name: value for name, value in self.info.items() if name != "versions"}
+        for text in (json.dumps(stable, sort_keys=True), _lines(self.rows), _lines(self.rejected), *sorted(self.texts)):
+            digest.update(text.encode())
+        for row in self.rows:
+            digest.update(self.codes[row.id].tobytes())
+        return digest.hexdigest()[:32]
+
+
+def is_current(out: Path, content: str) -> bool:
+    """Whether a whole dataset of this content lies there."""
+    try:
+        found = PreparedDataset(out)
+    except UserError:
+        return False
+    return found.info.get("content") == content and (out / REPORT_FILE).exists()
+
+
+def put_in_place(out: Path, cache: Cache, new: NewDataset, content: str, report: Callable[[], str]) -> None:
+    """Write the dataset beside and replace what was there; `report` makes the page."""
+    from data_prep.tokens import write_tokens
+
+    beside = cache.folder / f"dataset.{os.getpid()}.part"
+    remove(beside)
+    beside.mkdir()
+    try:
+        write_tokens(beside / TOKENS_FOLDER, [r.id for r in new.rows], [new.codes[r.id] for r in new.rows], content)
+        (beside / TEXT_FOLDER).mkdir()
+        for name, path in new.texts.items():
+            _link(path, beside / TEXT_FOLDER / name)
+        (beside / CLIPS_FILE).write_text(_lines(new.rows), "utf-8")
+        (beside / REJECTED_FILE).write_text(_lines(new.rejected), "utf-8")
+        (beside / REPORT_FILE).write_text(report(), "utf-8")
+        (beside / INFO_FILE).write_text(_yaml({**new.info, "content": content}), "utf-8")
+        _flush(beside)
+        _swap(beside, out, cache.folder / f"old.{os.getpid()}.part")
+    except OSError as error:
+        raise UserError(
+            "The dataset could not be written.",
+            where=f"{out}: {error.strerror or error}",
+            fix="Free some disk space or make the folder writable, then run the same command: it goes on from here.",
+        ) from error
+    finally:
+        remove(beside)
+
+
+def _swap(beside: Path, out: Path, old: Path) -> None:
+    (out / INFO_FILE).unlink(missing_ok=True)
+    old.mkdir(exist_ok=True)
+    for name in _PARTS:
+        if (out / name).exists():
+            (out / name).rename(old / name)
+        (beside / name).rename(out / name)
+    remove(old)
+
+
+def _link(source: Path, target: Path) -> None:
+    """A second name for a file of the cache, or a copy where the file system has no such thing."""
+    import shutil
+
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _flush(folder: Path) -> None:
+    """Have the big files on the disk before their names are: a power cut must not leave names without content."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.parent.name != TEXT_FOLDER:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _lines(values: Sequence[Any]) -> str:
+    return "".join(json.dumps(asdict(value), ensure_ascii=True) + "\n" for value in values)
+
+
+def _yaml(info: dict[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(info, sort_keys=False, allow_unicode=False)

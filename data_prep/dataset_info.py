@@ -1,0 +1,50 @@
+"""prep.yaml: what a dataset was made with, so that training can check that it fits."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from configs.prep import PrepSettings
+from data_prep.base_files import BaseFiles
+from data_prep.prepared import FORMAT, FORMAT_VERSION
+
+_PACKAGES = ("woodshed", "torch", "transformers", "datasets", "av", "librosa", "demucs", "numpy")
+
+
+def dataset_info(
+    settings: PrepSettings, files: BaseFiles, *, codec: str, text_encoder: str, separator: dict[str, str] | None
+) -> dict[str, Any]:
+    """Everything but the clips: plain values only.
+
+    Args:
+        settings: as resolved.
+        files: the base.
+        codec: fingerprint of its codec.
+        text_encoder: fingerprint of its text encoder.
+        separator: model and fingerprint, None where no stems were made.
+    """
+    text_config: Any = files.config.text_encoder
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "base": {"id": files.id, "revision": files.revision},
+        "codec": {
+            "fingerprint": codec,
+            "channels": files.audio_channels,
+            "n_codebooks": files.n_codebooks,
+            "card": files.card,
+            "sample_rate_hz": files.sample_rate_hz,
+            "frame_rate": files.frame_rate,
+        },
+        "text_encoder": {"fingerprint": text_encoder, "width": text_config.d_model},
+        "separator": separator,
+        "settings": settings.model_dump(mode="json", exclude={"device", "workers", "batch_size"}),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,48 @@
+"""The few seconds of sound in the report: some clips as they are, and as the codec gives them back."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Int16
+
+from data_prep.base_files import BaseFiles
+from data_prep.clips import Clip, read_clips
+from data_prep.codec import Codec
+from data_prep.prepared import ClipRow
+from data_prep.report import Player, ogg_uri
+from data_prep.segment import Segment
+
+MAX_PLAYERS = 4
+EXCERPT_SEC = 8.0
+
+
+def make_players(
+    rows: Sequence[ClipRow],
+    clips: Sequence[Clip],
+    codes: Mapping[str, Int16[np.ndarray, "K _"]],
+    files: BaseFiles,
+    device: torch.device,
+) -> list[Player]:
+    """Excerpts of clips spread over the dataset, at most one per version of a track while there are enough."""
+    by_id = {clip.id: clip for clip in clips}
+    codec = Codec.load(files, device)
+    return [_player(row, by_id[row.id], codes[row.id], codec) for row in _spread(rows)]
+
+
+def _spread(rows: Sequence[ClipRow]) -> list[ClipRow]:
+    """The middle clip of each version of a track, then evenly over these."""
+    groups: dict[tuple[str, str], list[ClipRow]] = {}
+    for row in rows:
+        groups.setdefault((row.source, row.stems), []).append(row)
+    middles = [group[len(group) // 2] for group in groups.values()]
+    count = min(MAX_PLAYERS, len(middles))
+    return [middles[round(i * (len(middles) - 1) / max(1, count - 1))] for i in range(count)]
+
+
+def _player(row: ClipRow, clip: Clip, codes: Int16[np.ndarray, "K T"], codec: Codec) -> Player:
+    frames = min(codes.shape[1], round(EXCERPT_SEC * codec.frame_rate))
+    excerpt = Segment(clip.segment.start_sec, frames / codec.frame_rate)
+    audio = next(read_clips(clip.version.path, [excerpt], sample_rate_hz=codec.sample_rate_hz, channels=codec.channels))
+    decoded = codec.decode(codes[:, :frames]).numpy()
+    return Player(row, ogg_uri(audio, codec.sample_rate_hz), ogg_uri(decoded, codec.sample_rate_hz))

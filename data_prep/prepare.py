@@ -1,0 +1,158 @@
+"""`woodshed prep`: a folder of songs → a prepared dataset. The stages in order, each in its own file.
+
+Every stage asks the cache first, so that a run after a kill, or with another setting, does only what is not there.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.prep import PrepSettings
+from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.cache import Cache
+from data_prep.clips import Clip, Version
+from data_prep.codec import codec_fingerprint
+from data_prep.dataset_files import NewDataset, is_current, put_in_place
+from data_prep.dataset_info import dataset_info
+from data_prep.describe import Described, describe_clips
+from data_prep.device import pick_device
+from data_prep.encode import encode_clips
+from data_prep.folders import check_folders, nothing_usable
+from data_prep.lock import only_one
+from data_prep.players import make_players
+from data_prep.prepared import ClipRow
+from data_prep.report import render
+from data_prep.scan import Rejection, scan
+from data_prep.segment import segments
+from data_prep.separate import parse_selection
+from data_prep.split import split_tracks
+from data_prep.text_encoder import text_encoder_fingerprint
+from data_prep.texts import TextState, encode_captions
+from data_prep.tracks import measure_tracks
+from data_prep.versions import make_versions
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run made. `unchanged` when the dataset was there already, as it is."""
+
+    out: Path
+    rows: list[ClipRow]
+    rejected: list[Rejection]
+    seconds: float
+    unchanged: bool
+
+
+def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
+    """Make or complete the dataset of a song folder. The song folder is only read.
+
+    Raises:
+        UserError: anything a person can mend; what is finished by then is kept.
+    """
+    started = time.perf_counter()
+    check_folders(songs, out)
+    selections = list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
+    device = pick_device(settings.device)
+    cache = Cache(out / ".cache")
+    with only_one(cache.folder):
+        cache.remove_leftovers()
+
+        # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
+        files = resolve_base(settings.base, settings.revision)
+        codec_name, text_name = codec_fingerprint(files), text_encoder_fingerprint(files)
+
+        # 2. Find, read and measure the songs.
+        found = scan(songs)
+        tracks, rejected = measure_tracks(
+            found.songs, cache, max_track_sec=settings.max_track_sec, workers=settings.workers
+        )
+        rejected = [*found.rejected, *rejected]
+
+        # 3. Stems of whole tracks, then clips of each version.
+        made = make_versions(tracks, selections, settings.stems, cache, device=device, seed=settings.seed)
+        clips, silent = _cut(made.versions, settings, files)
+        rejected = sorted([*rejected, *silent], key=lambda r: (r.where, r.what, r.why))
+        if not clips:
+            raise nothing_usable(songs, rejected)
+
+        # 4. What each clip is: features, tags, captions.
+        described = describe_clips(clips, settings, cache)
+
+        # 5. What the model sees: codec tokens and text states.
+        codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
+        captions = [caption for d in described.values() for caption in d.captions]
+        texts = encode_captions(captions, files, text_name, cache, device=device)
+
+        # 6. The dataset, unless the very same one is there.
+        rows = _rows(clips, described, texts, settings, {i: clip.shape[1] for i, clip in codes.items()})
+        info = dataset_info(settings, files, codec=codec_name, text_encoder=text_name, separator=made.separator)
+        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info)
+        content = new.content()
+        unchanged = is_current(out, content)
+        if not unchanged:
+            players = make_players(rows, clips, codes, files, device)
+            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players))
+    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged)
+
+
+def _cut(versions: Sequence[Version], settings: PrepSettings, files: BaseFiles) -> tuple[list[Clip], list[Rejection]]:
+    """The clips of every version, and the versions that have none, with the reason."""
+    clips: list[Clip] = []
+    rejected: list[Rejection] = []
+    frame_samples = files.sample_rate_hz // files.frame_rate
+    for version in versions:
+        cut = segments(version.scan, settings.segment, frame_samples, files.sample_rate_hz)
+        clips += [Clip(version, segment) for segment in cut]
+        if not cut:
+            what = "track" if version.stems == "mix" else f"stems {version.stems}"
+            rejected.append(Rejection(what, version.track.song.relative, _why_no_clips(version, settings)))
+    return clips, rejected
+
+
+def _why_no_clips(version: Version, settings: PrepSettings) -> str:
+    shortest, loudest = settings.segment.min_sec, max(version.scan.levels_db, default=-200.0)
+    if loudest < settings.segment.silence_db:
+        return f"silent: nothing above {settings.segment.silence_db:g} dB"
+    if version.scan.duration_sec < shortest:
+        return f"too short: {version.scan.duration_sec:.1f} s, the shortest clip is {shortest:g} s (segment.min_sec)"
+    return f"no passage of {shortest:g} s (segment.min_sec) between silences"
+
+
+def _rows(
+    clips: Sequence[Clip],
+    described: dict[str, Described],
+    texts: dict[str, TextState],
+    settings: PrepSettings,
+    n_frames: dict[str, int],
+) -> list[ClipRow]:
+    """The lines of clips.jsonl, by source and position."""
+    seconds: dict[str, float] = {}
+    for clip in clips:
+        music = clip.version.track.scan.audio_sha256
+        seconds[music] = seconds.get(music, 0.0) + clip.segment.duration_sec
+    splits = split_tracks(seconds, settings.validation_fraction, settings.seed)
+    rows = []
+    for clip in clips:
+        track, said = clip.version.track, described[clip.id]
+        flags = list(dict.fromkeys([*clip.version.scan.flags, *said.flags]))
+        flags += [f"same_audio_as:{track.twin}"] if track.twin else []
+        flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
+        row = ClipRow(
+            id=clip.id,
+            source=track.song.relative,
+            source_sha256=track.source_sha256,
+            start_sec=round(clip.segment.start_sec, 6),
+            duration_sec=round(clip.segment.duration_sec, 6),
+            n_frames=n_frames[clip.id],
+            stems=clip.version.stems,
+            split=splits[track.scan.audio_sha256],
+            captions=said.captions,
+            loudness_lufs=said.loudness_lufs,
+            tempo_bpm=said.tempo_bpm,
+            key=said.key,
+            tags=said.tags,
+            flags=flags,
+        )
+        rows.append(row)
+    return rows

@@ -1,0 +1,82 @@
+"""`woodshed prep`: a folder of songs → a prepared dataset."""
+
+import shlex
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.prep import PrepSettings
+
+if TYPE_CHECKING:
+    from data_prep.prepare import Summary
+
+SECTION = "prep"
+ALIASES = {"trigger": "captions.trigger", "stems": "stems.use"}
+EXAMPLES = """
+woodshed prep my_songs/ data/mine --trigger "in the style of mine"
+woodshed prep my_songs/ data/band --stems instrumental --base facebook/musicgen-stereo-small
+woodshed prep my_songs/ data/drums --stems drums,drums+bass --segment.max_sec 15
+woodshed prep my_songs/ data/try --base debug     # seconds, no download: to see what comes out
+"""
+
+
+def arguments(parser: Any) -> None:
+    """What comes before the flags."""
+    parser.add_argument("songs", type=Path, help="A folder of recordings, in any format and depth. Only read.")
+    parser.add_argument("out", type=Path, help="The dataset's folder: a new one, or one to continue or change.")
+
+
+def run(args: Namespace, settings: PrepSettings) -> int:
+    """Prepare, then say what there is and what comes next."""
+    from data_prep.prepare import prepare
+    from data_prep.progress import quiet_libraries
+
+    quiet_libraries()
+    show(prepare(args.songs, args.out, settings), settings)
+    return 0
+
+
+def show(summary: "Summary", settings: PrepSettings) -> None:
+    """The result as a table."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    rows = summary.rows
+    minutes = sum(row.duration_sec for row in rows) / 60
+    held_out = sum(row.duration_sec for row in rows if row.split == "validation") / 60
+    size_mib, cache_mib = (_mib(summary.out, cache=cache) for cache in (False, True))
+    facts = {
+        "tracks": str(len({row.source for row in rows})),
+        "clips": f"{len(rows)}, {minutes:.1f} minutes, of these {held_out:.1f} held out for validation",
+        "captions": str(len({caption for row in rows for caption in row.captions})),
+        "left out": f"{len(summary.rejected)} (see rejected.jsonl)" if summary.rejected else "nothing",
+        "size": f"{size_mib:.1f} MiB, and {cache_mib:.1f} MiB in .cache that can be deleted",
+        "time": f"{summary.seconds:.1f} s" + (", nothing had changed" if summary.unchanged else ""),
+        "report": str(summary.out / "report.html"),
+    }
+    table = Table(show_header=False, box=None)
+    for name, fact in facts.items():
+        table.add_row(f"[bold]{name}[/]", escape(fact))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"next: {escape(_next_command(summary, settings))}", soft_wrap=True)
+
+
+def _next_command(summary: "Summary", settings: PrepSettings) -> str:
+    words = ["woodshed", "train", str(summary.out), f"runs/{summary.out.resolve().name}"]
+    if settings.base != PrepSettings().base:
+        words += ["--base", settings.base]
+    return shlex.join(words)
+
+
+def _mib(out: Path, *, cache: bool) -> float:
+    """MiB of the dataset or of its cache; a file that both share counts as the dataset's."""
+    own, seen = 0, set()
+    for path in sorted(out.rglob("*"), key=lambda path: ".cache" in path.parts):
+        status = path.stat()
+        if not path.is_file() or (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        own += status.st_size if (".cache" in path.relative_to(out).parts) == cache else 0
+    return own / 2**20
