@@ -46,16 +46,17 @@ class Frame:
             raise ValueError(f"overlap {self.overlap} must lie between 0 and the window {self.window}")
 
 
-@dataclass
+@dataclass(eq=False)
 class _Row:
     """Where one piece stands."""
 
-    number: int
     piece: Piece
     origin: int
     """The piece's frame at which its window begins."""
     codes: Tensor
     """[K, n_frames]; `OPEN` where nothing was played yet."""
+    known: int
+    """Frames that were given as a prompt, or that earlier windows have played."""
 
     def end(self, frame: Frame) -> int:
         """The piece's frame at which its window ends."""
@@ -75,7 +76,7 @@ class Performance:
     def __post_init__(self) -> None:
         shape = self.weights.shape
         self.knobs = Knobs(self.sampling, shape.n_codebooks, shape.card, self.weights.device)
-        self.rows = [self._row(number, piece) for number, piece in enumerate(self.pieces)]
+        self.rows = [self._row(piece) for piece in self.pieces]
         self.all_rows = list(self.rows)
         self._parts: dict[int, CrossPart] = {}
         self.window: Window | None = None
@@ -85,6 +86,14 @@ class Performance:
     def done(self) -> bool:
         """Whether every piece is whole."""
         return not self.rows
+
+    def frames_ready(self, number: int) -> int:
+        """How many frames of a piece are known."""
+        row = self.all_rows[number]
+        if row not in self.rows:
+            return row.piece.n_frames
+        ready = 0 if self.window is None else self.window.frames_ready
+        return max(row.known, min(row.origin + ready, row.end(self.frame)))
 
     def codes(self) -> list[Int[Tensor, "K _"]]:
         """The pieces' codes, on the device; after `done` all of them are known."""
@@ -112,14 +121,15 @@ class Performance:
             row.piece = Piece(story, row.piece.n_frames, row.piece.seed, row.piece.prompt)
         self._parts.clear()
 
-    def _row(self, number: int, piece: Piece) -> _Row:
+    def _row(self, piece: Piece) -> _Row:
         shape = self.weights.shape
         codes = torch.full((shape.n_codebooks, piece.n_frames), OPEN, device=self.weights.device)
         known = 0 if piece.prompt is None else piece.prompt.shape[1]
         if piece.prompt is not None:
             codes[:, :known] = piece.prompt[:, : piece.n_frames].to(codes)
         # A prompt that fills a window is heard from its last `overlap` frames only.
-        return _Row(number, piece, 0 if known < self.frame.window else known - self.frame.overlap, codes)
+        origin = 0 if known < self.frame.window else known - self.frame.overlap
+        return _Row(piece, origin, codes, min(known, piece.n_frames))
 
     def _turn(self) -> None:
         if self.window is None:
@@ -131,7 +141,7 @@ class Performance:
 
     def _second(self, row: _Row) -> float:
         assert self.window is not None
-        return (row.origin + self.window.frames_ready) / self.frame.rate
+        return (row.origin + max(self.window.frames_ready, self.window.n_known - 1)) / self.frame.rate
 
     def _play_some(self, n_frames: int) -> None:
         window = self.window
@@ -167,15 +177,14 @@ class Performance:
             if staying:
                 self.window.keep(staying)
         for row in self.rows:
+            row.known = row.end(self.frame)
             row.origin += self.frame.window - self.frame.overlap
         if self.rows:
             self.window.lay_out(self._score())
 
     def _open(self) -> Window:
         seeds = [row.piece.seed for row in self.rows]
-        window = Window(self.weights, Hearing([]), self.knobs, seeds, self._score())
-        window.hear_now(self._hearing(at=0))
-        return window
+        return Window(self.weights, Hearing([]), self.knobs, seeds, self._score())
 
     def _score(self) -> Score:
         known = [self._known(row) for row in self.rows]
@@ -183,9 +192,7 @@ class Performance:
         return Score(known, lengths, [row.origin for row in self.rows])
 
     def _known(self, row: _Row) -> Tensor:
-        inside = row.codes[:, row.origin : row.end(self.frame)]
-        n_known = int((inside[-1] != OPEN).sum())
-        return inside[:, :n_known]
+        return row.codes[:, row.origin : min(row.known, row.end(self.frame))]
 
     def _collect(self) -> None:
         if self.window is None or not self.rows:
@@ -195,10 +202,9 @@ class Performance:
             n_frames = min(self.window.frames_ready, row.end(self.frame) - row.origin)
             row.codes[:, row.origin : row.origin + n_frames] = codes[:, :n_frames]
 
-    def _hearing(self, at: int | None = None) -> Hearing:
+    def _hearing(self) -> Hearing:
         """What the rows hear now: the texts that have any share, mixed where there are several."""
-        seconds = [row.origin / self.frame.rate if at == 0 else self._second(row) for row in self.rows]
-        shares = [row.piece.story.shares(second) for row, second in zip(self.rows, seconds, strict=True)]
+        shares = [row.piece.story.shares(self._second(row)) for row in self.rows]
         longest = max(len(share) for share in shares)
         shares = [share + [0.0] * (longest - len(share)) for share in shares]
         heard = [number for number in range(longest) if any(share[number] > 0 for share in shares)]

@@ -1,0 +1,75 @@
+"""Which arithmetic pays on which machine, decided by what the machine says it can do.
+
+On a CPU a step at batch 1 or 2 is bound by reading the weights. Measured on one Zen 3 core (AVX2, no AVX512; two rows, see
+docs/benchmarks.md): fp16 weights widened on the fly run at the speed of memory, and so do int8 weights; oneDNN's fp32
+layout gains 1.6 to 1.9 times over plain torch; bf16 is emulated there and slower than fp32. With AVX512 or AMX, bf16 is native.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from adapters.decode.projections import Kind
+from configs.errors import UserError
+
+Precision = Literal["auto", "bf16", "fp16", "fp32", "int8"]
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """How products are made (`kind`), and the dtype of activations and cache."""
+
+    kind: Kind
+    dtype: torch.dtype
+    label: str
+
+
+def choose(precision: Precision, device: torch.device) -> Arithmetic:
+    """The arithmetic for a precision; `auto` takes half-precision weights wherever they run fast.
+
+    Raises:
+        UserError: this machine has no fast way for the precision asked for.
+    """
+    return _on_gpu(precision, device) if device.type == "cuda" else _on_cpu(precision)
+
+
+def _on_gpu(precision: Precision, device: torch.device) -> Arithmetic:
+    native_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
+    if precision == "int8":
+        raise UserError("int8 decoding runs on CPUs only", fix="leave --precision out: bf16 or fp16 is used on a GPU")
+    if precision == "bf16" and not native_bf16:
+        raise UserError("this GPU has no bf16 arithmetic", fix="use --precision fp16")
+    label = ("bf16" if native_bf16 else "fp16") if precision == "auto" else precision
+    return Arithmetic("plain", _DTYPES[label], label)
+
+
+def _on_cpu(precision: Precision) -> Arithmetic:
+    fbgemm = "fbgemm" in torch.backends.quantized.supported_engines and torch.backends.cpu.get_cpu_capability() in (
+        "AVX2",
+        "AVX512",
+    )
+    if precision == "auto":
+        precision = "fp16" if fbgemm else "fp32"
+    if precision in ("fp16", "int8") and not fbgemm:
+        raise UserError(f"this CPU has no fast {precision} arithmetic (it needs AVX2)", fix="use --precision fp32")
+    if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        raise UserError(
+            "this CPU has no bf16 arithmetic (it needs AVX512 or AMX)",
+            fix="use --precision fp16, which is exacter and as fast, or int8",
+        )
+    if precision == "fp32" and not torch.backends.mkldnn.is_available():
+        return Arithmetic("plain", torch.float32, "fp32")
+    return Arithmetic(precision, torch.float32, precision)
+
+
+def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a setting means.
+
+    Raises:
+        UserError: cuda was asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("there is no CUDA device here", fix="use --device cpu, or see `woodshed doctor`")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
