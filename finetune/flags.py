@@ -48,7 +48,12 @@ def declare(name: str, summary: str, module: ModuleType) -> Flags:
     """The parser of a command module: see docs/design.md for what such a module holds."""
     section: str | None = module.SECTION
     parser = ArgumentParser(
-        prog=f"woodshed {name}", description=summary, exit_on_error=False, allow_abbrev=False, add_help=False
+        prog=f"woodshed {name}",
+        description=summary,
+        exit_on_error=False,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=argparse.HelpFormatter,  # jsonargparse's own adds "type: <class 'Path'>" to every line
     )
     module.arguments(parser)
     own_usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
