@@ -143,7 +143,9 @@ def _declare_one(flags: Flags, group: Any, flag: str, name: str, metavar: str, t
         def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
             flags.given[name] = values
 
-    group.add_argument(f"--{flag}", action=Note, default=argparse.SUPPRESS, metavar=metavar, help=text)
+    group.add_argument(
+        f"--{flag}", action=Note, default=argparse.SUPPRESS, metavar=metavar, help=text.replace("%", "%%")
+    )
 
 
 def _group_words(section: type[Section], dotted: str) -> tuple[str, str]:
