@@ -1,0 +1,191 @@
+"""What the text side of a clip says: wordings made from the owner's words, tags and measured features, in that order
+of trust.
+
+A `Captioner` turns the facts of a clip into wordings; there are three, and room for more. `compose` joins them: the
+most trusted one leads, the others add detail, and the trigger is in every caption exactly once. The artist's name and
+the title never become caption text: an adapter should learn a sound, not to answer to a person's name. Whoever wants
+them there writes them in a caption of their own.
+
+The words for measured features and where they begin (facts in `features`; chosen by ear on rock and acoustic
+recordings):
+
+    tempo          slow < 90 bpm ≤ mid-tempo < 125 ≤ fast; said only with a confidence of 0.25
+    key            said only with a margin of 0.05 over the next key
+    loudness       quiet ≤ −20 LUFS; loud ≥ −9 LUFS
+    brightness     dark ≤ 400 Hz; bright ≥ 1500 Hz
+    percussive     sustained ≤ 0.08; percussive ≥ 0.45
+"""
+
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Protocol
+
+from configs.prep import CaptionSettings
+from data_prep.features import Features
+from data_prep.stems import INSTRUMENTAL, MIX
+from data_prep.tags import plain_text
+
+TEMPO_SLOW_BPM, TEMPO_FAST_BPM, TEMPO_CONFIDENCE = 90.0, 125.0, 0.25
+KEY_MARGIN = 0.05
+QUIET_LUFS, LOUD_LUFS = -20.0, -9.0
+DARK_HZ, BRIGHT_HZ = 400.0, 1500.0
+SUSTAINED_SHARE, PERCUSSIVE_SHARE = 0.08, 0.45
+MAX_CHARS = 1000
+NOTHING_KNOWN = "music"
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """All that captioners may use of one clip."""
+
+    own: Sequence[str] = ()
+    """The owner's captions of the song."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """From `tags.normalise`."""
+    features: Features = Features()  # noqa: RUF009 (frozen)
+    stems: str = MIX
+    """Which version of the track the clip is from: the name of a `Selection`."""
+
+
+class Captioner(Protocol):
+    """Makes wordings of one clip from one kind of knowledge; an empty list where it knows nothing."""
+
+    def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
+        """Wordings without the trigger, the best first. All chance comes from `rng`."""
+        ...
+
+
+class OwnCaptions:
+    """The owner's words as they are."""
+
+    def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
+        """Every caption of the owner, in the owner's order."""
+        return [text for text in (plain_text(own, MAX_CHARS) for own in clip.own) if text]
+
+
+class TagCaptions:
+    """Genre, mood, instruments, tempo and key as tags and fields state them."""
+
+    def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
+        """One wording with everything, and one with the parts in another order."""
+        tags = clip.tags
+        genre = " ".join(filter(None, (tags.get("mood", "").lower(), tags.get("genre", "").lower())))
+        parts = [genre, tags.get("instruments", "").lower()]
+        parts += [f"{tags['bpm']} bpm"] if "bpm" in tags else []
+        parts += [f"in {tags['key']}"] if "key" in tags else []
+        return _orders([part for part in parts if part], rng)
+
+
+class FeatureCaptions:
+    """What was measured, in words; tempo and key only where no more trusted source has stated them."""
+
+    def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
+        """One wording with everything, and one with the parts in another order."""
+        known = _stated(clip)
+        measured = clip.features
+        parts = [] if "tempo" in known else _tempo_words(measured, rng)
+        parts += [] if "key" in known else _key_words(measured)
+        parts += _level(measured.loudness_lufs, QUIET_LUFS, "quiet", LOUD_LUFS, "loud")
+        parts += _level(measured.brightness_hz, DARK_HZ, "dark sound", BRIGHT_HZ, "bright sound")
+        parts += _level(measured.percussive_share, SUSTAINED_SHARE, "sustained", PERCUSSIVE_SHARE, "percussive")
+        return _orders(parts, rng)
+
+
+CAPTIONERS: dict[str, Captioner] = {"own": OwnCaptions(), "tags": TagCaptions(), "features": FeatureCaptions()}
+
+
+def compose(facts: ClipFacts, settings: CaptionSettings, seed: int, clip_id: str) -> list[str]:
+    """Between one and `variants` different captions of a clip, the most trusted first; the same for the same (seed,
+    clip).
+
+    Each begins with a wording of the most trusted source that has one: alone first, then with what the others add.
+    Stems are named in every caption of a stem clip. With nothing known, the trigger alone is the caption, or else
+    "music".
+    """
+    rng = random.Random(f"{seed} {clip_id}")
+    allowed = _allowed(facts, settings)
+    known = [found for name in settings.sources if (found := CAPTIONERS[name].describe(allowed, rng))]
+    trigger = plain_text(settings.trigger, MAX_CHARS)
+    texts: dict[str, str] = {}
+    for wording in _joined(known) if known else iter([""]):
+        text = with_trigger(", ".join(filter(None, (wording, _stem_words(facts.stems, wording)))), trigger)
+        texts.setdefault(text.casefold(), text or NOTHING_KNOWN)
+        if len(texts) == settings.variants:
+            break
+    return list(texts.values())
+
+
+def with_trigger(text: str, trigger: str) -> str:
+    """The text with the trigger in it exactly once, spelled as given: where it stands already, or at the end."""
+    if not trigger:
+        return text
+    places = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
+    found = places.findall(text)
+    if found == [trigger]:
+        return text
+    rest = re.sub(r"\s+([,.;:])", r"\1", " ".join(places.sub("", text).split()))
+    rest = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).strip(" ,;:")
+    return f"{rest.rstrip('.')}, {trigger}" if rest.rstrip(".") else trigger
+
+
+def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
+    """The facts less those of sources that are switched off, so that these cannot silence another one either."""
+    return ClipFacts(
+        own=facts.own if "own" in settings.sources else (),
+        tags=facts.tags if "tags" in settings.sources else {},
+        features=facts.features,
+        stems=facts.stems,
+    )
+
+
+def _joined(known: list[list[str]]) -> Iterator[str]:
+    """The leading source's wordings alone, then with one more source, then with more."""
+    lead, others = known[0], known[1:]
+    for extra in range(len(others) + 1):
+        for chosen in combinations(others, extra):
+            width = max(len(lead), *(len(wordings) for wordings in chosen)) if chosen else len(lead)
+            for index in range(width):
+                yield ", ".join(wordings[index % len(wordings)] for wordings in (lead, *chosen))
+
+
+def _orders(parts: list[str], rng: random.Random) -> list[str]:
+    shuffled = rng.sample(parts, len(parts))
+    return list(dict.fromkeys(", ".join(order) for order in (parts, shuffled) if order))
+
+
+def _stated(clip: ClipFacts) -> set[str]:
+    """Of tempo and key, what the owner's words or tags say already."""
+    own = " ".join(clip.own).lower()
+    tempo = "bpm" in clip.tags or re.search(r"\bbpm\b", own)
+    key = "key" in clip.tags or re.search(r"\b[a-g]([#♯b♭]|[- ](sharp|flat))?[- ]?(major|minor|maj|min)\b", own)
+    return {name for name, said in (("tempo", tempo), ("key", key)) if said}
+
+
+def _tempo_words(measured: Features, rng: random.Random) -> list[str]:
+    bpm, confidence = measured.tempo_bpm, measured.tempo_confidence
+    if bpm is None or confidence is None or confidence < TEMPO_CONFIDENCE:
+        return []
+    speed = "slow" if bpm < TEMPO_SLOW_BPM else "mid-tempo" if bpm < TEMPO_FAST_BPM else "fast"
+    return [speed, f"{round(bpm)} bpm"] if rng.random() < 0.5 else [f"{speed}, {round(bpm)} bpm"]
+
+
+def _key_words(measured: Features) -> list[str]:
+    sure = measured.key is not None and (measured.key_confidence or 0.0) >= KEY_MARGIN
+    return [f"in {measured.key}"] if sure else []
+
+
+def _level(value: float | None, low: float, low_word: str, high: float, high_word: str) -> list[str]:
+    if value is None:
+        return []
+    return [low_word] if value <= low else [high_word] if value >= high else []
+
+
+def _stem_words(stems: str, text: str) -> str:
+    """What a stem clip is, so that it is not taken for the whole recording; nothing where the text says it."""
+    if stems == MIX:
+        return ""
+    words = "instrumental" if stems == INSTRUMENTAL else f"{stems.replace('+', ' and ')} only"
+    return "" if words in text.lower() else words
