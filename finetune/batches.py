@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adapters.lm import Conditions
+from data_prep.prepared import PreparedDataset
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,6 @@ class Draw:
     n_frames: int
 
 
-class Reader(Protocol):
-    """The part of `PreparedDataset` used here."""
-
-    def codes(self, clip_id: str) -> Any:
-        """int16 [K, T]."""
-        ...
-
-    def text_state(self, caption: str) -> Any:
-        """float32 [L, D_text]."""
-        ...
-
-
 @dataclass
 class Batch:
     """Clips side by side. What stands behind a clip's `n_frames` or outside `text_mask` means nothing."""
@@ -71,6 +60,11 @@ class Batch:
         """The same on another device."""
         names = ("codes", "n_frames", "text_states", "text_mask")
         return Batch(self.clip_ids, *(getattr(self, name).to(device, non_blocking=True) for name in names))
+
+
+def clips_of(dataset: PreparedDataset, split: str) -> list[Clip]:
+    """The clips of a split."""
+    return [Clip(row.id, row.n_frames, tuple(row.captions)) for row in dataset.clips(split)]
 
 
 def chance(*of: int | str) -> float:
@@ -126,10 +120,10 @@ def micro_batches(draws: Sequence[Draw], batch_size: int, rank: int, n_processes
     return batches[rank::n_processes]
 
 
-def collate(draws: Sequence[Draw], reader: Reader, text_width: int) -> Batch:
+def collate(draws: Sequence[Draw], dataset: PreparedDataset, text_width: int) -> Batch:
     """Codes and text states of the draws, padded to the longest. A draw without caption has a text mask of zeros."""
-    codes = [reader.codes(d.clip_id)[:, d.start_frame : d.start_frame + d.n_frames] for d in draws]
-    texts = [None if d.caption is None else reader.text_state(d.caption) for d in draws]
+    codes = [dataset.codes(d.clip_id)[:, d.start_frame : d.start_frame + d.n_frames] for d in draws]
+    texts = [None if d.caption is None else dataset.text_state(d.caption) for d in draws]
     states, mask = _pad_texts(texts, text_width)
     n_frames = torch.tensor([d.n_frames for d in draws])
     return Batch([d.clip_id for d in draws], _pad_codes(codes), n_frames, states, mask)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from adapters.lm import MusicgenLM
 from adapters.pattern import inputs_and_labels
-from finetune.batches import Batch, Draw, Reader, collate, micro_batches
+from data_prep.prepared import PreparedDataset
+from finetune.batches import Batch, Draw, collate, micro_batches
 from finetune.loss import codebook_counts, codebook_sums
 
 if TYPE_CHECKING:
@@ -16,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    lm: MusicgenLM, draws: Sequence[Draw], reader: Reader, accelerator: "Accelerator", batch_size: int
+    lm: MusicgenLM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
 ) -> list[float]:
     """Mean cross-entropy in nats of each codebook over all cells of the draws, shared out among the processes."""
     totals = torch.zeros(2, lm.n_codebooks, dtype=torch.float64)  # sums, counts
-    for batch, logits in logits_of(lm, draws, reader, accelerator, batch_size):
+    for batch, logits in logits_of(lm, draws, dataset, accelerator, batch_size):
         labels = labels_of(lm, batch)
         totals += torch.stack([codebook_sums(logits, labels), codebook_counts(labels)]).double().cpu()
     shared: Tensor = accelerator.reduce(totals.to(accelerator.device), reduction="sum")  # pyright: ignore[reportAssignmentType]
@@ -28,14 +29,14 @@ def evaluate(
 
 
 def logits_of(
-    lm: MusicgenLM, draws: Sequence[Draw], reader: Reader, accelerator: "Accelerator", batch_size: int
+    lm: MusicgenLM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
 ) -> Iterator[tuple[Batch, Tensor]]:
     """The LM's logits [B, K, S, card] on this process's share of the draws, without gradients or dropout."""
     was_training = lm.training
     lm.eval()
     try:
         for part in micro_batches(draws, batch_size, accelerator.process_index, accelerator.num_processes):
-            batch = collate(part, reader, lm.text_width).to(accelerator.device)
+            batch = collate(part, dataset, lm.text_width).to(accelerator.device)
             inputs, _ = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
             with torch.no_grad(), accelerator.autocast():
                 logits = lm(inputs, batch.conditions)

@@ -5,9 +5,7 @@ with; what may change is in `FREE`, because it changes when things are looked at
 from a step.
 """
 
-import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -189,11 +187,8 @@ def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, 
 
 def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint: str, clips_per_step: int) -> dict:
     """What the run depends on beside its settings."""
-    clips = (dataset.folder / "clips.jsonl").read_bytes()
-    prints = [dataset.info[part]["fingerprint"] for part in ("codec", "text_encoder")]
-    digest = hashlib.sha256(clips + "".join(prints).encode()).hexdigest()[:16]
     return {
-        "dataset": {"name": str(dataset.folder), "fingerprint": digest},
+        "dataset": {"name": str(dataset.folder), "fingerprint": dataset.info["content"]},
         "base": {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint},
         "clips_per_step": clips_per_step,
     }
@@ -208,7 +203,7 @@ def write_text(path: Path, text: str) -> None:
     """Write beside and rename, so that a reader sees the old file or the new one."""
     beside = path.with_name(f".{path.name}.partial")
     beside.write_text(text, "utf-8")
-    os.replace(beside, path)
+    beside.replace(path)
 
 
 def _packages() -> Iterator[tuple[str, str]]:

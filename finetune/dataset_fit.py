@@ -1,0 +1,56 @@
+"""Does this dataset belong to this base? Tokens of another codec, or text states of another encoder, teach noise."""
+
+from typing import TYPE_CHECKING
+
+from configs.errors import UserError
+from configs.train import TrainSettings
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+    from data_prep.prepared import PreparedDataset
+
+
+def with_base(settings: TrainSettings, dataset: "PreparedDataset") -> TrainSettings:
+    """The settings with the dataset's own base where none was named."""
+    if settings.base is not None:
+        return settings
+    own = dataset.info["base"]
+    return settings.model_copy(deep=True, update={"base": own["id"], "revision": settings.revision or own["revision"]})
+
+
+def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
+    """Compare what made the dataset with what the base expects.
+
+    Raises:
+        UserError: names every difference.
+    """
+    from data_prep.codec import codec_fingerprint
+    from data_prep.text_encoder import text_encoder_fingerprint
+
+    codec, text = dataset.info["codec"], dataset.info["text_encoder"]
+    width = files.config.text_encoder.hidden_size  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    pairs = [
+        ("codebooks", codec["n_codebooks"], files.n_codebooks),
+        ("codebook size", codec["card"], files.card),
+        ("audio channels", codec["channels"], files.audio_channels),
+        ("codec weights", codec["fingerprint"], codec_fingerprint(files)),
+        ("text width", text["width"], width),
+        ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
+    ]
+    differ = [f"{name}: dataset {ours}, base {theirs}" for name, ours, theirs in pairs if ours != theirs]
+    if differ:
+        raise UserError(
+            f"This dataset was not made for the base {files.id}:\n  " + "\n  ".join(differ),
+            where=str(dataset.folder),
+            fix=f"Leave --base out to use {dataset.info['base']['id']}, for which it was made, "
+            f"or run `woodshed prep` with `--base {files.id}` into another folder.",
+        )
+
+
+def base_fingerprint(files: "BaseFiles") -> str:
+    """The fingerprint of what an adapter changes: decoder and text projection."""
+    from adapters.lm import LM_PREFIXES
+    from data_prep.base_files import load_tensors
+    from data_prep.fingerprint import fingerprint
+
+    return fingerprint({n: t for n, t in load_tensors(files, "").items() if n.startswith(LM_PREFIXES)})

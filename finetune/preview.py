@@ -1,0 +1,135 @@
+"""Short pieces from fixed prompts and seeds while a run goes, beginning with the untuned base.
+
+The prompts' text states are made once, before training, and the text encoder is let go; the codec stays on the CPU. A
+preview that fails says why and costs nothing else: no run ends because of one.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment
+
+from configs.sample import SampleSettings
+from configs.train import PreviewSettings
+from finetune.batches import chance
+from finetune.run_folder import write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adapters.lm import MusicgenLM
+    from data_prep.base_files import BaseFiles
+    from data_prep.codec import Codec
+    from data_prep.prepared import PreparedDataset
+
+OWN_PROMPTS = 2
+"""Captions of the dataset that stand in where no prompts are given."""
+LIST, PAGE = "previews.json", "index.html"
+
+PAGE_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Previews</title>
+<style>body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#24303a}
+td{padding:.3rem .8rem .3rem 0}h2{font-size:1.05rem;margin-top:2rem}</style></head><body>
+<h1>Previews</h1><p>The same prompts and seeds each time. Step 0 is the base without the adapter.</p>
+{% for prompt, pieces in prompts %}<h2>{{ prompt }}</h2><table>
+{% for piece in pieces %}<tr><td>step {{ piece.step }}</td>
+<td><audio controls preload="none" src="{{ piece.file }}"></audio></td></tr>
+{% endfor %}</table>{% endfor %}</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A preview on disk; `file` is relative to the folder of all previews."""
+
+    step: int
+    prompt: str
+    file: str
+
+
+@dataclass
+class Previews:
+    """Everything that is fixed about a run's previews."""
+
+    folder: Path
+    prompts: list[str]
+    states: "list[Tensor]"
+    codec: "Codec"
+    settings: PreviewSettings
+    say: Callable[[str], None]
+
+    @classmethod
+    def prepare(
+        cls,
+        files: "BaseFiles",
+        dataset: "PreparedDataset",
+        settings: PreviewSettings,
+        folder: Path,
+        say: Callable[[str], None],
+    ) -> "Previews | None":
+        """Encode the prompts and load the codec; None, after saying why, where that fails or none are wanted."""
+        if settings.every_steps == 0:
+            return None
+        from data_prep.codec import Codec
+        from data_prep.text_encoder import TextEncoder
+
+        prompts = settings.prompts or own_prompts(dataset)
+        try:
+            states = TextEncoder.load(files, "cpu").encode(prompts)
+            return cls(folder, prompts, states, Codec.load(files, "cpu"), settings, say)
+        except Exception as error:
+            say(f"no previews in this run: {type(error).__name__}: {error}")
+            return None
+
+    def make(self, lm: "MusicgenLM", step: int) -> list[str]:
+        """Play every prompt as the model is now; the files made, none after saying why where that fails."""
+        try:
+            return [piece.file for piece in self._make(lm, step)]
+        except Exception as error:
+            self.say(f"no preview at step {step}: {type(error).__name__}: {error}")
+            return []
+
+    def _make(self, lm: "MusicgenLM", step: int) -> list[Piece]:
+        from adapters.sampler import Sampler
+        from data_prep.write_audio import write_audio
+
+        wanted = self.settings
+        how = SampleSettings.model_validate(wanted.model_dump(include={"duration_sec", "guidance", "seed"}))
+        takes = Sampler.around(lm, how, codec=self.codec).sample(self.states)
+        pieces = []
+        for number, (prompt, take) in enumerate(zip(self.prompts, takes, strict=True), start=1):
+            piece = Piece(step, prompt, f"step-{step:06}/{number:02}.flac")
+            tags = {"title": prompt, "comment": f"step {step}, seed {wanted.seed + number - 1}", "software": "woodshed"}
+            write_audio(self.folder / piece.file, take.waveform.numpy(), self.codec.sample_rate_hz, tags)
+            pieces.append(piece)
+        known = [piece for piece in read_previews(self.folder) if piece.step != step]
+        write_previews(self.folder, sorted([*known, *pieces], key=lambda piece: (piece.step, piece.file)))
+        return pieces
+
+
+def own_prompts(dataset: "PreparedDataset") -> list[str]:
+    """A few captions of the dataset, of held-out clips where there are any; the same ones each time."""
+    rows = dataset.clips("validation") or dataset.clips("train")
+    captions = sorted({row.captions[0] for row in rows if row.captions}, key=lambda text: chance("prompt", text))
+    return captions[:OWN_PROMPTS]
+
+
+def read_previews(folder: Path) -> list[Piece]:
+    """The previews made so far."""
+    path = folder / LIST
+    return [Piece(**line) for line in json.loads(path.read_text("utf-8"))] if path.exists() else []
+
+
+def by_prompt(pieces: Sequence[Piece]) -> list[tuple[str, list[Piece]]]:
+    """Each prompt with its pieces, oldest first."""
+    return [(prompt, [p for p in pieces if p.prompt == prompt]) for prompt in dict.fromkeys(p.prompt for p in pieces)]
+
+
+def write_previews(folder: Path, pieces: Sequence[Piece]) -> None:
+    """The list and the page that plays it."""
+    write_text(folder / LIST, json.dumps([asdict(piece) for piece in pieces], indent=1, ensure_ascii=False))
+    template: Any = Environment(autoescape=True).from_string(PAGE_TEMPLATE)
+    write_text(folder / PAGE, template.render(prompts=by_prompt(pieces)))

@@ -1,0 +1,112 @@
+"""One optimizer step: its micro-batches, their gradients, and whether the numbers can be trusted."""
+
+import contextlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from adapters.lm import MusicgenLM
+from adapters.pattern import inputs_and_labels
+from configs.train import TrainSettings
+from data_prep.prepared import PreparedDataset
+from finetune.batches import Draw, chance, collate, micro_batches
+from finetune.loss import codebook_sums, for_backward
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+
+@dataclass
+class Learner:
+    """What a step works with: `model` is the LM as Accelerate wrapped it, `lm` the LM itself."""
+
+    lm: MusicgenLM
+    model: torch.nn.Module
+    weights: Sequence[torch.nn.Parameter]
+    dataset: PreparedDataset
+    accelerator: "Accelerator"
+    settings: TrainSettings
+
+
+@dataclass
+class Gradients:
+    """What the micro-batches of a step came to. `codebooks` is the mean cross-entropy of each, in nats."""
+
+    codebooks: list[float]
+    norm: float
+    stop: bool
+    broken_clips: list[str] = field(default_factory=list)
+
+    @property
+    def loss(self) -> float:
+        """Mean over all cells of the step."""
+        return sum(self.codebooks) / len(self.codebooks)
+
+    @property
+    def loss_is_finite(self) -> bool:
+        """Whether the loss is a number."""
+        return math.isfinite(self.loss)
+
+    @property
+    def norm_is_finite(self) -> bool:
+        """Whether the gradient is made of numbers."""
+        return math.isfinite(self.norm)
+
+
+def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callable[[], bool]) -> Gradients | None:
+    """Leave the gradient of a whole step in the weights, clipped; None when told to stop before it was whole.
+
+    A single process asks `stop` after every micro-batch; several have to agree, so they finish the step.
+    """
+    lm, accelerator = learner.lm, learner.accelerator
+    n_processes = accelerator.num_processes
+    cells_per_codebook = sum(draw.n_frames for draw in draws)
+    parts = micro_batches(draws, learner.settings.batch_size, accelerator.process_index, n_processes)
+    sums: list[Tensor] = []
+    for number, part in enumerate(parts):
+        seed_everything(learner.settings.seed, step, accelerator.process_index, number)
+        batch = collate(part, learner.dataset, lm.text_width).to(accelerator.device)
+        inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
+        whole = number == len(parts) - 1
+        with contextlib.nullcontext() if whole else accelerator.no_sync(learner.model):
+            part_sums = codebook_sums(learner.model(inputs, batch.conditions), labels)
+            accelerator.backward(for_backward(part_sums, cells_per_codebook * lm.n_codebooks, n_processes))
+        sums.append(part_sums.detach())
+        if n_processes == 1 and stop():
+            return None
+    return _judged(learner, parts, sums, cells_per_codebook, stop())
+
+
+def seed_everything(*of: int) -> None:
+    """Make every generator (Python, NumPy, torch, CUDA) a function of these numbers, for an adapter's dropout."""
+    from accelerate.utils import set_seed
+
+    set_seed(int(chance("generators", *of) * 2**32))
+
+
+def _judged(
+    learner: Learner, parts: Sequence[Sequence[Draw]], sums: list[Tensor], cells_per_codebook: int, stop: bool
+) -> Gradients:
+    """Add up over processes, clip, and find the clips of a micro-batch whose loss is no number."""
+    accelerator = learner.accelerator
+    local = torch.cat([torch.stack(sums).double().sum(0), torch.tensor([float(stop)], device=accelerator.device)])
+    shared: list[float] = accelerator.reduce(local, reduction="sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
+    norm = accelerator.clip_grad_norm_(learner.weights, learner.settings.optim.max_grad_norm or math.inf)
+    assert norm is not None  # only DeepSpeed keeps it to itself
+    codebooks = [total / cells_per_codebook for total in shared[:-1]]
+    gradients = Gradients(codebooks, float(norm), shared[-1] > 0)
+    if not gradients.loss_is_finite:
+        gradients.broken_clips = _broken_clips(parts, sums)
+    return gradients
+
+
+def _broken_clips(parts: Sequence[Sequence[Draw]], sums: list[Tensor]) -> list[str]:
+    """Of all processes. Every one comes here when one does: they have the same sum."""
+    from accelerate.utils import gather_object
+
+    broken = [(part, total) for part, total in zip(parts, sums, strict=True) if not total.isfinite().all()]
+    return gather_object([draw.clip_id for part, _ in broken for draw in part])

@@ -1,0 +1,165 @@
+"""A prepared dataset becomes an adapter: set-up in numbered phases, then one loop, then the result.
+
+Read from top to bottom. What a step computes is in `step`, what is kept between steps in `checkpoint.State`, what makes
+the adapter folder out of the last state in `finish`.
+"""
+
+import math
+import signal
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from adapters.lm import enable_checkpointing, load_lm
+from adapters.lora import TrainableAdapter, attach
+from adapters.low_rank import kind_of
+from configs.train import TrainSettings
+from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.prepared import PreparedDataset
+from finetune import optimizers
+from finetune.batches import Stream, clips_of, held_out
+from finetune.checkpoint import Position, State, load
+from finetune.dataset_fit import base_fingerprint, check_fit, with_base
+from finetune.ema import Ema
+from finetune.finish import finish
+from finetune.precision import Precision, settle
+from finetune.preview import Previews
+from finetune.processes import start_processes
+from finetune.run import Run
+from finetune.run_folder import (
+    RunFolder,
+    checkpoint_to_resume,
+    describe,
+    only_one,
+    refuse_changes,
+    refuse_used,
+    resumed_settings,
+    standing_on,
+)
+from finetune.run_log import check_loggers, open_log
+from finetune.run_progress import RunProgress
+from finetune.schedule import factor
+from finetune.step import Learner, accumulate
+from finetune.stop import Stopped, StopWish
+
+
+def train(data: Path, run_path: Path, settings: TrainSettings, *, resume: bool = False) -> Path:
+    """Train an adapter and return its folder.
+
+    Raises:
+        UserError: something does not fit, or the loss stopped being a number (after saving).
+        Stopped: Ctrl-C or SIGTERM (after saving).
+    """
+    with ExitStack() as stack:
+        # 1. The settings: of this call, or of the run that goes on
+        folder = RunFolder(run_path)
+        dataset = PreparedDataset(data)
+        checkpoint = checkpoint_to_resume(folder) if resume else None
+        settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
+
+        # 2. The machine: device, arithmetic, processes
+        precision = settle(settings)
+        optimizers.check(settings, precision.device)
+        check_loggers(settings)
+        accelerator = start_processes(precision)
+        first = accelerator.is_main_process
+        per_step = settings.batch_size * settings.accumulation * accelerator.num_processes
+
+        # 3. The base, and whether the dataset belongs to it
+        assert settings.base is not None
+        with accelerator.main_process_first():
+            files = resolve_base(settings.base, settings.revision)
+        check_fit(dataset, files)
+        standing = standing_on(dataset, files, base_fingerprint(files), per_step)
+
+        # 4. The run's folder: new, or the same run as before
+        if first:
+            stack.enter_context(only_one(folder))
+            refuse_changes(folder, settings, standing) if resume else refuse_used(folder)
+            describe(folder, settings, standing)
+        accelerator.wait_for_everyone()
+
+        # 5. What is heard when: every step of the run is known from here on
+        clips = clips_of(dataset, "train")
+        max_frames = round(settings.max_clip_sec * files.frame_rate)
+        stream = Stream(clips, seed=settings.seed, max_frames=max_frames, condition_dropout=settings.condition_dropout)
+        validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
+        total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
+
+        # 6. The base alone, before anything is attached to it: its held-out loss, its previews
+        done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+        log = open_log(folder, settings, from_step=done if checkpoint else None) if first else None
+        progress = RunProgress(total, done, shown=first)
+        if log is not None:
+            stack.callback(log.close)
+        previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
+        run = Run(folder, settings, accelerator, dataset, validation, files.frame_rate, progress, log, previews)
+        lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
+        position = Position()
+        if checkpoint is None:
+            run.look_at_base(lm, position)
+
+        # 7. The adapter, its optimizer, and where the run stands
+        adapter = attach(lm, settings.lora, settings.seed)
+        if settings.checkpointing:
+            enable_checkpointing(lm)
+        optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
+        model, optimizer = accelerator.prepare(lm, optimizer)
+        ema = Ema(adapter.parameters(), settings.ema_decay)
+        state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
+        if checkpoint is not None:
+            load(checkpoint, state)
+        learner = Learner(lm, model, list(state.weights.values()), dataset, accelerator, settings)
+        run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
+
+        # 8. The loop
+        stop = stack.enter_context(StopWish())
+        stack.enter_context(progress)
+        model.train()
+        while state.position.step < total and not run.has_lost_patience(state.position):
+            started = time.perf_counter()
+            step = state.position.step
+            lr = optimizers.set_lr(optimizer, factor(step, total, settings.optim))
+            draws = stream.step(step, per_step)
+            gradients = accumulate(learner, draws, step, lambda: stop.signal != 0)
+            if gradients is None:
+                break
+            run.refuse_broken(gradients, draws, state)
+            optimizer.step()
+            optimizer.zero_grad()
+            if not accelerator.optimizer_step_was_skipped:
+                ema.update()
+            run.count(state.position, gradients, draws, lr, started)
+            run.look_and_save(lm, state, last=state.position.step == total)
+            if gradients.stop:
+                break
+
+        # 9. Stopped, or the result
+        run.save(state)
+        if state.position.step < total and not run.has_lost_patience(state.position):
+            raise Stopped(stop.signal or signal.SIGINT)
+        return finish(run, lm, adapter, files, state)
+
+
+def facts(
+    files: BaseFiles,
+    precision: Precision,
+    adapter: TrainableAdapter,
+    n_clips: int,
+    n_held_out: int,
+    total: int,
+    per_step: int,
+    state: State,
+) -> dict[str, str]:
+    """What a person wants to know before the first step."""
+    kinds = Counter(kind_of(module) for module in adapter.modules)
+    learns = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    step = state.position.step
+    return {
+        "base": f"{files.id}, weights in {precision.base_weights}, {precision.arithmetic} on {precision.device}",
+        "clips": f"{n_clips} to learn from, {n_held_out} held out",
+        "adapter": f"{adapter.n_trainable:,} weights in {len(adapter.modules)} modules: {learns}",
+        "steps": f"{total} of {per_step} clips: {total * per_step / n_clips:.1f} times through the clips"
+        + (f", going on behind step {step}" if step else ""),
+    }
