@@ -11,7 +11,7 @@ from torch import Tensor, nn
 # Window in samples and mel bands: fine in time for attacks, fine in frequency for chords.
 MEL_SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 160))
 FLOOR = 1e-4
-WAVE_WEIGHT = 4.0
+WAVE_WEIGHT = 15.0
 COMMITMENT_WEIGHT = 0.25
 
 

@@ -1,6 +1,6 @@
 """The two sizes of the starter: one that a CPU trains to a lower figure, one for a GPU."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,9 @@ class LMSize:
     batch_size: int
     lr: float
     steps: int
-    dropout: float = 0.0
     condition_dropout: float = 0.1
     warmup_steps: int = 100
-    text_kv: int = field(default=32)
+    text_kv: int = 32
 
 
 CODEC_SIZES = {
@@ -73,7 +72,7 @@ CODEC_SIZES = {
         batch_size=8,
         lr=1e-3,
         steps=8_000,
-        quantize_from=600,
+        quantize_from=1_200,
         adversarial_from=-1,
     ),
     "gpu": CodecSize(
@@ -119,7 +118,6 @@ LM_SIZES = {
         batch_size=64,
         lr=1e-3,
         steps=60_000,
-        dropout=0.1,
         warmup_steps=1_000,
     ),
 }

@@ -1,0 +1,52 @@
+"""The trained codec as an EncodecModel: the same audio from the same codes, in transformers' own format.
+
+The quantizer's projections are linear, so they melt into the convolutions beside them: the encoder's last and the
+decoder's first. Reflection padding keeps a constant constant, so the melted bias is exact as well.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import EncodecModel
+
+from starter.recipe.codec_model import CodecModel, encodec_config
+
+
+@torch.no_grad()
+def to_encodec(model: CodecModel) -> EncodecModel:
+    """An EncodecModel in fp32 on the CPU, in eval."""
+    rvq = model.quantizer
+    exported = EncodecModel(encodec_config(model.size, model.size.codebook_dim)).eval()
+    tensors = {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
+    tensors |= {f"decoder.{name}": value for name, value in model.decoder.state_dict().items()}
+    if rvq.has_projections:
+        last = len(model.encoder.layers) - 1
+        tensors |= _conv(f"encoder.layers.{last}.conv", *_after(model.encoder.layers[last].conv, rvq.project_in))
+        tensors |= _conv("decoder.layers.0.conv", *_before(model.decoder.layers[0].conv, rvq.project_out))
+    for number, layer in enumerate(rvq.layers):
+        codebook = layer._codebook
+        name = f"quantizer.layers.{number}.codebook"
+        tensors[f"{name}.embed"] = codebook.embed[0]
+        tensors[f"{name}.embed_avg"] = codebook.embed[0]
+        tensors[f"{name}.cluster_size"] = torch.ones(model.size.card)
+        tensors[f"{name}.inited"] = torch.ones(1)
+    exported.load_state_dict({name: value.detach().cpu().float() for name, value in tensors.items()})
+    return exported
+
+
+def _after(conv: nn.Module, projection: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight [d, in, k] and bias of projection(conv(x))."""
+    weight = torch.einsum("dw,wik->dik", projection.weight, conv.weight)
+    return weight, projection.weight @ conv.bias + projection.bias
+
+
+def _before(conv: nn.Module, projection: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Weight [out, d, k] and bias of conv(projection(x))."""
+    weight = torch.einsum("owk,wd->odk", conv.weight, projection.weight)
+    return weight, conv.bias + torch.einsum("owk,w->o", conv.weight, projection.bias)
+
+
+def _conv(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+    """Tensors of a convolution under weight norm: direction and length of each output's filter."""
+    length = weight.norm(dim=(1, 2), keepdim=True)
+    parts = {"parametrizations.weight.original0": length, "parametrizations.weight.original1": weight, "bias": bias}
+    return {f"{name}.{part}": value for part, value in parts.items()}

@@ -1,0 +1,78 @@
+"""The language model while it learns: a small T5 encoder and MusicGen's decoder, trained together from captions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AutoTokenizer, EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, T5Config, T5EncoderModel
+
+from adapters.lm import Conditions, MusicgenLM
+from adapters.pattern import inputs_and_labels
+from finetune.loss import codebook_counts, codebook_sums
+from starter.recipe.sizes import LMSize
+
+
+def musicgen_config(size: LMSize, codec: EncodecConfig, vocabulary: int) -> MusicgenConfig:
+    """The whole model's configuration around a codec."""
+    text = T5Config(
+        vocab_size=vocabulary,
+        d_model=size.text_width,
+        d_kv=size.text_kv,
+        d_ff=4 * size.text_width,
+        num_layers=size.text_layers,
+        num_heads=size.text_heads,
+        dropout_rate=0.0,
+        is_encoder_decoder=False,
+        use_cache=False,
+    )
+    decoder = MusicgenDecoderConfig(
+        vocab_size=codec.codebook_size,
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        ffn_dim=size.ffn,
+        num_codebooks=4,
+        pad_token_id=codec.codebook_size,
+        bos_token_id=codec.codebook_size,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+    )
+    return MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+
+
+class TextToCodes(nn.Module):
+    """Captions and codes in, loss out."""
+
+    def __init__(self, config: MusicgenConfig, tokenizer_folder: Path) -> None:
+        super().__init__()
+        parts: Any = config
+        self.text_encoder = T5EncoderModel(parts.text_encoder)
+        self.lm = MusicgenLM(config)
+        self.lm.requires_grad_(True)
+        self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
+        self._begin_small(parts.decoder.hidden_size)
+
+    def _begin_small(self, hidden: int) -> None:
+        """Embeddings of K codebooks are added up: begin with a sum as large as the sinusoidal positions beside it."""
+        for embedding in self.lm.decoder.model.decoder.embed_tokens:
+            nn.init.normal_(embedding.weight, std=0.25)
+        for head in self.lm.decoder.lm_heads:
+            nn.init.normal_(head.weight, std=hidden**-0.5 / 2)
+
+    def conditions(self, captions: Sequence[str]) -> Conditions:
+        """Text states of a batch; a caption that is empty is the null condition."""
+        ids = self.tokenizer(list(captions), padding=True, return_tensors="pt").to(self.lm.device)
+        states = self.text_encoder(**ids).last_hidden_state
+        said = torch.tensor([bool(caption) for caption in captions], device=self.lm.device)
+        return Conditions(states, ids.attention_mask.bool() & said[:, None])
+
+    def forward(self, codes: Int[Tensor, "B K T"], captions: Sequence[str]) -> Float[Tensor, " K"]:
+        """Mean cross-entropy of each codebook in nats."""
+        n_frames = torch.full((len(codes),), codes.shape[2], device=codes.device)
+        inputs, labels = inputs_and_labels(codes, n_frames, self.lm.card, channels=1)
+        logits = self.lm(inputs, self.conditions(captions))
+        return codebook_sums(logits, labels) / codebook_counts(labels)

@@ -1,0 +1,84 @@
+"""A collection's codec tokens, kept on disk: codes.npy [K, M] as int16 and pieces.json (place and facts of each).
+
+    python -m starter.recipe.tokens /tmp/starter/audio /tmp/starter/codec /tmp/starter/tokens --size cpu
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int, Int16
+
+from starter.recipe.codec_export import to_encodec
+from starter.recipe.codec_model import CodecModel
+from starter.recipe.collection import Collection
+from starter.recipe.sizes import CODEC_SIZES
+from starter.recipe.stage import load_module, pick_device
+
+
+class Tokens:
+    """Reads what `write_tokens` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        self.codes: Int16[np.ndarray, "K M"] = np.load(folder / "codes.npy")
+        self.facts: list[dict[str, Any]] = json.loads((folder / "pieces.json").read_text())
+
+    def __len__(self) -> int:
+        return len(self.facts)
+
+    def piece(self, index: int) -> Int16[np.ndarray, "K T"]:
+        """All codes of a piece."""
+        first = self.facts[index]["first_frame"]
+        return self.codes[:, first : first + self.facts[index]["n_frames"]]
+
+    def batch(
+        self, step: int, *, n: int, n_frames: int, dropout: float, seed: int = 0
+    ) -> tuple[Int[torch.Tensor, "B K T"], list[str]]:
+        """Crops and captions of a step; a share of the captions is empty. The same step gives the same batch."""
+        rng = np.random.default_rng((seed, step))
+        crops, captions = [], []
+        for index in rng.integers(len(self), size=n):
+            codes = self.piece(int(index))
+            start = rng.integers(codes.shape[1] - n_frames + 1)
+            crops.append(torch.from_numpy(codes[:, start : start + n_frames].astype(np.int64)))
+            wordings = self.facts[index]["captions"]
+            wording = wordings[rng.integers(len(wordings))]
+            captions.append("" if rng.random() < dropout else wording)
+        return torch.stack(crops), captions
+
+
+@torch.inference_mode()
+def write_tokens(collection: Collection, model: CodecModel, folder: Path) -> None:
+    """Encode every piece whole, with the codec as it will be exported in half precision."""
+    device = pick_device()
+    codec = to_encodec(model).half().float().to(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    every, facts, first = [], [], 0
+    for index in range(len(collection)):
+        audio = torch.from_numpy(collection.audio(index).astype(np.float32) / 32768).to(device)
+        codes = codec.encode(audio[None, None]).audio_codes[0, 0].cpu().numpy().astype(np.int16)  # [K, T]
+        facts.append(collection.facts[index] | {"first_frame": first, "n_frames": codes.shape[1]})
+        first += codes.shape[1]
+        every.append(codes)
+    np.save(folder / "codes.npy", np.concatenate(every, axis=1))
+    (folder / "pieces.json").write_text(json.dumps(facts))
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("audio", type=Path)
+    parser.add_argument("codec", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=sorted(CODEC_SIZES), default="gpu" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    model = load_module(args.codec, "model", CodecModel(CODEC_SIZES[args.size]))
+    assert isinstance(model, CodecModel)
+    write_tokens(Collection(args.audio), model, args.folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Train the language model with its text encoder on a collection's tokens; run it again to go on.
+
+    python -m starter.recipe.train_lm /tmp/starter/tokens /tmp/starter/lm --size cpu --minutes 10
+
+On a GPU it runs in bf16 and compiled. `--decay` makes the learning rate fall to zero within this stage.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import torch
+
+from starter.recipe.codec_model import encodec_config
+from starter.recipe.lm_model import TextToCodes, musicgen_config
+from starter.recipe.sizes import CODEC_SIZES, LM_SIZES, CodecSize, LMSize
+from starter.recipe.stage import Stage, pick_device
+from starter.recipe.tokenizer import write_tokenizer
+from starter.recipe.tokens import Tokens
+
+FRAME_RATE_HZ = 50
+LOG_EVERY, SAVE_EVERY = 20, 500
+
+
+def build(folder: Path, size: LMSize, codec: CodecSize, tokens: Tokens | None = None) -> TextToCodes:
+    """The untrained model; the tokenizer is learnt from the captions of `tokens` unless the folder holds one."""
+    if not (folder / "tokenizer.json").exists():
+        assert tokens is not None, "a first stage needs captions to learn a tokenizer from"
+        write_tokenizer(folder, (c for facts in tokens.facts for c in facts["captions"]), size.vocabulary)
+    vocabulary = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    return TextToCodes(musicgen_config(size, encodec_config(codec, codec.codebook_dim), vocabulary), folder)
+
+
+def train_lm(
+    tokens: Tokens, folder: Path, size: LMSize, codec: CodecSize, *, minutes: float, decay_from_now: bool = False
+) -> int:
+    """One stage of training; returns the step it ended at."""
+    # 1. What trains
+    device = pick_device()
+    torch.manual_seed(0)
+    model = build(folder, size, codec, tokens).to(device)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=size.lr, betas=(0.9, 0.98))
+    stage = Stage(folder, {"model": model}, {"model": optimizer}, minutes)
+    n_frames = round(size.crop_sec * FRAME_RATE_HZ)
+    if device.type == "cuda":
+        model.lm.decoder.compile(dynamic=False)
+
+    # 2. The loop
+    while stage.step < size.steps and not stage.over:
+        _set_lr(optimizer, size, stage, decay_from_now)
+        codes, captions = tokens.batch(
+            stage.step, n=size.batch_size, n_frames=n_frames, dropout=size.condition_dropout
+        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            losses = model(codes.to(device), captions)  # [K]
+        loss = losses.mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        stage.step += 1
+        if not loss.isfinite():
+            raise FloatingPointError(f"the loss at step {stage.step} is not finite; the last saved state is whole")
+        if stage.step % LOG_EVERY == 0:
+            stage.log(**{f"ce{k}": ce.item() for k, ce in enumerate(losses)}, lr=optimizer.param_groups[0]["lr"])
+        if stage.step % SAVE_EVERY == 0:
+            stage.save()
+    stage.save()
+    return stage.step
+
+
+def _set_lr(optimizer: torch.optim.Optimizer, size: LMSize, stage: Stage, decay_from_now: bool) -> None:
+    """Linear warm-up, then a cosine down to a twentieth over the steps, or over this stage."""
+    done = 1 - stage.left if decay_from_now else stage.step / size.steps
+    warm = min(1.0, (stage.step + 1) / size.warmup_steps)
+    factor = warm * (0.05 + 0.95 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
+    for group in optimizer.param_groups:
+        group["lr"] = size.lr * factor
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokens", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--size", choices=sorted(LM_SIZES), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--minutes", type=float, default=9.5, help="length of this stage")
+    parser.add_argument("--decay", action="store_true", help="last stage: let the learning rate fall to zero in it")
+    args = parser.parse_args()
+    torch.set_float32_matmul_precision("high")
+    step = train_lm(
+        Tokens(args.tokens),
+        args.folder,
+        LM_SIZES[args.size],
+        CODEC_SIZES[args.size],
+        minutes=args.minutes,
+        decay_from_now=args.decay,
+    )
+    print(f"step {step} of {LM_SIZES[args.size].steps}")
+
+
+if __name__ == "__main__":
+    main()
