@@ -129,7 +129,13 @@ class Sampler:
             weights = borrow(lm)
         rate = codec.frame_rate if codec is not None else frame_rate
         return cls(
-            weights, encode or _no_words, codec, settings, frame_rate=rate, guard=lambda: untouched(lm), label="borrowed"
+            weights,
+            encode or _no_words,
+            codec,
+            settings,
+            frame_rate=rate,
+            guard=lambda: untouched(lm),
+            label="borrowed",
         )
 
     def sample(

@@ -67,7 +67,9 @@ class Knobs:
     def _per_codebook(self, name: str, value: Number | Sequence[Number], low: int, high: int) -> list[Number]:
         values = list(value) if isinstance(value, Sequence) else [value] * self.n_codebooks
         if len(values) != self.n_codebooks:
-            raise UserError(f"{name} has {len(values)} values", fix=f"give one, or {self.n_codebooks}: one per codebook")
+            raise UserError(
+                f"{name} has {len(values)} values", fix=f"give one, or {self.n_codebooks}: one per codebook"
+            )
         if not all(low <= v <= high for v in values):
             raise UserError(f"{name} must be between {low} and {high}, not {value}")
         return values

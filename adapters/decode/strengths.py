@@ -116,7 +116,9 @@ class StrengthBank:
         """
         unknown = sorted(set(values) - set(self.names))
         if unknown:
-            raise UserError(f"no adapter is called {unknown[0]!r}", fix=f"loaded are: {', '.join(self.names) or 'none'}")
+            raise UserError(
+                f"no adapter is called {unknown[0]!r}", fix=f"loaded are: {', '.join(self.names) or 'none'}"
+            )
         changed = {name: value for name, value in values.items() if self.values[name] != value}
         for name, value in changed.items():
             self.strengths[self.names.index(name)].fill_(value)

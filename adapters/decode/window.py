@@ -132,7 +132,7 @@ class Window:
         if not bool(self.finite):
             raise UserError(
                 "the model's output is not a number (NaN or infinite logits)",
-                    where=f"within the first {self.at} steps of a window",
+                where=f"within the first {self.at} steps of a window",
                 fix="try --precision fp32 or bf16, a lower --strength, or an earlier checkpoint of the adapter",
             )
 

@@ -1,0 +1,61 @@
+"""`woodshed sample`: prompts → audio files, or sound at once."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.errors import UserError
+from configs.sample import SampleSettings
+
+if TYPE_CHECKING:
+    from adapters.sampler import AdapterSpec
+
+SECTION = "sample"
+ALIASES = {"duration": "duration_sec"}
+EXAMPLES = """
+woodshed sample runs/mine/adapter "slow ballad, piano, in the style of mine" --out out/
+woodshed sample --base facebook/musicgen-small "slow ballad, piano"          # the base alone, to compare
+woodshed sample runs/mine/adapter "ballad" "fast punk" --duration 30 --seed 7 --strength 0.8
+woodshed sample --adapter runs/a/adapter@0.8 --adapter runs/b/adapter@0:0,20:1 "drums" --duration 20
+woodshed sample runs/mine/adapter "more of this" --continue song.wav --from 12.5
+woodshed sample runs/mine/adapter "funk, slap bass" --loop --bpm 110 --bars 4
+woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --duration 30
+woodshed sample runs/mine/adapter "ambient" --duration 120 --play
+woodshed sample runs/mine/adapter "ambient" --pipe wav | ffplay -
+"""
+
+
+def arguments(parser: Any) -> None:
+    """What comes before the flags, and flags that are no settings."""
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="[ADAPTER] PROMPT",
+        help="An adapter's folder (unless --base is given), then prompts.",
+    )
+    parser.add_argument("--out", type=Path, help="Folder to write to (default: out/; with --play or --pipe: nowhere).")
+    parser.add_argument("--base", help="The base: a hub id, a folder, debug. Default: the one the adapter names.")
+    parser.add_argument("--revision", help="A fixed commit or tag of a base on the hub.")
+    parser.add_argument(
+        "--adapter", action="append", metavar="DIR[@STRENGTH]", help="An adapter and its strength; may be repeated."
+    )
+    parser.add_argument(
+        "--strength", metavar="X", help="Strength of the first adapter: a number, or seconds and values, 0:1,10:0."
+    )
+    parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="A prompt per line; empty lines are skipped.")
+    parser.add_argument("--story", nargs="+", metavar="MOMENT PROMPT", help='Prompts over time, "0:15 add drums" each.')
+    parser.add_argument("--continue", dest="continued", type=Path, metavar="FILE", help="Go on from this recording.")
+    parser.add_argument("--from", dest="from_sec", type=float, metavar="SEC", help="Where in it (default: its end).")
+    parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
+    parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")
+    parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
+    parser.add_argument("--play", action="store_true", help="Hear it while it is being made.")
+    parser.add_argument("--pipe", choices=["wav", "raw"], help="Send it to standard output, as wav or raw 16-bit PCM.")
+
+
+def run(args: Namespace, settings: SampleSettings) -> int:
+    """Read the line, load, play."""
+    from finetune.sampling.line import read_line
+    from finetune.sampling.session import play_line
+
+    return play_line(read_line(args, settings))

@@ -1,0 +1,1 @@
+"""What `woodshed sample` does, once its command line is read."""

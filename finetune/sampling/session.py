@@ -1,0 +1,170 @@
+"""One run of `woodshed sample`: load once, play everything that was asked for, say what came out.
+
+Nothing but audio ever goes to standard output while piping: everything for people goes to standard error then.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from torch import Tensor
+
+from adapters.audio_out import Levels, PcmPipe, start_player, stdout_pipe, write_piece
+from adapters.decode.story import Story
+from adapters.sampler import Sampler
+from adapters.seams import Continuation, Loop, continue_from
+from configs.errors import UserError
+from data_prep.base_files import resolve_base
+from data_prep.codec import Codec
+from data_prep.progress import quiet_libraries
+from finetune.sampling.line import Request
+
+
+def play_line(request: Request) -> int:
+    """Load, play, write; 0 when all of it is there, or when the listener has left."""
+    quiet_libraries()
+    console = Console(highlight=False, stderr=request.pipe is not None)
+    begun = time.perf_counter()
+    with console.status("loading …"):
+        sampler = Sampler.load(resolve_base(request.base_id, request.revision), request.adapters, request.settings)
+    assert sampler.codec is not None
+    console.print(f"{escape(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
+    before = None
+    if request.continued is not None:
+        before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
+    if request.streams:
+        return _stream_all(request, sampler, before, console)
+    _write_all(request, sampler, before, console)
+    return 0
+
+
+def _what(request: Request) -> str:
+    names = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
+    return f"{request.base_id}{' + ' if names else ''}{' + '.join(names)}"
+
+
+def _write_all(request: Request, sampler: Sampler, before: Continuation | None, console: Console) -> None:
+    assert sampler.codec is not None
+    loop = _loop(request, sampler.codec)
+    if loop is not None:
+        duration_sec = loop.duration_sec + 1 / sampler.frame_rate  # whole frames, and no sample short
+        sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
+    heard = None if before is None else before.codes
+    size = request.settings.batch_size
+    for first in range(0, len(request.prompts), size):
+        prompts = request.prompts[first : first + size]
+        seeds = [request.settings.seed + first + number for number in range(len(prompts))]
+        begun = time.perf_counter()
+        with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
+            takes = sampler.sample(prompts, seeds=seeds, continue_from=heard)
+        spent = time.perf_counter() - begun
+        new_sec = sum(take.codes.shape[1] - _heard_frames(before) for take in takes) / sampler.frame_rate
+        for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
+            audio = take.waveform if loop is None else loop.cut(take.waveform)
+            if before is not None:
+                audio = before.join(audio, _heard_frames(before) * sampler.codec.hop_samples)
+            _write(request, prompt, seed, audio, sampler, console)
+        console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
+
+
+def _stream_all(request: Request, sampler: Sampler, before: Continuation | None, console: Console) -> int:
+    with _listener(request, sampler) as pipe:
+        for number, prompt in enumerate(request.prompts):
+            seed = request.settings.seed + number
+            chunks = _stream_one(pipe, sampler, prompt, seed, before, console)
+            if chunks is None:
+                return 0
+            if request.out is not None:
+                _write(request, prompt, seed, torch.cat(chunks, dim=1), sampler, console)
+    return 0
+
+
+def _stream_one(
+    pipe: PcmPipe, sampler: Sampler, prompt: str | Story[str], seed: int, before: Continuation | None, console: Console
+) -> list[Tensor] | None:
+    """Play one piece into the pipe; None when the listener has left."""
+    chunks = []
+    with sampler.stream(prompt, seed=seed, continue_from=None if before is None else before.codes) as music:
+        for chunk in music:
+            try:
+                pipe.write(chunk)
+            except BrokenPipeError:
+                console.print("the listener has left")
+                return None
+            if not chunks and music.first_sound_sec is not None:
+                console.print(f"first sound after {music.first_sound_sec:.2f} s")
+            chunks.append(chunk)
+    console.print(f"{music.played_sec:.1f} s in {music.spent_sec:.1f} s: {music.real_time_factor:.2f} × real time")
+    return chunks
+
+
+@contextmanager
+def _listener(request: Request, sampler: Sampler) -> Iterator[PcmPipe]:
+    """Where sound goes. A reader that has left is a clean end: nothing more is written to it, not even at exit."""
+    codec = sampler.codec
+    assert codec is not None
+    if request.pipe is not None:
+        yield stdout_pipe(codec.sample_rate_hz, codec.channels, header=request.pipe == "wav")
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    player, pipe = start_player(codec.sample_rate_hz, codec.channels)
+    try:
+        yield pipe
+    finally:
+        try:
+            pipe.stream.close()
+        except BrokenPipeError:
+            pass
+        player.wait()
+
+
+def _loop(request: Request, codec: Codec) -> Loop | None:
+    if request.bars is None:
+        return None
+    bpm, bars = request.bars
+    loop = Loop(bpm, bars, codec.sample_rate_hz)
+    if loop.duration_sec > 3600:
+        raise UserError("a loop of more than an hour", fix="fewer --bars, or a higher --bpm")
+    return loop
+
+
+def _heard_frames(before: Continuation | None) -> int:
+    return 0 if before is None else before.codes.shape[1]
+
+
+def _write(
+    request: Request, prompt: str | Story[str], seed: int, audio: Tensor, sampler: Sampler, console: Console
+) -> None:
+    codec = sampler.codec
+    assert codec is not None and request.out is not None
+    title = prompt if isinstance(prompt, str) else " - ".join(prompt.texts)
+    settings = request.settings
+    path = write_piece(
+        request.out, title, seed, audio, codec.sample_rate_hz, settings.format, _made_by(request, prompt, seed, sampler)
+    )
+    seconds = audio.shape[1] / codec.sample_rate_hz
+    console.print(f"{escape(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
+
+
+def _made_by(request: Request, prompt: str | Story[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
+    """Everything that made this piece, for its tags."""
+    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed"})
+    told: Sequence[Any] | str = prompt
+    if isinstance(prompt, Story):
+        told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
+    made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
+    made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
+    if request.continued is not None:
+        made["continues"] = {"file": request.continued.name, "from_sec": request.from_sec}
+    if request.bars is not None:
+        made["loop"] = {"bpm": request.bars[0], "bars": request.bars[1]}
+    return {**made, **settings, "precision": sampler.label}
