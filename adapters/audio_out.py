@@ -43,24 +43,11 @@ class Levels:
         return f"peak {self.peak_db:.1f} dB, mean {self.rms_db:.1f} dB{limited}{silent}"
 
 
-def write_piece(
-    folder: Path,
-    title: str,
-    seed: int,
-    audio: Float[Tensor, "C N"],
-    rate_hz: int,
-    kind: str,
-    made_by: Mapping[str, Any],
-) -> Path:
-    """Write a new file, named for its prompt and seed, with everything that made it in its tags; never over another."""
-    path = free_name(folder, f"{slug(title)}-s{seed}", kind)
-    tags = {
-        "title": title or "untitled",
-        "software": "woodshed",
-        "comment": json.dumps(dict(made_by), ensure_ascii=False),
-    }
+def write_piece(path: Path, title: str, audio: Float[Tensor, "C N"], rate_hz: int, made_by: Mapping[str, Any]) -> None:
+    """Write a file with everything that made it in its tags. `free_name` finds a path that is not taken."""
+    comment = json.dumps(dict(made_by), ensure_ascii=False)
+    tags = {"title": title or "untitled", "software": "woodshed", "comment": comment}
     write_audio(path, audio.numpy(), rate_hz, tags)
-    return path
 
 
 def slug(text: str, longest: int = 60) -> str:

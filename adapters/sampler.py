@@ -1,8 +1,8 @@
 """Text in, audio out: the decode engine with a text encoder before it and a codec behind it.
 
-`Sampler.load` reads a base and adapters from disk, for `woodshed sample`; `Sampler.around` plays through a model that is
-in memory for another reason, such as one in training, and leaves it exactly as it was: no module's flag, no weight and no
-random generator is touched. Every sample, preview and evaluation goes through here.
+`Sampler.load` reads a base and adapters from disk, for `woodshed sample`; `Sampler.around` plays through a model that
+is in memory for another reason, such as one in training, and leaves it exactly as it was: no module's flag, no weight
+and no random generator is touched. Every sample, preview and evaluation goes through here.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +24,7 @@ from adapters.decode.schedule import Schedule
 from adapters.decode.story import Story
 from adapters.decode.stream import AudioStream
 from adapters.decode.weights import DecoderWeights, Packing, pack
+from adapters.low_rank import LowRank
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
@@ -80,11 +81,18 @@ class Sampler:
 
     @classmethod
     def load(
-        cls, files: BaseFiles, adapters: Sequence[AdapterSpec] = (), settings: SampleSettings | None = None
+        cls,
+        files: BaseFiles,
+        adapters: Sequence[AdapterSpec] = (),
+        settings: SampleSettings | None = None,
+        *,
+        live: bool = False,
+        force: bool = False,
     ) -> "Sampler":
         """Read the base, its text encoder and codec, and the adapters; check that they belong together.
 
-        Adapters whose strengths never change are merged in fp32; one that changes keeps all of them live.
+        Adapters whose strengths never change are merged in fp32; one that changes, or `live`, keeps all of them
+        turnable (`turn_adapter`). `force` plays an adapter that was made for other weights of the same shapes.
 
         Raises:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
@@ -97,8 +105,8 @@ class Sampler:
         arithmetic = choose(settings.precision, device)
         lm = load_lm(files, weights="fp32")
         named = _named(adapters)
-        updates = {name: _read_updates(spec, files) for name, spec in named.items()}
-        constant = all(spec.strength.is_constant for spec in adapters)
+        updates = {name: _read_updates(spec, files, force=force) for name, spec in named.items()}
+        constant = not live and all(spec.strength.is_constant for spec in adapters)
         merged_at = {name: spec.strength.at(0) for name, spec in named.items()} if constant else None
         weights = pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at))
         del lm
@@ -137,6 +145,17 @@ class Sampler:
             guard=lambda: untouched(lm),
             label="borrowed",
         )
+
+    def turn_adapter(self, name: str, strength: float) -> None:
+        """How strong an adapter sounds from here on, in streams that play as well. Needs `live`, or a schedule.
+
+        Raises:
+            UserError: no turnable adapter has this label.
+        """
+        if name not in self.schedules:
+            known = ", ".join(self.schedules) or "none: load with live=True"
+            raise UserError(f"no adapter {name!r} can be turned", fix=f"turnable: {known}")
+        self.schedules[name] = Schedule.constant(strength)
 
     def sample(
         self,
@@ -246,6 +265,15 @@ def _named(adapters: Sequence[AdapterSpec]) -> dict[str, AdapterSpec]:
             name, number = f"{spec.label}-{number}", number + 1
         named[name] = spec
     return named
+
+
+def _read_updates(spec: AdapterSpec, files: BaseFiles, *, force: bool) -> dict[str, LowRank]:
+    from adapters.adapter_files import load
+    from adapters.fit import check_fit
+
+    adapter = load(spec.path, force=force)
+    check_fit(adapter, files, force=force)
+    return adapter.updates
 
 
 def _no_words(prompts: Sequence[str]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Where two recordings meet: cross-fades, a loop that comes round without a seam, and music that goes on from a file."""
+"""Where two recordings meet: cross-fades, loops that come round without a seam, music that goes on from a file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

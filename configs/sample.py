@@ -25,13 +25,13 @@ class SampleSettings(Section):
     window_sec: float = Field(30.0, gt=0, le=30)
     """How much music the model hears at once."""
     overlap_sec: float = Field(12.0, gt=0, lt=30)
-    """How much of its last part a longer piece continues from (audiocraft moves on by 18 of 30 s, which is the same)."""
+    """How much of its last part a longer piece continues from (audiocraft moves on by 18 of 30 s: the same)."""
     batch_size: int = Field(8, ge=1, le=256)
     """Pieces played at once: eight take little longer than one, and eight times the memory for the cache."""
     format: Literal["wav", "flac"] = "wav"
     """File format; the settings are written into the file's tags."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"
-    """Arithmetic of the model. auto: bf16 or fp16 on a GPU; on a CPU fp16 weights with fp32 sums where that is fast, else
-    fp32. int8 is the fastest on a CPU and changes the music slightly."""
+    """Arithmetic of the model. auto: bf16 or fp16 on a GPU; on a CPU fp16 weights with fp32 sums where that is fast,
+    else fp32. int8 is the fastest on a CPU and changes the music slightly."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run."""

@@ -1,1 +1,1 @@
-"""The decode engine: text states in, codec tokens out, the same tokens as transformers' `generate`, several times sooner."""
+"""The decode engine: text states in, codec tokens out; transformers' own tokens, several times sooner."""

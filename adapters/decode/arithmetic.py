@@ -1,8 +1,8 @@
 """Which arithmetic pays on which machine, decided by what the machine says it can do.
 
-On a CPU a step at batch 1 or 2 is bound by reading the weights. Measured on one Zen 3 core (AVX2, no AVX512; two rows, see
-docs/benchmarks.md): fp16 weights widened on the fly run at the speed of memory, and so do int8 weights; oneDNN's fp32
-layout gains 1.6 to 1.9 times over plain torch; bf16 is emulated there and slower than fp32. With AVX512 or AMX, bf16 is native.
+On a CPU a step at batch 1 or 2 is bound by reading the weights. Measured on one Zen 3 core (AVX2, no AVX512; two rows,
+see docs/benchmarks.md): fp16 weights widened on the fly run at the speed of memory, and so do int8 weights; oneDNN's
+fp32 layout gains 1.6 to 1.9 times over plain torch; bf16 is emulated there and slow. With AVX512 or AMX it is native.
 """
 
 from dataclasses import dataclass

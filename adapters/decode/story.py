@@ -7,6 +7,7 @@ cross-attention hears, so the music moves from one to the other instead of jumpi
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 from configs.errors import UserError
@@ -33,7 +34,7 @@ class Story(Generic[Text]):
     def shares(self, second: float) -> list[float]:
         """How much of each text is heard at this moment; they sum to 1."""
         fades = [self._risen(number, second) for number in range(len(self.texts))] + [0.0]
-        return [risen - later for risen, later in zip(fades, fades[1:], strict=False)]
+        return [risen - later for risen, later in pairwise(fades)]
 
     def _risen(self, number: int, second: float) -> float:
         """0 before text `number` begins, 1 once it has faded in. Never more than the text before it."""
@@ -67,6 +68,6 @@ def read_story(lines: Sequence[str]) -> Story[str]:
         prompts.append(prompt.strip())
     if not starts or starts[0] != 0:
         raise UserError("a story must begin at 0:00", fix='e.g. --story "0:00 calm piano" "0:15 add drums"')
-    if any(later <= earlier for earlier, later in zip(starts, starts[1:], strict=False)):
+    if any(later <= earlier for earlier, later in pairwise(starts)):
         raise UserError("the moments of a story must rise", fix='e.g. "0:00 calm piano" "0:15 add drums"')
     return Story(tuple(starts), tuple(prompts))

@@ -220,7 +220,7 @@ class _Packer:
         if strangers:
             raise UserError(
                 f"the adapter changes {len(strangers)} modules that this base does not have, e.g. {strangers[0]}",
-                fix="choose the base that the adapter was trained on (its woodshed.json or adapter_config.json names it)",
+                fix="choose the base that the adapter was trained on; its adapter_config.json names it",
             )
 
 

@@ -2,13 +2,9 @@
 
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from configs.errors import UserError
 from configs.sample import SampleSettings
-
-if TYPE_CHECKING:
-    from adapters.sampler import AdapterSpec
 
 SECTION = "sample"
 ALIASES = {"duration": "duration_sec"}
@@ -31,7 +27,7 @@ def arguments(parser: Any) -> None:
         "words",
         nargs="*",
         metavar="[ADAPTER] PROMPT",
-        help="An adapter's folder (unless --base is given), then prompts.",
+        help="An adapter's folder (optional with --base), then prompts.",
     )
     parser.add_argument("--out", type=Path, help="Folder to write to (default: out/; with --play or --pipe: nowhere).")
     parser.add_argument("--base", help="The base: a hub id, a folder, debug. Default: the one the adapter names.")
@@ -49,6 +45,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
     parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
+    parser.add_argument("--force", action="store_true", help="Play an adapter made for other weights of this shape.")
     parser.add_argument("--play", action="store_true", help="Hear it while it is being made.")
     parser.add_argument("--pipe", choices=["wav", "raw"], help="Send it to standard output, as wav or raw 16-bit PCM.")
 

@@ -1,6 +1,5 @@
 """What a `woodshed sample` command line asks for: which adapters, which base, which prompts, where to."""
 
-import json
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ class Request:
     """Tempo and number of bars of a loop; None for a piece with an end."""
     play: bool
     pipe: str | None
+    force: bool = False
 
     @property
     def streams(self) -> bool:
@@ -62,6 +62,7 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         bars=(args.bpm, args.bars) if args.loop else None,
         play=args.play,
         pipe=args.pipe,
+        force=args.force,
     )
 
 
@@ -134,12 +135,9 @@ def _check(args: Namespace, prompts: Sequence[str | Story[str]], streams: bool) 
 
 def _base_of(adapters: Sequence[AdapterSpec], revision: str | None) -> tuple[str, str | None]:
     """The base that the first adapter names."""
-    path = adapters[0].path / "adapter_config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"the adapter's configuration cannot be read ({error})", where=str(path)) from error
-    base = config.get("base_model_name_or_path") or ""
-    if not base:
-        raise UserError("this adapter does not say which base it belongs to", where=str(path), fix="add --base ID")
-    return base, revision or config.get("revision")
+    from adapters.adapter_files import load
+
+    found = load(adapters[0].path, force=True)
+    if not found.base_id:
+        raise UserError("this adapter does not say which base it belongs to", where=str(found.folder), fix="add --base")
+    return found.base_id, revision or found.revision

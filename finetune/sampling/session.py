@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from adapters.audio_out import Levels, PcmPipe, start_player, stdout_pipe, write_piece
+from adapters.audio_out import Levels, PcmPipe, free_name, slug, start_player, stdout_pipe, write_piece
 from adapters.decode.story import Story
 from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
@@ -32,7 +32,8 @@ def play_line(request: Request) -> int:
     console = Console(highlight=False, stderr=request.pipe is not None)
     begun = time.perf_counter()
     with console.status("loading …"):
-        sampler = Sampler.load(resolve_base(request.base_id, request.revision), request.adapters, request.settings)
+        files = resolve_base(request.base_id, request.revision)
+        sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
     assert sampler.codec is not None
     console.print(f"{escape(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
     before = None
@@ -120,10 +121,8 @@ def _listener(request: Request, sampler: Sampler) -> Iterator[PcmPipe]:
     try:
         yield pipe
     finally:
-        try:
+        with suppress(BrokenPipeError):
             pipe.stream.close()
-        except BrokenPipeError:
-            pass
         player.wait()
 
 
@@ -148,9 +147,8 @@ def _write(
     assert codec is not None and request.out is not None
     title = prompt if isinstance(prompt, str) else " - ".join(prompt.texts)
     settings = request.settings
-    path = write_piece(
-        request.out, title, seed, audio, codec.sample_rate_hz, settings.format, _made_by(request, prompt, seed, sampler)
-    )
+    path = free_name(request.out, f"{slug(title)}-s{seed}", settings.format)
+    write_piece(path, title, audio, codec.sample_rate_hz, _made_by(request, prompt, seed, sampler))
     seconds = audio.shape[1] / codec.sample_rate_hz
     console.print(f"{escape(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
@@ -158,7 +156,7 @@ def _write(
 def _made_by(request: Request, prompt: str | Story[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
     settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed"})
-    told: Sequence[Any] | str = prompt
+    told: Any = prompt
     if isinstance(prompt, Story):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
     made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
