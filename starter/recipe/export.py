@@ -6,6 +6,7 @@ Half precision, safetensors, in shards below 12 MB.
 """
 
 import argparse
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -26,9 +27,9 @@ SHARD_SIZE = "11MB"
 def export(codec: CodecModel, lm: TextToCodes, tokenizer_folder: Path, folder: Path) -> Path:
     """Write the folder anew."""
     encodec = to_encodec(codec)
-    model = MusicgenForConditionalGeneration(
-        text_encoder=lm.text_encoder, audio_encoder=encodec, decoder=lm.lm.decoder
-    )
+    # Copies, because the whole model rewrites the configurations of what it is given.
+    text_encoder, decoder = copy.deepcopy((lm.text_encoder, lm.lm.decoder))
+    model = MusicgenForConditionalGeneration(text_encoder=text_encoder, audio_encoder=encodec, decoder=decoder)
     if lm.lm.enc_to_dec_proj is not None:
         model.enc_to_dec_proj.load_state_dict(lm.lm.enc_to_dec_proj.state_dict())
     card = lm.lm.card

@@ -50,7 +50,7 @@ class TextToCodes(nn.Module):
     def __init__(self, config: MusicgenConfig, tokenizer_folder: Path) -> None:
         super().__init__()
         parts: Any = config
-        self.text_encoder = T5EncoderModel(parts.text_encoder)
+        self.text_encoder = T5EncoderModel._from_config(parts.text_encoder)
         self.lm = MusicgenLM(config)
         self.lm.requires_grad_(True)
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)

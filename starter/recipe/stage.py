@@ -58,7 +58,8 @@ class Stage:
         """Everything that the next stage needs."""
         tensors: dict[str, torch.Tensor] = {}
         for name, module in self.modules.items():
-            tensors |= {f"{name}.{key}": value.cpu().contiguous() for key, value in module.state_dict().items()}
+            # A copy of each: two names of one tensor, as T5 has, may not share memory in the file.
+            tensors |= {f"{name}.{key}": value.to("cpu", copy=True) for key, value in module.state_dict().items()}
         plain: dict[str, Any] = {}
         for name, optimizer in self.optimizers.items():
             plain[name], held = pack(optimizer.state_dict(), f"optimizers/{name}")

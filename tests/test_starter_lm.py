@@ -1,0 +1,114 @@
+"""The LM trainer's parts and the exported folder, on models of a few thousand weights and invented tokens."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
+
+from adapters.lm import load_lm
+from data_prep.base_files import resolve_base, weight_files
+from data_prep.codec import Codec
+from data_prep.text_encoder import TextEncoder
+from starter.recipe.captions import captions
+from starter.recipe.codec_model import CodecModel
+from starter.recipe.compose import compose
+from starter.recipe.export import export
+from starter.recipe.lm_model import TextToCodes
+from starter.recipe.sizes import CODEC_SIZES, LM_SIZES
+from starter.recipe.tokens import Tokens
+from starter.recipe.train_lm import build, train_lm
+
+CODEC = replace(CODEC_SIZES["cpu"], upsampling=(5, 4, 4, 4), filters=2, width=12, codebook_dim=6, card=16)
+LM = replace(
+    LM_SIZES["cpu"], hidden=16, layers=2, heads=2, ffn=32, text_width=12, text_layers=1, text_heads=2, text_kv=4,
+    vocabulary=200, crop_sec=0.4, batch_size=4, lr=1e-2, steps=60, warmup_steps=5,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    """Pieces whose codes follow from the caption: drums or none decides every code."""
+    folder = tmp_path_factory.mktemp("tokens")
+    facts: list[dict[str, Any]] = []
+    for seed in range(40):
+        piece = compose(seed)
+        place = {"first_frame": 30 * seed, "n_frames": 30, "captions": captions(piece, 3)}
+        facts.append(piece.facts() | place)
+    codes = np.concatenate([np.full((4, 30), 3 if fact["drums"] else 9) for fact in facts], axis=1)
+    np.save(folder / "codes.npy", codes.astype(np.int16))
+    (folder / "pieces.json").write_text(json.dumps(facts))
+    return Tokens(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(tokens: Tokens, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lm")
+    assert train_lm(tokens, folder, LM, CODEC, minutes=1) == LM.steps
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CodecModel, TextToCodes]:
+    from starter.recipe.stage import load_module
+
+    torch.manual_seed(0)
+    codec = CodecModel(CODEC)
+    codec.train()
+    codec(torch.randn(4, 1, 3200), quantize=True)
+    lm = build(trained, LM, CODEC)
+    load_module(trained, "model", lm)
+    folder = tmp_path_factory.mktemp("base") / "weights"
+    return export(codec.eval(), lm, trained, folder), codec, lm
+
+
+def test_it_learns_to_follow_the_caption(tokens: Tokens, trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert lines[0]["ce0"] > 3 * lines[-1]["ce0"]
+    assert lines[-1]["ce0"] < 0.3
+
+
+def test_batches_are_a_function_of_the_step(tokens: Tokens) -> None:
+    codes, said = tokens.batch(5, n=8, n_frames=20, dropout=0.5)
+    again, said_again = tokens.batch(5, n=8, n_frames=20, dropout=0.5)
+    assert torch.equal(codes, again)
+    assert said == said_again
+    assert "" in said
+    assert any(said)
+    assert codes.shape == (8, 4, 20)
+
+
+def test_the_folder_is_a_base_like_any_other(base: tuple[Path, CodecModel, TextToCodes]) -> None:
+    folder, codec, model = base
+    files = resolve_base(str(folder))
+    assert (files.n_codebooks, files.card, files.frame_rate, files.sample_rate_hz) == (4, 16, 50, 16_000)
+    assert all(path.stat().st_size < 12 * 2**20 for path in weight_files(folder))
+    lm = load_lm(files)
+    inputs = torch.randint(16, (1, 4, 12))
+    caption = "slow waltz, piano, no drums, 90 bpm"
+    states = TextEncoder.load(files).encode([caption])[0]
+    with torch.no_grad():
+        conditions = model.conditions([caption])
+        assert_close(states, conditions.text_states[0], rtol=0.02, atol=0.02)
+        assert_close(lm(inputs, conditions), model.lm(inputs, conditions), rtol=0.02, atol=0.02)
+    audio = 0.1 * torch.randn(1, 3200)
+    codes = Codec.load(files).encode([audio])[0]
+    assert codes.shape == (4, 10)
+
+
+def test_transformers_generates_from_it(base: tuple[Path, CodecModel, TextToCodes]) -> None:
+    from transformers import AutoProcessor, MusicgenForConditionalGeneration
+
+    folder = base[0]
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=["fast rock, organ, with drums, 140 bpm"], return_tensors="pt")
+    audio = model.generate(**inputs, max_new_tokens=10)
+    assert audio.shape[:2] == (1, 1)
+    assert audio.isfinite().all()
