@@ -63,24 +63,20 @@ def read_clips(
     Raises:
         AudioError: the file does not decode, or ends before a segment does: it changed since it was measured.
     """
-    at, held = 0, np.zeros((channels, 0), np.float32)
     blocks = stream(path, sample_rate_hz=sample_rate_hz, channels=channels, block_sec=BLOCK_SEC)
+    held, begins = np.zeros((channels, 0), np.float32), 0  # decoded and still needed, and the sample it begins at
     for segment in segments:
         start, end = (round(sec * sample_rate_hz) for sec in (segment.start_sec, _end_sec(segment)))
-        parts = []
-        while at < end:
-            skipped = min(max(0, start - at), held.shape[1])
-            taken = held[:, skipped : skipped + end - at - skipped]
-            parts += [taken] if taken.shape[1] else []
-            at += skipped + taken.shape[1]
-            held = held[:, skipped + taken.shape[1] :]
-            if at < end:
-                held = next(blocks, None)
-                if held is None:
-                    break
-        if at < end - sample_rate_hz // 100:
+        parts = [held[:, start - begins :]]
+        ends = begins + held.shape[1]
+        while ends < end and (block := next(blocks, None)) is not None:
+            parts.append(block[:, max(0, start - ends) :])
+            ends += block.shape[1]
+        if ends < end - sample_rate_hz // 100:
             raise AudioError("it ends earlier than when it was measured")
-        yield np.concatenate(parts, axis=1)
+        audio = np.concatenate(parts, axis=1)
+        yield audio[:, : end - start]
+        held, begins = audio[:, end - start :], end
 
 
 def _end_sec(segment: Segment) -> float:

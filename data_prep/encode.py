@@ -45,7 +45,8 @@ def encode_clips(
         if not todo:
             return codes
         codec = Codec.load(files, device)
-        for batch in _batches(_audio(todo, codec), batch_size):
+        size = batch_size if device.type == "cuda" else 1  # a CPU gains nothing from batches but needs their memory
+        for batch in _batches(_audio(todo, codec), size):
             for (clip, _), found in zip(batch, _encode(codec, [audio for _, audio in batch]), strict=True):
                 cache.write_tensors("tokens", keys[clip.id], {"codes": found})
                 codes[clip.id] = found

@@ -17,7 +17,7 @@ from typing import Any
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
-class Crashed(Exception):
+class CrashError(Exception):
     """An input that ended the process working on it: a bug in a decoder, or memory running out."""
 
 
@@ -72,7 +72,7 @@ def _alone(function: Callable[[Any], Any], value: Any) -> Any | Exception:
         try:
             return pool.submit(function, value).result()
         except BrokenProcessPool:
-            return Crashed("the process working on it crashed")
+            return CrashError("the process working on it crashed")
         except Exception as error:
             return error
 

@@ -135,7 +135,7 @@ def _rows(
     rows = []
     for clip in clips:
         track, said = clip.version.track, described[clip.id]
-        flags = list(dict.fromkeys([*clip.version.scan.flags, *said.flags]))
+        flags = list(clip.version.scan.flags)
         flags += [f"same_audio_as:{track.twin}"] if track.twin else []
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
         row = ClipRow(

@@ -49,7 +49,7 @@ class TokenReader:
         self._views: dict[str, Int16[np.ndarray, "K T"]] = {}
         ids = iter(self.ids)
         for chunk in table.column("codes").chunks:
-            self._views.update(zip(ids, _views(chunk), strict=False))
+            self._views.update((clip_id, view) for view, clip_id in zip(_views(chunk), ids, strict=False))
 
     def __getitem__(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
         """The tokens of a clip, read-only.

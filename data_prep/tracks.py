@@ -34,11 +34,14 @@ def measure_tracks(
     """Measure every song, those measured before from the cache. A file identical to an earlier one is left out."""
     found = dict(_hashes(songs, cache, workers))
     tracks: list[Track] = []
-    rejected = [_rejection(song, outcome) for song in songs if not isinstance(outcome := found[song.relative], str)]
-    readable = [song for song in songs if isinstance(found[song.relative], str)]
+    rejected: list[Rejection] = []
     unique: dict[str, SongFile] = {}
-    for song in readable:
-        first = unique.setdefault(found[song.relative], song)
+    for song in songs:
+        digest = found[song.relative]
+        if not isinstance(digest, str):
+            rejected.append(_rejection(song, digest))
+            continue
+        first = unique.setdefault(digest, song)
         if first is not song:
             rejected.append(Rejection("track", song.relative, f"duplicate of {first.relative}: the same file"))
     scans = _scans(unique, cache, max_track_sec, workers)

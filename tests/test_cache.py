@@ -14,7 +14,7 @@ import pytest
 from configs.errors import UserError
 from data_prep.cache import Cache, work_key, written_beside
 from data_prep.lock import only_one
-from data_prep.pool import Crashed, run_each
+from data_prep.pool import CrashError, run_each
 
 KEY = work_key(1, source="a", level=3)
 
@@ -104,7 +104,7 @@ def double_or_crash(value: int) -> int:
 def test_a_crash_costs_one_input_only():
     results = dict(run_each(double_or_crash, range(8), workers=2))
     assert sorted(results) == list(range(8))
-    assert isinstance(results.pop(3), Crashed) and isinstance(results.pop(5), ValueError)
+    assert isinstance(results.pop(3), CrashError) and isinstance(results.pop(5), ValueError)
     assert results == {n: 2 * n for n in (0, 1, 2, 4, 6, 7)}
 
 
