@@ -71,11 +71,11 @@ class TagCaptions:
 
     def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
         """One wording with everything, and one with the parts in another order."""
-        tags = clip.tags
+        tags = {name: plain_text(value) for name, value in clip.tags.items()}
         genre = " ".join(filter(None, (tags.get("mood", "").lower(), tags.get("genre", "").lower())))
         parts = [genre, tags.get("instruments", "").lower()]
-        parts += [f"{tags['bpm']} bpm"] if "bpm" in tags else []
-        parts += [f"in {tags['key']}"] if "key" in tags else []
+        parts += [f"{tags['bpm']} bpm"] if tags.get("bpm") else []
+        parts += [f"in {tags['key']}"] if tags.get("key") else []
         return _orders([part for part in parts if part], rng)
 
 

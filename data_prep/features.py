@@ -10,25 +10,27 @@ guess.
 * key: correlation of the harmonic part's mean chroma with the 24 rotations of Krumhansl and Kessler's probe-tone
   profiles (Psychological Review 89, 1982). Its confidence is how far the best correlation lies above the second,
   seldom past 0.3.
-* loudness: integrated, gated, ITU-R BS.1770-4, by torchaudio. A mono signal counts one channel: 3 LU less than on both.
+* loudness: integrated and gated, ITU-R BS.1770-4 (see `loudness`).
 * brightness: the energy-weighted spectral centroid below 11 kHz. Percussive share: the part of the energy that median
   filtering gives to the percussive side (librosa's HPSS; FitzGerald 2010).
 """
 
 from dataclasses import dataclass
-from math import isfinite
 
 import numpy as np
 from jaxtyping import Float
 
+from data_prep.loudness import loudness_lufs
+
 RATE_HZ = 22_050
 TEMPO_MIN_SEC = 3.0
 KEY_MIN_SEC = 2.0
-LOUDNESS_MIN_SEC = 0.4
 SILENT_DB = -70.0
 _N_FFT = 4096
 _HOP = 1024
 _ONSET_HOP = 256
+_LOWEST_BIN = 5  # 27 Hz
+_SILENT_POWER = 1e-3
 _NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _MAJOR = np.array([6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88])
 _MINOR = np.array([6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17])
@@ -54,7 +56,7 @@ def measure_features(audio: Float[np.ndarray, "*C N"], sample_rate_hz: int) -> F
     if both.shape[1] == 0 or _level_db(both) < SILENT_DB:
         return Features()
     mono = _resampled(both.mean(axis=0), sample_rate_hz)
-    loudness = _loudness_lufs(both, sample_rate_hz)
+    loudness = loudness_lufs(both[:2], sample_rate_hz)
     if _level_db(mono) < SILENT_DB or len(mono) < _N_FFT:  # the channels cancel out, or too short for one spectrum
         return Features(loudness_lufs=loudness)
     return _spectral(mono, loudness)
@@ -64,6 +66,9 @@ def _spectral(mono: Float[np.ndarray, " N"], loudness: float | None) -> Features
     import librosa
 
     magnitude = np.abs(librosa.stft(mono, n_fft=_N_FFT, hop_length=_HOP))  # [F, T]
+    magnitude[:_LOWEST_BIN] = 0.0  # a constant offset is no music
+    if np.square(magnitude).sum() <= _SILENT_POWER * magnitude.shape[1]:
+        return Features(loudness_lufs=loudness)
     harmonic, percussive = librosa.decompose.hpss(magnitude)
     energy_h, energy_p = float(np.square(harmonic).sum()), float(np.square(percussive).sum())
     tempo, tempo_confidence = _tempo(mono)
@@ -131,16 +136,6 @@ def _brightness_hz(magnitude: Float[np.ndarray, "F T"]) -> float:
     power = np.square(magnitude, dtype=np.float64).sum(axis=1)  # [F]
     hz = np.linspace(0.0, RATE_HZ / 2, len(power))
     return round(float((hz * power).sum() / power.sum()), 1)
-
-
-def _loudness_lufs(audio: Float[np.ndarray, "C N"], sample_rate_hz: int) -> float | None:
-    import torch
-    from torchaudio.functional import loudness
-
-    if audio.shape[1] < LOUDNESS_MIN_SEC * sample_rate_hz or len(audio) > 5:
-        return None
-    lufs = float(loudness(torch.from_numpy(np.ascontiguousarray(audio)), sample_rate_hz))
-    return round(lufs, 2) if isfinite(lufs) else None
 
 
 def _level_db(audio: np.ndarray) -> float:
