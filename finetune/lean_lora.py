@@ -6,10 +6,15 @@ width, and much of it is kept for the backward pass. Here the small A and B are 
 instead, and the update is added into the base's output by one scaled matrix product: what is kept is x itself (one
 tensor, shared by q, k and v) and the r-wide A(x). The parameters stay fp32 and so do their gradients.
 
+bitsandbytes' 8-bit product holds on to its input until the backward pass, which does not need it; and it does so in a
+way that recomputation cannot see, so that checkpointing would free next to nothing. Every 8-bit layer, adapted or
+not, gets a backward of its own here: the same numbers, from the weight alone.
+
 What it does not cover goes through peft's own forward, unchanged: dropout above 0 while training, DoRA and other
 variants, biases on B, merged or disabled adapters, per-sample adapter names, autocast.
 """
 
+import sys
 import types
 from typing import Any
 
@@ -23,14 +28,16 @@ def install(model: nn.Module) -> int:
     layers = [module for module in model.modules() if _is_lora_linear(module)]
     for layer in layers:
         layer.forward = types.MethodType(_lean_forward, layer)
+    for layer in _frozen_8bit_layers(model):
+        layer.forward = types.MethodType(_frozen_8bit_forward, layer)
     return len(layers)
 
 
 def remove(model: nn.Module) -> int:
-    """Put peft's own forward back; returns how many layers had the lean one."""
+    """Put peft's and bitsandbytes' own forward back; returns how many LoRA layers had the lean one."""
     layers = [module for module in model.modules() if _is_lora_linear(module) and "forward" in vars(module)]
-    for layer in layers:
-        del layer.forward
+    for layer in [*layers, *_frozen_8bit_layers(model)]:
+        vars(layer).pop("forward", None)
     return len(layers)
 
 
@@ -76,3 +83,30 @@ def _is_lora_linear(module: nn.Module) -> bool:
         return isinstance(module.get_base_layer(), nn.Linear)
     quantised = [getattr(lora, name, None) for name in ("Linear8bitLt", "Linear4bit")]
     return any(kind is not None and isinstance(module, kind) for kind in quantised)
+
+
+def _frozen_8bit_layers(model: nn.Module) -> list[nn.Module]:
+    if "bitsandbytes" not in sys.modules:
+        return []
+    from bitsandbytes.nn.modules import Linear8bitLt
+
+    return [module for module in model.modules() if isinstance(module, Linear8bitLt) and module.bias is None]
+
+
+def _frozen_8bit_forward(self: Any, x: Tensor) -> Tensor:
+    return _Frozen8bit.apply(x, self) if x.requires_grad else type(self).forward(self, x)  # pyright: ignore
+
+
+class _Frozen8bit(torch.autograd.Function):
+    """bitsandbytes' forward; a backward that needs the 8-bit weight and its scales only."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
+        ctx.layer, ctx.dtype = layer, x.dtype
+        return type(layer).forward(layer, x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        state = ctx.layer.state
+        weight = state.CB.to(ctx.dtype).mul_(state.SCB[:, None].mul(1 / 127))  # int8 steps of absmax / 127 per output
+        return grads[0].to(ctx.dtype) @ weight, None

@@ -200,9 +200,9 @@ def quantise_8bit(block: nn.Module) -> None:
     for name in ("q", "k", "v", "out"):
         old = getattr(block, name)
         new = bnb.nn.modules.Linear8bitLt(
-            old.in_features, old.out_features, bias=old.bias is not None, has_fp16_weights=False, threshold=0.0
+            old.in_features, old.out_features, bias=False, has_fp16_weights=False, threshold=6.0
         )
-        new.load_state_dict(old.state_dict())
+        new.load_state_dict({"weight": old.weight})
         setattr(block, name, new.to("cpu"))
     vars(block)["is_loaded_in_8bit"] = True
 
@@ -219,3 +219,27 @@ def test_quantised_bases(quantise: Callable[[nn.Module], None]):
     assert_close(got_x, want_x, rtol=1e-5, atol=1e-8)
     for name, grad in want_grads.items():
         assert_close(got_grads[name], grad, rtol=1e-4, atol=1e-7)
+
+
+def test_8bit_keeps_no_input_behind_the_back_of_checkpointing():
+    from torch.utils.checkpoint import checkpoint
+
+    from finetune.memory.live import LiveBytes
+
+    model = adapted(change=quantise_8bit)
+    x = randn(4, 200, WIDTH).requires_grad_()
+    kept = []
+    for lean in (False, True):
+        if lean:
+            lean_lora.install(model)
+        live = LiveBytes()
+        live.hold(x, *model.parameters())
+        before = live.live
+        with live:
+            y = checkpoint(model, x, use_reentrant=False)
+            kept.append(live.live - before)
+        assert isinstance(y, Tensor)
+        y.sum().backward()
+        del y
+    output = 4 * 200 * WIDTH * 4
+    assert kept[1] < output + 50_000 < kept[0] - output, kept

@@ -1,8 +1,8 @@
 """Count the bytes that tensors hold while code runs, on any device, the meta device too.
 
-Every storage that an operation makes is counted once and taken off when its last tensor dies, so that the peak is what a
-perfect allocator would need. It does not see what a kernel allocates inside itself, nor what an allocator adds by rounding
-and fragmentation: `finetune.memory.predict` adds those for CUDA.
+Every storage that an operation makes is counted once and taken off when its last tensor dies, so that the peak is
+what a perfect allocator would need. It does not see what a kernel allocates inside itself, nor what an allocator adds
+by rounding and fragmentation: `finetune.memory.predict` adds those for CUDA.
 """
 
 import weakref
@@ -69,8 +69,9 @@ class LiveBytes(TorchDispatchMode):
 def fused_attention() -> Iterator[None]:
     """Attention on the meta device as fused kernels do it, while this is open.
 
-    On meta tensors PyTorch takes the unfused fallback of `scaled_dot_product_attention`; a GPU or a CPU takes a flash or
-    memory-efficient kernel, which keeps q, k, v, the output and one number per row, and makes nothing of size S x S.
+    On meta tensors PyTorch takes the unfused fallback of `scaled_dot_product_attention`; a GPU or a CPU takes a flash
+    or memory-efficient kernel, which keeps q, k, v, the output and one number per row, and makes nothing of size S x
+    S.
     """
     functional = torch.nn.functional
     plain = functional.scaled_dot_product_attention

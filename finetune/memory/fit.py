@@ -1,0 +1,123 @@
+"""Which settings fit under a cap, and which of those is the fastest.
+
+The total batch stays what was asked for: micro-batch times accumulation. For every way to hold the base and every
+micro-batch, as few layers are recomputed as the cap allows, since that is what costs time; then the fastest wins. An
+8-bit or 4-bit base changes the model a little, so it must earn its place: it is chosen only where no unquantised base
+fits, or where it is predicted to be faster by `LOSSY_GAIN`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from configs.errors import UserError
+from finetune.memory.cost import Machine, audio_sec_per_sec
+from finetune.memory.predict import CONTEXT_BYTES, GIB, Predicted, predict
+from finetune.memory.setup import Optimizer, Setup, Weights
+
+LOSSY_GAIN = 1.25
+SMALLER_OPTIMIZERS: dict[Optimizer, tuple[Optimizer, ...]] = {
+    "adamw": ("adamw8bit", "paged_adamw8bit"),
+    "adamw8bit": ("paged_adamw8bit",),
+}
+"""What may replace an optimizer when nothing fits otherwise."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setup with its accumulation, and what is predicted of it."""
+
+    setup: Setup
+    accumulation: int
+    memory: Predicted
+    speed: float
+    fits: bool
+
+    @property
+    def lossy(self) -> bool:
+        """Whether the base is rounded to 8 or 4 bits."""
+        return self.setup.weights in ("int8", "nf4")
+
+
+@dataclass(frozen=True)
+class Cap:
+    """What the run may take. On a GPU `total` is the card's share of the process, its CUDA context included."""
+
+    total: int
+    on_gpu: bool = True
+
+    @property
+    def tensors(self) -> int:
+        """What is left for PyTorch's allocator."""
+        return self.total - CONTEXT_BYTES if self.on_gpu else self.total
+
+    def holds(self, memory: Predicted) -> bool:
+        """Whether a prediction stays below."""
+        return (memory.reserved if self.on_gpu else memory.peak) <= self.tensors
+
+
+def options(
+    setup: Setup, total_batch: int, cap: Cap, weights: Iterable[Weights], machine: Machine | None = None
+) -> list[Option]:
+    """Every combination of base, micro-batch and, where nothing else fits, optimizer; the fastest that fit first.
+
+    The setup's own batch size and recomputed layers are replaced; its arithmetic, rank and lengths stay.
+    """
+    kinds = list(weights)
+    found = _table(setup, total_batch, cap, kinds, machine)
+    for optimizer in SMALLER_OPTIMIZERS.get(setup.optimizer, ()):
+        if any(option.fits for option in found) or (optimizer.startswith("paged") and not cap.on_gpu):
+            break
+        found += _table(replace(setup, optimizer=optimizer), total_batch, cap, kinds, machine)
+    return sorted(found, key=lambda option: (not option.fits, -option.speed if option.fits else option.memory.peak))
+
+
+def choose(found: list[Option], cap: Cap) -> Option:
+    """The fastest option that fits, an unquantised base preferred as the module says.
+
+    Raises:
+        UserError: nothing fits; says what the smallest needs.
+    """
+    fitting = [option for option in found if option.fits]
+    if not fitting:
+        raise _nothing_fits(min(found, key=lambda option: option.memory.peak), cap)
+    best = fitting[0]
+    exact = next((option for option in fitting if not option.lossy), None)
+    return exact if exact is not None and best.speed < LOSSY_GAIN * exact.speed else best
+
+
+def smaller(option: Option, cap: Cap, machine: Machine | None = None) -> Option | None:
+    """The next smaller micro-batch at the same total batch, after running out of memory; None when it is 1 already."""
+    total = option.setup.batch_size * option.accumulation
+    size = max((n for n in divisors(total) if n < option.setup.batch_size), default=None)
+    return None if size is None else _option(option.setup, size, total, cap, machine)
+
+
+def divisors(number: int) -> list[int]:
+    """Ascending."""
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _table(setup: Setup, total: int, cap: Cap, kinds: list[Weights], machine: Machine | None) -> list[Option]:
+    setups = [replace(setup, weights=kind) for kind in kinds]
+    return [_option(each, size, total, cap, machine) for each in setups for size in divisors(total)]
+
+
+def _option(setup: Setup, size: int, total: int, cap: Cap, machine: Machine | None) -> Option:
+    """With as few recomputed layers as fit; with all of them when nothing does."""
+    layers = setup.shape.layers
+    trials = (replace(setup, batch_size=size, checkpointed=n) for n in range(layers + 1))
+    chosen = next((trial for trial in trials if cap.holds(predict(trial))), None)
+    final = chosen or replace(setup, batch_size=size, checkpointed=layers)
+    accumulation = total // size
+    speed = audio_sec_per_sec(final, accumulation, machine)
+    return Option(final, accumulation, predict(final), speed, chosen is not None)
+
+
+def _nothing_fits(smallest: Option, cap: Cap) -> UserError:
+    memory = smallest.memory
+    need = memory.of_the_card if cap.on_gpu else memory.peak
+    return UserError(
+        f"Nothing fits into {cap.total / GIB:.1f} GiB: the smallest way to train this needs {need / GIB:.1f} GiB.",
+        where=f"{smallest.setup.weights} base, layers recomputed, one clip of {smallest.setup.frames / 50:g} s at once",
+        fix="Use a smaller base, shorter clips (`--max_clip_sec 10`), a lower `--lora.rank`, or give more memory.",
+    )

@@ -1,0 +1,156 @@
+"""A training step on the meta device: the real decoder, adapter and loss run, and every byte is counted; none is used.
+
+The reference for `finetune.memory.predict`, and slower than it by seconds. What it cannot run on the meta device it
+stands in for: quantised layers by ones that hold as many bytes and dequantise into as large a buffer, the optimizer's
+state by tensors of its size.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from adapters.lm import DTYPES, Conditions, MusicgenLM, enable_checkpointing
+from adapters.lora import TrainableAdapter, attach
+from adapters.quantize import quantized_linear
+from configs.train import LoraSettings
+from finetune import lean_lora
+from finetune.lean_loss import codebook_sums
+from finetune.memory.live import LiveBytes, fused_attention
+from finetune.memory.optimizer_state import state_bytes
+from finetune.memory.predict import packed_bytes
+from finetune.memory.setup import Setup
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Bytes. `held` is there all the time (weights, adapter, gradients, optimizer); `kept` is what the forward adds."""
+
+    held: int
+    kept: int
+    peak: int
+
+
+def simulate(setup: Setup, device: str = "meta") -> Simulated:
+    """Forward, loss and backward of one micro-batch, with the gradients of earlier ones already there.
+
+    On another device than `meta` the same really runs, on random weights: slow, and the proof of the simulation.
+    """
+    lm, adapter = random_lm(setup, device)
+    parameters = list(adapter.parameters().values())
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    state = torch.empty(state_bytes(setup), dtype=torch.uint8, device=device)
+    live = LiveBytes()
+    live.hold(*held_tensors(lm), state, *[p.grad for p in parameters if p.grad is not None])
+    held = live.live
+    with live, fused_attention() if device == "meta" else nullcontext():
+        inputs, labels, conditions = batch(setup, device)
+        sums = codebook_sums(lm(inputs, conditions), labels)
+        kept = live.live - held
+        sums.sum().backward()
+    return Simulated(held, kept, live.peak)
+
+
+def held_tensors(lm: nn.Module) -> list[Tensor]:
+    """Weights and buffers, and what bitsandbytes keeps beside its weights."""
+    found = [*lm.parameters(), *lm.buffers()]
+    states = [getattr(parameter, "quant_state", None) for parameter in lm.parameters()]
+    for state in states:
+        if state is not None:
+            nested = state.state2.absmax if state.nested else state.absmax
+            found += [state.absmax, nested]
+    scales = [getattr(parameter, "SCB", None) for parameter in lm.parameters()]
+    return found + [scale for scale in scales if isinstance(scale, Tensor)]
+
+
+def random_lm(setup: Setup, device: str = "meta") -> tuple[MusicgenLM, TrainableAdapter]:
+    """The decoder with its adapter, lean and checkpointed as the setup says, with random weights or none."""
+    arithmetic = DTYPES[setup.arithmetic]
+    with torch.device(device):
+        lm = MusicgenLM(musicgen_config(setup)).to(DTYPES.get(setup.weights, arithmetic))
+        lm.is_loaded_in_8bit = setup.weights == "int8" and device != "meta"
+        lm.is_loaded_in_4bit = setup.weights == "nf4" and device != "meta"
+        if setup.weights in ("int8", "nf4"):
+            _quantise(lm, setup.weights, arithmetic, device)
+        adapter = attach(lm, LoraSettings(rank=setup.rank, targets=list(setup.targets)))
+    lean_lora.install(lm)
+    enable_checkpointing(lm, setup.checkpointed)
+    return lm.train(), adapter
+
+
+def musicgen_config(setup: Setup) -> Any:
+    """The transformers configuration of this shape, with T5 and EnCodec left at their defaults."""
+    from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, T5Config
+
+    shape = setup.shape
+    decoder = MusicgenDecoderConfig(
+        hidden_size=shape.hidden,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        ffn_dim=shape.ffn,
+        num_codebooks=shape.codebooks,
+        audio_channels=shape.channels,
+        vocab_size=shape.card,
+        max_position_embeddings=shape.positions,
+        pad_token_id=None,
+        bos_token_id=None,
+    )
+    text, codec = T5Config(d_model=shape.text_width), EncodecConfig()
+    return MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
+
+
+def batch(setup: Setup, device: str) -> tuple[Tensor, Tensor, Conditions]:
+    """Codes [B, K, S] twice, as input and as labels, and a text of which one token is masked. All zeros."""
+    shape, B = setup.shape, setup.batch_size
+    codes = torch.zeros(B, shape.codebooks, setup.steps, dtype=torch.int64, device=device)
+    states = torch.zeros(B, setup.text_tokens, shape.text_width, device=device)
+    mask = torch.ones(B, setup.text_tokens, dtype=torch.bool, device=device)
+    mask[:, -1] = False
+    return codes, torch.zeros_like(codes), Conditions(states, mask)
+
+
+class _PackedLinear(nn.Linear):
+    """Stands in for bitsandbytes' layer: its bytes when held, a weight in full when used, forward and backward."""
+
+    def __init__(self, plain: nn.Linear, packed_bytes: int, dtype: torch.dtype) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = plain.in_features, plain.out_features
+        self.arithmetic = dtype
+        held = torch.empty(packed_bytes, dtype=torch.uint8, device="meta")
+        self.weight = nn.Parameter(held, requires_grad=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Multiply by a weight that is made for the purpose."""
+        return _PackedProduct.apply(input, self)  # pyright: ignore[reportReturnType]
+
+    def dequantised(self) -> Tensor:
+        """A buffer of the whole weight."""
+        return torch.empty(self.out_features, self.in_features, dtype=self.arithmetic, device="meta")
+
+
+class _PackedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: _PackedLinear) -> Tensor:
+        ctx.layer = layer
+        return x @ layer.dequantised().t()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
+        return grads[0] @ ctx.layer.dequantised(), None
+
+
+def _quantise(lm: MusicgenLM, weights: Literal["int8", "nf4"], dtype: torch.dtype, device: str) -> None:
+    """Swap the linear layers of the decoder's layers: for bitsandbytes' own, or for their stand-ins."""
+    for name, module in list(lm.named_modules()):
+        if ".layers." not in name or not isinstance(module, nn.Linear):
+            continue
+        if device == "meta":
+            size = module.in_features * module.out_features
+            quantised = _PackedLinear(module, packed_bytes(size, module.out_features, weights), dtype)
+        else:
+            quantised = quantized_linear(module.weight.float(), weights, torch.device(device), dtype)
+        parent, _, leaf = name.rpartition(".")
+        setattr(lm.get_submodule(parent), leaf, quantised)
