@@ -93,7 +93,9 @@ class Stream:
         epoch = place // len(self.clips)
         n_frames = min(clip.n_frames, self.max_frames)
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
-        caption = clip.captions[int(self._chance("caption", epoch, clip) * len(clip.captions))]
+        caption = (
+            clip.captions[int(self._chance("caption", epoch, clip) * len(clip.captions))] if clip.captions else None
+        )
         dropped = self._chance("condition", epoch, clip) < self.condition_dropout
         return Draw(clip.id, None if dropped else caption, start, n_frames)
 
@@ -107,7 +109,7 @@ class Stream:
 def held_out(clips: Iterable[Clip], *, max_clips: int, max_frames: int) -> list[Draw]:
     """The same validation clips each time, from their start, with their first caption. No chance but in the choice."""
     chosen = sorted(clips, key=lambda clip: chance("held out", clip.id))[:max_clips]
-    return [Draw(clip.id, clip.captions[0], 0, min(clip.n_frames, max_frames)) for clip in chosen]
+    return [Draw(clip.id, next(iter(clip.captions), None), 0, min(clip.n_frames, max_frames)) for clip in chosen]
 
 
 def micro_batches(draws: Sequence[Draw], batch_size: int, rank: int, n_processes: int) -> list[list[Draw]]:

@@ -45,10 +45,10 @@ class Position:
     """Seconds of music heard."""
     base_loss: list[float] = field(default_factory=list)
     """Held-out loss of the base alone; empty without a validation split."""
+    last_loss: list[float] = field(default_factory=list)
+    """Of the last evaluation."""
     best_loss: list[float] = field(default_factory=list)
     best_step: int | None = None
-    evaluated_step: int | None = None
-    """The last step that was evaluated."""
     without_better: int = 0
     """Evaluations since the best one."""
 
@@ -131,7 +131,9 @@ def newest(folder: Path) -> Path | None:
 
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one."""
+    """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half written."""
+    for leftover in folder.glob(".checkpoint-*.partial"):
+        shutil.rmtree(leftover, ignore_errors=True)
     for step in all_steps(folder)[:-keep]:
         if step != best_step:
             shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)

@@ -29,13 +29,20 @@ def evaluate(
 
 
 def logits_of(
-    lm: MusicgenLM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
+    lm: MusicgenLM,
+    draws: Sequence[Draw],
+    dataset: PreparedDataset,
+    accelerator: "Accelerator",
+    batch_size: int,
+    *,
+    shared: bool = True,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """The LM's logits [B, K, S, card] on this process's share of the draws, without gradients or dropout."""
+    """The LM's logits [B, K, S, card] without gradients or dropout: on this process's share of the draws, or on all."""
+    rank, n_processes = (accelerator.process_index, accelerator.num_processes) if shared else (0, 1)
     was_training = lm.training
     lm.eval()
     try:
-        for part in micro_batches(draws, batch_size, accelerator.process_index, accelerator.num_processes):
+        for part in micro_batches(draws, batch_size, rank, n_processes):
             batch = collate(part, dataset, lm.text_width).to(accelerator.device)
             inputs, _ = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
             with torch.no_grad(), accelerator.autocast():

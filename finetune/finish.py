@@ -1,4 +1,182 @@
-"""The last state of a run becomes an adapter folder."""
+"""The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
-def finish(run, lm, adapter, files, state):
-    return run.folder.adapter
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from adapters import adapter_files
+from adapters.fit import describe_base, describe_codec
+from adapters.lm import MusicgenLM
+from adapters.lora import TrainableAdapter
+from adapters.low_rank import LowRank
+from adapters.metadata import DataInfo, HeldOut, TrainingInfo, Woodshed, license_of, public_id
+from data_prep.base_files import BaseFiles
+from finetune.batches import Draw, clips_of, held_out
+from finetune.checkpoint import State, load_weights
+from finetune.evaluate import mean
+from finetune.precision import Precision
+from finetune.preview import Piece, own_prompts, read_previews
+from finetune.proof import CLIPS, Proof, prove, witness_of
+from finetune.report import write_report
+from finetune.run import Run
+from finetune.run_folder import PACKAGES
+
+if TYPE_CHECKING:
+    from data_prep.prepared import PreparedDataset
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training leaves when the model is let go."""
+
+    run: Run
+    files: BaseFiles
+    precision: Precision
+    updates: dict[str, LowRank]
+    witness: Tensor
+    step: int
+    """The step whose weights these are."""
+    adapter_loss: list[float]
+    """Their held-out loss; empty without a validation split."""
+    base_loss: list[float]
+
+
+def gather(
+    run: Run, lm: MusicgenLM, adapter: TrainableAdapter, files: BaseFiles, precision: Precision, state: State
+) -> Outcome:
+    """Choose the weights, put them in the model, preview them, and take them out."""
+    position = state.position
+    use_best = run.settings.checkpoint.final == "best" and position.best_step not in (None, position.step)
+    if use_best:
+        load_weights(run.folder.checkpoints / f"checkpoint-{position.best_step}", state)
+    step = position.best_step if use_best and position.best_step is not None else position.step
+    with nullcontext() if use_best else state.ema.applied():
+        witness = witness_of(lm, proof_draws(run), run.dataset, run.accelerator)
+        if run.previews is not None and all(piece.step != step for piece in read_previews(run.folder.samples)):
+            run.write("preview", position.step, {"files": run.previews.make(lm, step)})
+        updates = adapter.updates()
+    loss = position.best_loss if use_best else position.last_loss
+    return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss)
+
+
+def proof_draws(run: Run) -> list[Draw]:
+    """A few of the held-out clips; of the training clips where there are none."""
+    if run.validation:
+        return list(run.validation[:CLIPS])
+    max_frames = round(run.settings.max_clip_sec * run.frame_rate)
+    return held_out(clips_of(run.dataset, "train"), max_clips=CLIPS, max_frames=max_frames)
+
+
+def finish(outcome: Outcome) -> Path:
+    """Write adapter, proof and report, and say how to use them; returns the adapter's folder."""
+    run = outcome.run
+    folder = run.folder.adapter
+    if not run.accelerator.is_main_process:
+        return folder
+    pieces = [piece for piece in read_previews(run.folder.samples) if piece.step == outcome.step]
+    samples = {piece.prompt: f"samples/{Path(piece.file).name}" for piece in pieces}
+    adapter_files.save(
+        folder, outcome.updates, describe(outcome), dropout=run.settings.lora.dropout, samples=samples, overwrite=True
+    )
+    _copy_samples(run.folder.samples, folder / "samples", pieces)
+    proof = prove(
+        folder,
+        outcome.files,
+        outcome.precision,
+        run.accelerator,
+        run.dataset,
+        proof_draws(run),
+        outcome.witness,
+        held_out=bool(run.validation),
+    )
+    run.write("proof", outcome.step, asdict(proof))
+    write_report(run.folder, run.settings, proof, outcome.step, public_id(outcome.files))
+    for line in (*proof_lines(proof), "", *snippet(outcome), "", f"report: {run.folder.report}"):
+        run.progress.say(line)
+    return folder
+
+
+def describe(outcome: Outcome) -> Woodshed:
+    """What the adapter says of itself: no path, recordings as hashes."""
+    run, files = outcome.run, outcome.files
+    settings = run.settings.model_dump(mode="json", exclude={"loggers", "preview", "device"})
+    loss = None
+    if outcome.adapter_loss and outcome.base_loss:
+        n_clips = len(run.validation)
+        loss = HeldOut(adapter=mean(outcome.adapter_loss), base=mean(outcome.base_loss), n_clips=n_clips)
+    return Woodshed(
+        name=run.folder.path.resolve().name,
+        base=describe_base(files, outcome.updates),
+        codec=describe_codec(files),
+        trigger=trigger_of(run.dataset),
+        prompts=run.settings.preview.prompts or own_prompts(run.dataset),
+        data=describe_data(run.dataset),
+        training=TrainingInfo(steps=outcome.step, settings=settings | {"base": public_id(files)}),
+        held_out=loss,
+        license=license_of(files.id),
+        versions={name: version(name) for name in PACKAGES if name in ("torch", "transformers", "peft", "accelerate")},
+    )
+
+
+def describe_data(dataset: "PreparedDataset") -> DataInfo:
+    """Counts, seconds and hashes."""
+    train = dataset.clips("train")
+    return DataInfo(
+        n_clips=len(train),
+        n_validation_clips=len(dataset.clips("validation")),
+        audio_sec=sum(row.duration_sec for row in train),
+        source_hashes=sorted({row.source_sha256 for row in train}),
+    )
+
+
+def trigger_of(dataset: "PreparedDataset") -> str:
+    """The words that the dataset's captions share."""
+    captions: Mapping[str, Any] = dataset.info["settings"]["captions"]
+    return captions["trigger"]
+
+
+def proof_lines(proof: Proof) -> list[str]:
+    """The proof in a few lines."""
+    lines = [
+        f"{norm.kind}: ‖ΔW‖ {norm.delta:.3g}, {norm.delta / norm.weight:.2%} of the weights it changes"
+        for norm in proof.norms
+    ]
+    where = "held-out" if proof.held_out else "training"
+    lines.append(
+        f"predictions moved by {mean(proof.divergence):.4f} nats from the base, on {proof.n_clips} {where} clips"
+    )
+    lines.append(
+        f"loaded afresh it gives the same logits (largest difference {proof.fresh_difference:.0e} of the largest)"
+    )
+    if not proof.does_something:
+        lines.append("Every ΔW is zero: this adapter does nothing. Train for longer, or with a higher --optim.lr.")
+    return lines
+
+
+def snippet(outcome: Outcome) -> list[str]:
+    """How plain peft and transformers use the adapter."""
+    prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
+    base, path = outcome.files.id, str(outcome.run.folder.adapter)
+    return [
+        "from peft import PeftModel",
+        "from transformers import AutoProcessor, MusicgenForConditionalGeneration",
+        "",
+        f"base = {base!r}",
+        "model = MusicgenForConditionalGeneration.from_pretrained(base)",
+        f"model = PeftModel.from_pretrained(model, {path!r})",
+        f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
+        "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s",
+    ]
+
+
+def _copy_samples(source: Path, target: Path, pieces: list[Piece]) -> None:
+    import shutil
+
+    for piece in pieces:
+        target.mkdir(exist_ok=True)
+        shutil.copyfile(source / piece.file, target / Path(piece.file).name)

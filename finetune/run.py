@@ -112,6 +112,7 @@ class Run:
 
     def judge(self, position: Position, losses: list[float]) -> bool:
         """Compare held-out losses with the best so far; whether they are better."""
+        position.last_loss = losses
         better = not position.best_loss or mean(losses) < mean(position.best_loss)
         if better:
             position.best_loss, position.best_step, position.without_better = losses, position.step, 0

@@ -7,6 +7,7 @@ from a step.
 
 import json
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,20 +103,21 @@ def only_one(folder: RunFolder) -> Iterator[None]:
 
 
 def refuse_used(folder: RunFolder) -> None:
-    """A new run writes over nothing.
+    """A new run writes over nothing. One that ended before its first checkpoint left nothing to lose: it is cleared.
 
     Raises:
         UserError: the folder holds a run, or anything else.
     """
+    if folder.config.exists() and newest(folder.checkpoints) is None and not folder.adapter.exists():
+        _clear(folder)
     held = sorted(path.name for path in folder.path.iterdir() if path.name != ".lock") if folder.path.is_dir() else []
     if not held:
         return
     if folder.config.exists():
-        more = "add --resume to go on with it, or " if newest(folder.checkpoints) else ""
         raise UserError(
             "This folder holds a run already.",
             where=str(folder.path),
-            fix=f"{more[:1].upper()}{more[1:]}{'give' if more else 'Give'} another folder, or delete this one.",
+            fix="Add --resume to go on with it, or give another folder.",
         )
     raise UserError(
         f"This folder is not empty: it holds {', '.join(held[:3])}{' …' if len(held) > 3 else ''}.",
@@ -141,7 +143,7 @@ def checkpoint_to_resume(folder: RunFolder) -> Path:
         raise UserError(
             "This run stopped before its first checkpoint: there is nothing to resume.",
             where=str(folder.checkpoints),
-            fix="Delete the folder and start again without --resume; a smaller --checkpoint.every_steps saves earlier.",
+            fix="Start again without --resume; a smaller --checkpoint.every_steps saves earlier.",
         )
     return found
 
@@ -204,6 +206,14 @@ def write_text(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}.partial")
     beside.write_text(text, "utf-8")
     beside.replace(path)
+
+
+def _clear(folder: RunFolder) -> None:
+    """Remove what a run that hardly began left: only the names that a run writes."""
+    for path in (folder.checkpoints, folder.samples, folder.path / "tensorboard"):
+        shutil.rmtree(path, ignore_errors=True)
+    for path in (folder.log, folder.versions, folder.report, folder.config):
+        path.unlink(missing_ok=True)
 
 
 def _packages() -> Iterator[tuple[str, str]]:

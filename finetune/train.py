@@ -22,7 +22,7 @@ from finetune.batches import Stream, clips_of, held_out
 from finetune.checkpoint import Position, State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
-from finetune.finish import finish
+from finetune.finish import Outcome, finish, gather
 from finetune.precision import Precision, settle
 from finetune.preview import Previews
 from finetune.processes import start_processes
@@ -52,94 +52,104 @@ def train(data: Path, run_path: Path, settings: TrainSettings, *, resume: bool =
         Stopped: Ctrl-C or SIGTERM (after saving).
     """
     with ExitStack() as stack:
-        # 1. The settings: of this call, or of the run that goes on
-        folder = RunFolder(run_path)
-        dataset = PreparedDataset(data)
-        checkpoint = checkpoint_to_resume(folder) if resume else None
-        settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
+        outcome = learn(data, run_path, settings, resume, stack)  # the model is let go here
+        folder = finish(outcome)
+        outcome.run.accelerator.end_training()
+        return folder
 
-        # 2. The machine: device, arithmetic, processes
-        precision = settle(settings)
-        optimizers.check(settings, precision.device)
-        check_loggers(settings)
-        accelerator = start_processes(precision)
-        first = accelerator.is_main_process
-        per_step = settings.batch_size * settings.accumulation * accelerator.num_processes
 
-        # 3. The base, and whether the dataset belongs to it
-        assert settings.base is not None
-        with accelerator.main_process_first():
-            files = resolve_base(settings.base, settings.revision)
-        check_fit(dataset, files)
-        standing = standing_on(dataset, files, base_fingerprint(files), per_step)
+def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, stack: ExitStack) -> Outcome:
+    """From the settings to the last weights. What is to be closed or undone at the very end goes onto the stack."""
+    # 1. The settings: of this call, or of the run that goes on
+    folder = RunFolder(run_path)
+    dataset = PreparedDataset(data)
+    checkpoint = checkpoint_to_resume(folder) if resume else None
+    settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
 
-        # 4. The run's folder: new, or the same run as before
-        if first:
-            stack.enter_context(only_one(folder))
-            refuse_changes(folder, settings, standing) if resume else refuse_used(folder)
-            describe(folder, settings, standing)
-        accelerator.wait_for_everyone()
+    # 2. The machine: device, arithmetic, processes
+    precision = settle(settings)
+    optimizers.check(settings, precision.device)
+    check_loggers(settings)
+    accelerator = start_processes(precision)
+    first = accelerator.is_main_process
+    per_step = settings.batch_size * settings.accumulation * accelerator.num_processes
 
-        # 5. What is heard when: every step of the run is known from here on
-        clips = clips_of(dataset, "train")
-        max_frames = round(settings.max_clip_sec * files.frame_rate)
-        stream = Stream(clips, seed=settings.seed, max_frames=max_frames, condition_dropout=settings.condition_dropout)
-        validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
-        total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
+    # 3. The base, and whether the dataset belongs to it
+    assert settings.base is not None
+    with accelerator.main_process_first():
+        files = resolve_base(settings.base, settings.revision)
+    check_fit(dataset, files)
+    standing = standing_on(dataset, files, base_fingerprint(files), per_step)
 
-        # 6. The base alone, before anything is attached to it: its held-out loss, its previews
-        done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-        log = open_log(folder, settings, from_step=done if checkpoint else None) if first else None
-        progress = RunProgress(total, done, shown=first)
-        if log is not None:
-            stack.callback(log.close)
-        previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
-        run = Run(folder, settings, accelerator, dataset, validation, files.frame_rate, progress, log, previews)
-        lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
-        position = Position()
-        if checkpoint is None:
-            run.look_at_base(lm, position)
+    # 4. The run's folder: new, or the same run as before
+    if first:
+        stack.enter_context(only_one(folder))
+        refuse_changes(folder, settings, standing) if resume else refuse_used(folder)
+        describe(folder, settings, standing)
+    accelerator.wait_for_everyone()
 
-        # 7. The adapter, its optimizer, and where the run stands
-        adapter = attach(lm, settings.lora, settings.seed)
-        if settings.checkpointing:
-            enable_checkpointing(lm)
-        optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
-        model, optimizer = accelerator.prepare(lm, optimizer)
-        ema = Ema(adapter.parameters(), settings.ema_decay)
-        state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
-        if checkpoint is not None:
-            load(checkpoint, state)
-        learner = Learner(lm, model, list(state.weights.values()), dataset, accelerator, settings)
-        run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
+    # 5. What is heard when: every step of the run is known from here on
+    clips = clips_of(dataset, "train")
+    max_frames = round(settings.max_clip_sec * files.frame_rate)
+    stream = Stream(clips, seed=settings.seed, max_frames=max_frames, condition_dropout=settings.condition_dropout)
+    validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
+    total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
 
-        # 8. The loop
-        stop = stack.enter_context(StopWish())
-        stack.enter_context(progress)
-        model.train()
-        while state.position.step < total and not run.has_lost_patience(state.position):
-            started = time.perf_counter()
-            step = state.position.step
-            lr = optimizers.set_lr(optimizer, factor(step, total, settings.optim))
-            draws = stream.step(step, per_step)
-            gradients = accumulate(learner, draws, step, lambda: stop.signal != 0)
-            if gradients is None:
-                break
-            run.refuse_broken(gradients, draws, state)
-            optimizer.step()
-            optimizer.zero_grad()
-            if not accelerator.optimizer_step_was_skipped:
-                ema.update()
-            run.count(state.position, gradients, draws, lr, started)
-            run.look_and_save(lm, state, last=state.position.step == total)
-            if gradients.stop:
-                break
+    # 6. The base alone, before anything is attached to it: its held-out loss, its previews
+    done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
+    log = open_log(folder, settings, from_step=done if checkpoint else None) if first else None
+    progress = RunProgress(total, done, shown=first)
+    if log is not None:
+        stack.callback(log.close)
+    previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
+    run = Run(folder, settings, accelerator, dataset, validation, files.frame_rate, progress, log, previews)
+    lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
+    position = Position()
+    if checkpoint is None:
+        run.look_at_base(lm, position)
 
-        # 9. Stopped, or the result
-        run.save(state)
-        if state.position.step < total and not run.has_lost_patience(state.position):
-            raise Stopped(stop.signal or signal.SIGINT)
-        return finish(run, lm, adapter, files, state)
+    # 7. The adapter, its optimizer, and where the run stands
+    adapter = attach(lm, settings.lora, settings.seed)
+    if settings.checkpointing:
+        enable_checkpointing(lm)
+    optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
+    model, optimizer = accelerator.prepare(lm, optimizer)
+    ema = Ema(adapter.parameters(), settings.ema_decay)
+    state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
+    if checkpoint is not None:
+        load(checkpoint, state)
+    learner = Learner(lm, model, list(state.weights.values()), dataset, accelerator, settings)
+    run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
+
+    # 8. The loop
+    stop = stack.enter_context(StopWish())
+    stack.enter_context(progress)
+    model.train()
+    while state.position.step < total and not run.has_lost_patience(state.position):
+        started = time.perf_counter()
+        step = state.position.step
+        lr = optimizers.set_lr(optimizer, factor(step, total, settings.optim))
+        draws = stream.step(step, per_step)
+        gradients = accumulate(learner, draws, step, lambda: stop.signal != 0)
+        if gradients is None:
+            break
+        run.refuse_broken(gradients, draws, state)
+        optimizer.step()
+        optimizer.zero_grad()
+        if not accelerator.optimizer_step_was_skipped:
+            ema.update()
+        run.count(state.position, gradients, draws, lr, started)
+        run.look_and_save(lm, state, last=state.position.step == total)
+        if gradients.stop:
+            break
+
+    # 9. Stopped, or the result
+    run.save(state)
+    if state.position.step < total and not run.has_lost_patience(state.position):
+        raise Stopped(stop.signal or signal.SIGINT)
+    outcome = gather(run, lm, adapter, files, precision, state)
+    accelerator.free_memory()
+    return outcome
 
 
 def facts(
