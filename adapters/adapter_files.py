@@ -1,0 +1,181 @@
+"""An adapter on disk: PEFT's two files, woodshed.json and the card, written at once or not at all, checked before use.
+
+    adapter_model.safetensors   A and B (and DoRA magnitudes), with the description in short in its header
+    adapter_config.json         PEFT's settings
+    woodshed.json               the whole description (`adapters.metadata`)
+    README.md                   the card (`adapters.card`)
+
+Adapters that plain peft wrote have the first two only; they are read as well. Where an adapter fits is for
+`adapters.fit` to say.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from adapters import peft_layout
+from adapters.low_rank import LowRank
+from adapters.metadata import Woodshed, parse
+from adapters.safe_files import PICKLE_NAMES, check_header, read_json, read_tensors
+from configs.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS, CONFIG, DESCRIPTION, CARD = "adapter_model.safetensors", "adapter_config.json", "woodshed.json", "README.md"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A checked adapter in memory: what it does to each module, and what it says of itself."""
+
+    updates: dict[str, LowRank]
+    base_id: str = ""
+    revision: str | None = None
+    dropout: float = 0.0
+    woodshed: Woodshed | None = None
+    folder: Path | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    """adapter_config.json as it was read."""
+    header: dict[str, str] = field(default_factory=dict)
+    """The safetensors header's own words."""
+
+    @property
+    def label(self) -> str:
+        """What to call it: its name, or its folder's."""
+        if self.woodshed is not None:
+            return self.woodshed.name
+        return self.folder.name if self.folder else "adapter"
+
+
+def save(
+    folder: Path,
+    updates: Mapping[str, LowRank],
+    woodshed: Woodshed,
+    *,
+    dropout: float = 0.0,
+    samples: Mapping[str, str] | None = None,
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
+    overwrite: bool = False,
+) -> Path:
+    """Write an adapter folder that plain peft loads; returns it. It appears complete or not at all.
+
+    Args:
+        folder: where; its parent must exist.
+        updates: relative to the original base, as `TrainableAdapter.updates()` gives them.
+        woodshed: its description.
+        dropout: what it was trained with; only for the record.
+        samples: prompt → audio file beside the card (relative), for the card.
+        dtype: of the numbers in the file.
+        overwrite: replace an adapter that is there.
+
+    Raises:
+        UserError: the folder is taken, or holds something that is no adapter.
+    """
+    from adapters.card import card
+
+    tensors = _in_dtype(peft_layout.to_tensors(updates), dtype)
+    config = peft_layout.to_config(updates, base_id=woodshed.base.id, revision=woodshed.base.revision, dropout=dropout)
+    text = card(woodshed, updates, samples or {})
+    _check_free(folder, overwrite)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+        made = Path(beside) / "adapter"
+        made.mkdir()
+        _write(made, tensors, config, woodshed, text)
+        _put_in_place(made, folder, Path(beside) / "old")
+    return folder
+
+
+def load(folder: Path, *, force: bool = False) -> Adapter:
+    """Read an adapter folder, checking everything in it before any of it is used. Weights are on the CPU.
+
+    `force` lets settings of an unknown peft version pass, nothing else.
+
+    Raises:
+        UserError: not an adapter, or damaged, or from a stranger's imagination.
+    """
+    where = str(folder)
+    weights = find_weights(folder)
+    config = read_json(folder / CONFIG)
+    peft_layout.check_config(config, where, force=force)
+    woodshed = parse(read_json(folder / DESCRIPTION), where) if (folder / DESCRIPTION).exists() else None
+    tensors, header = read_tensors(weights)
+    updates = peft_layout.to_updates(tensors, config, where)
+    base_id, revision = config.get("base_model_name_or_path"), config.get("revision")
+    dropout = config.get("lora_dropout")
+    return Adapter(
+        updates,
+        base_id=woodshed.base.id if woodshed else _text(base_id),
+        revision=woodshed.base.revision if woodshed else _text(revision) or None,
+        dropout=float(dropout) if isinstance(dropout, (int, float)) else 0.0,
+        woodshed=woodshed,
+        folder=folder,
+        config=config,
+        header=header,
+    )
+
+
+def find_weights(folder: Path) -> Path:
+    """The adapter's safetensors file, its header checked.
+
+    Raises:
+        UserError: the folder is not there, holds a pickle instead, or no adapter at all.
+    """
+    weights = folder / WEIGHTS
+    if not folder.is_dir():
+        raise UserError(f"There is no adapter folder {folder}.", fix="Give the folder that holds adapter_config.json.")
+    if not weights.is_file():
+        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_NAMES)
+        if pickles:
+            check_header(folder / pickles[0])
+        raise UserError(
+            f"{folder} holds no adapter: {WEIGHTS} is missing.",
+            fix="Give the folder that holds it: `adapter` inside a run, or a folder fetched from the hub.",
+        )
+    check_header(weights)
+    return weights
+
+
+def _check_free(folder: Path, overwrite: bool) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if overwrite and (folder / CONFIG).is_file():
+        return
+    raise UserError(
+        f"{folder} is taken: it holds {'an adapter' if (folder / CONFIG).is_file() else 'something else'}.",
+        fix="Choose another folder.",
+    )
+
+
+def _write(folder: Path, tensors: "dict[str, Tensor]", config: dict[str, Any], woodshed: Woodshed, card: str) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **woodshed.flat()})
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(woodshed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card, encoding="utf-8")
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def _put_in_place(made: Path, folder: Path, old: Path) -> None:
+    if folder.exists():
+        folder.rename(old)
+    made.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _in_dtype(tensors: "dict[str, Tensor]", dtype: str) -> "dict[str, Tensor]":
+    from adapters.lm import DTYPES
+
+    return {name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= 500 else ""

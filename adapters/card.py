@@ -1,0 +1,147 @@
+"""The card: README.md of an adapter, with the front matter that the hub reads, and code that loads it anywhere.
+
+What people wrote (names, triggers, prompts) is data here: it is quoted as YAML, as Python or as Markdown, never pasted.
+"""
+
+import html
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from adapters.low_rank import LowRank, kind_of
+from adapters.metadata import Woodshed
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def card(woodshed: Woodshed, updates: Mapping[str, LowRank], samples: Mapping[str, str] | None = None) -> str:
+    """The card's text. `samples` maps a prompt to an audio file beside the card."""
+    import jinja2
+
+    samples = samples or {}
+    base = woodshed.base.id
+    template = jinja2.Environment(
+        autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
+    ).from_string(TEMPLATE.read_text(encoding="utf-8"))
+    prompt = example_prompt(woodshed)
+    return template.render(
+        front_matter=front_matter(woodshed, samples),
+        name=plain(woodshed.name),
+        base=plain(base),
+        base_link=f"https://huggingface.co/{quote(base)}" if HUB_ID.fullmatch(base) else "#",
+        revision=plain(woodshed.base.revision or ""),
+        trigger=plain(woodshed.trigger),
+        ranks=", ".join(str(rank) for rank in sorted({update.rank for update in updates.values()})),
+        n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
+        kinds=", ".join(dict.fromkeys(kind_of(module) for module in updates)),
+        strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
+        data=_data(woodshed),
+        training=f"{woodshed.training.steps} steps" if woodshed.training else "",
+        held_out=_held_out(woodshed),
+        license_words=plain(woodshed.license),
+        license_sentence=_license_sentence(woodshed),
+        samples=[(plain(prompt), plain(file)) for prompt, file in samples.items()],
+        file_links=[quote(file) for file in samples.values()],
+        snippet=snippet(base, woodshed.base.revision, prompt),
+        shell_prompt=shlex.quote(prompt),
+    )
+
+
+def front_matter(woodshed: Woodshed, samples: Mapping[str, str]) -> str:
+    """The YAML that the hub reads (https://huggingface.co/docs/hub/model-cards), without its dashes."""
+    import yaml
+
+    base = woodshed.base.id
+    known = bool(HUB_ID.fullmatch(base))
+    fields: dict[str, Any] = {
+        "library_name": "peft",
+        "pipeline_tag": "text-to-audio",
+        "license": woodshed.license,
+        "tags": [
+            *([f"base_model:adapter:{base}"] if known else []),
+            "lora",
+            "transformers",
+            "text-to-music",
+            "musicgen",
+        ],
+    }
+    if known:
+        fields |= {"base_model": base, "base_model_relation": "adapter"}
+    if woodshed.trigger:
+        fields["instance_prompt"] = one_line(woodshed.trigger)
+    if samples:
+        fields["widget"] = [{"text": one_line(prompt), "output": {"url": file}} for prompt, file in samples.items()]
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def snippet(base: str, revision: str | None, prompt: str) -> str:
+    """Python that loads the adapter with peft and transformers alone and plays it."""
+    pinned = f", revision={_python(revision)}" if revision else ""
+    return f"""\
+import scipy
+from peft import PeftModel
+from transformers import AutoProcessor, MusicgenForConditionalGeneration
+
+base = {_python(base)}
+adapter = "path/to/this/adapter"  # or its id on the hub
+
+processor = AutoProcessor.from_pretrained(base{pinned})
+model = MusicgenForConditionalGeneration.from_pretrained(base{pinned})
+model = PeftModel.from_pretrained(model, adapter).eval()
+
+inputs = processor(text=[{_python(prompt)}], padding=True, return_tensors="pt")
+audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 50 tokens a second
+rate = model.config.audio_encoder.sampling_rate
+scipy.io.wavfile.write("music.wav", rate, audio[0].T.float().numpy())"""
+
+
+def example_prompt(woodshed: Woodshed) -> str:
+    """A prompt that suits the adapter, on one line."""
+    chosen = (
+        woodshed.prompts[0] if woodshed.prompts else ", ".join(filter(None, ["slow ballad, piano", woodshed.trigger]))
+    )
+    return one_line(chosen)[:200]
+
+
+def plain(text: str) -> str:
+    """Somebody's text as Markdown that shows just these characters, on one line: no markup, no HTML, no links."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|~:@-])", r"\\\1", html.escape(one_line(text), quote=False))
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks and control characters."""
+    return " ".join("".join(c if c.isprintable() or c.isspace() else "?" for c in text).split())
+
+
+def _python(text: str) -> str:
+    """A Python string literal; nothing in it can close a fence of backticks."""
+    return json.dumps(text, ensure_ascii=False).replace("`", "\\u0060")
+
+
+def _data(woodshed: Woodshed) -> str:
+    data = woodshed.data
+    return "" if data is None else f"{data.n_clips} clips, {data.audio_sec / 60:.1f} minutes of music"
+
+
+def _held_out(woodshed: Woodshed) -> str:
+    told = woodshed.held_out
+    if told is None:
+        return ""
+    return (
+        f"{told.adapter:.3f} with the adapter, {told.base:.3f} without, on {told.n_clips} clips it was not trained on"
+    )
+
+
+def _license_sentence(woodshed: Woodshed) -> str:
+    if woodshed.license == "cc-by-nc-4.0":
+        return "MusicGen's weights are licensed CC-BY-NC 4.0 (no commercial use), and so is this adapter."
+    if woodshed.license == "unknown":
+        return (
+            "Its licence is not stated: ask its author, and look at the base's own, before you share or sell anything."
+        )
+    return "Its licence is inherited from the base."

@@ -1,0 +1,127 @@
+"""Does this adapter belong to this base? Every difference by name; what is impossible is told from what is unwise.
+
+Impossible: modules or shapes that the base does not have. Unwise: the same shapes with other weights, or another
+codec, where an adapter loads without a word and plays something else. Only the tensors that matter are read.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from adapters.low_rank import LowRank
+from adapters.metadata import BaseInfo, CodecInfo, public_id
+from configs.errors import UserError
+from data_prep.base_files import load_tensors
+from data_prep.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from adapters.adapter_files import Adapter
+    from data_prep.base_files import BaseFiles
+
+ELSEWHERE = {
+    "text_encoder": "the text encoder, which Woodshed leaves as it is",
+    "audio_encoder": "the codec, which Woodshed leaves as it is",
+    "audio_enc_to_dec_proj": "the melody projection, which only melody-conditioned bases have",
+}
+
+
+def check_fit(adapter: "Adapter", files: "BaseFiles", *, force: bool = False) -> list[str]:
+    """Refuse an adapter that does not belong to the base. Returns what `force` let pass.
+
+    Raises:
+        UserError: names every difference, and whether --force would help.
+    """
+    impossible = differences_in_shape(adapter.updates, files)
+    unwise = differences_in_weights(adapter, files)
+    if impossible or (unwise and not force):
+        wanted = adapter.base_id or "an unnamed base"
+        raise UserError(
+            f"This adapter does not fit {public_id(files)}:\n  " + "\n  ".join(_some([*unwise, *impossible])),
+            where=str(adapter.folder or ""),
+            fix=f"It was made for {wanted}: give that as --base."
+            + ("" if impossible else " With --force it is used all the same, and will hardly sound as meant."),
+        )
+    return unwise
+
+
+def differences_in_shape(updates: Mapping[str, LowRank], files: "BaseFiles") -> list[str]:
+    """Modules that the base does not have, or has in another shape."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in load_tensors(files, "").items()}
+    found = []
+    for module, update in updates.items():
+        elsewhere = ELSEWHERE.get(module.split(".", 1)[0])
+        shape = shapes.get(f"{module}.weight")
+        if elsewhere is not None:
+            found.append(f"{module}: belongs to {elsewhere}")
+        elif shape is None:
+            found.append(f"{module}: the base has no such part")
+        elif shape != update.weight_shape:
+            found.append(f"{module}: made for {_by(update.weight_shape)}, the base has {_by(shape)}")
+    return found
+
+
+def differences_in_weights(adapter: "Adapter", files: "BaseFiles") -> list[str]:
+    """Another model, other weights or another codec. Without woodshed.json only the names can be compared."""
+    told = adapter.woodshed
+    if told is None:
+        names = adapter.base_id, public_id(files)
+        return [f"base: made for {names[0]}, this is {names[1]}"] if _are_two_hub_ids(*names) else []
+    base, codec = describe_base(files, adapter.updates), describe_codec(files)
+    names = {
+        "weight_fingerprint": "fingerprint of the weights",
+        "n_codebooks": "codebooks",
+        "channels": "audio channels",
+        "card": "codebook size",
+        "hidden_size": "hidden size",
+        "n_layers": "layers",
+        "text_width": "text width",
+        "fingerprint": "fingerprint of the codec",
+        "sample_rate_hz": "sample rate in Hz",
+        "frame_rate": "frames per second",
+    }
+    pairs = [(told.base, base), (told.codec, codec)]
+    return [
+        f"{words}: made for {getattr(theirs, field)}, the base has {getattr(ours, field)}"
+        for theirs, ours in pairs
+        for field, words in names.items()
+        if hasattr(theirs, field) and getattr(theirs, field) != getattr(ours, field)
+    ]
+
+
+def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
+    """What woodshed.json says of a base, with the fingerprint over the weights of these modules."""
+    tensors = load_tensors(files, "")
+    names = [name for module in modules if (name := f"{module}.weight") in tensors]
+    touched = {name: tensors[name] for name in names}
+    decoder, text = files.config.decoder, files.config.text_encoder
+    return BaseInfo(
+        id=public_id(files),
+        revision=files.revision,
+        weight_fingerprint=fingerprint(touched),
+        n_codebooks=files.n_codebooks,
+        channels=2 if files.audio_channels == 2 else 1,
+        card=files.card,
+        hidden_size=decoder.hidden_size,  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        n_layers=decoder.num_hidden_layers,  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        text_width=text.hidden_size,  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    )
+
+
+def describe_codec(files: "BaseFiles") -> CodecInfo:
+    """What woodshed.json says of a base's codec."""
+    from data_prep.codec import codec_fingerprint
+
+    return CodecInfo(
+        fingerprint=codec_fingerprint(files), sample_rate_hz=files.sample_rate_hz, frame_rate=files.frame_rate
+    )
+
+
+def _are_two_hub_ids(one: str, other: str) -> bool:
+    return one != other and one.count("/") == 1 and other.count("/") == 1
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
+
+
+def _some(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= 6 else [*lines[:6], f"and {len(lines) - 6} more"]

@@ -1,0 +1,133 @@
+"""Adapters melted into their base: a folder that transformers loads, the base's own with other weights.
+
+Each weight becomes W + Σ strength · ΔW, computed in fp32 and rounded once, tensor by tensor from the base's files to
+the new ones, so that a model larger than memory passes through. DoRA's ΔW is taken against the base's own W each time:
+adapters are added, not applied one after another, and their order does not matter.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from adapters.adapter_files import Adapter
+from adapters.card import plain
+from adapters.fit import check_fit
+from adapters.lm import DTYPES
+from adapters.low_rank import LowRank
+from adapters.metadata import license_of, public_id
+from adapters.tensor_stream import rewrite
+from configs.errors import UserError
+from data_prep.base_files import weight_files
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+
+INDEX = "model.safetensors.index.json"
+NOT_COPIED = (".safetensors", ".bin", ".h5", ".msgpack", ".md", ".wav", ".mp3", ".gitattributes")
+Strengths = Sequence[tuple[Adapter, float]]
+
+
+def merge(
+    files: "BaseFiles",
+    adapters: Strengths,
+    out: Path,
+    *,
+    dtype: Literal["base", "fp32", "bf16", "fp16"] = "base",
+    force: bool = False,
+) -> Path:
+    """Write the merged model into the new folder `out`, complete or not at all; returns it.
+
+    `dtype` is that of every floating-point tensor written; `base` keeps each as it is.
+
+    Raises:
+        UserError: `out` is there already, the base is quantised, or an adapter does not fit it.
+    """
+    if out.exists():
+        raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
+    if getattr(files.config, "quantization_config", None) is not None:
+        raise UserError(
+            "This base is quantised: merging into it would round the adapter away.",
+            where=str(files.folder),
+            fix="Give the unquantised base.",
+        )
+    for adapter, _ in adapters:
+        check_fit(adapter, files, force=force)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
+        made = Path(beside) / "merged"
+        made.mkdir()
+        _copy_rest(files, made, dtype)
+        _write_weights(files, adapters, made, dtype)
+        (made / "README.md").write_text(_card(files, adapters), encoding="utf-8")
+        made.rename(out)
+    return out
+
+
+def merged_weight(weight: Tensor, updates: Sequence[tuple[LowRank, float]]) -> Tensor:
+    """W + Σ strength · ΔW in fp32."""
+    result = weight.float()
+    for update, strength in updates:
+        result = result + strength * update.delta(weight)
+    return result
+
+
+def _write_weights(files: "BaseFiles", adapters: Strengths, made: Path, dtype: str) -> None:
+    updates = _by_weight(adapters)
+
+    def dtype_of(name: str, own: torch.dtype) -> torch.dtype:
+        return DTYPES[dtype] if dtype != "base" and own.is_floating_point else own
+
+    @torch.no_grad()
+    def change(name: str, tensor: Tensor) -> Tensor:
+        merged = merged_weight(tensor, updates[name]) if name in updates else tensor
+        return merged.to(dtype_of(name, tensor.dtype))
+
+    weight_map, total = {}, 0
+    shards = weight_files(files.folder)
+    for shard in shards:
+        sizes = rewrite(shard, made / shard.name, dtype_of, change)
+        weight_map |= dict.fromkeys(sizes, shard.name)
+        total += sum(sizes.values())
+    lost = updates.keys() - weight_map.keys()
+    assert not lost, lost  # check_fit has seen every one of them
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
+        (made / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _by_weight(adapters: Strengths) -> Mapping[str, list[tuple[LowRank, float]]]:
+    found: dict[str, list[tuple[LowRank, float]]] = {}
+    for adapter, strength in adapters:
+        for module, update in adapter.updates.items():
+            found.setdefault(f"{module}.weight", []).append((update, strength))
+    return found
+
+
+def _copy_rest(files: "BaseFiles", made: Path, dtype: str) -> None:
+    """Configuration, tokenizer and processor as they are; the configuration names the new dtype."""
+    for path in sorted(files.folder.iterdir()):
+        if path.is_file() and not path.name.endswith((*NOT_COPIED, INDEX)):
+            shutil.copyfile(path, made / path.name)
+    if dtype != "base":
+        config = json.loads((made / "config.json").read_text(encoding="utf-8"))
+        config.pop("torch_dtype", None)
+        config["dtype"] = str(DTYPES[dtype]).removeprefix("torch.")
+        (made / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _card(files: "BaseFiles", adapters: Strengths) -> str:
+    import yaml
+
+    base = public_id(files)
+    front = {"library_name": "transformers", "pipeline_tag": "text-to-audio", "license": license_of(base)}
+    if "/" in base:
+        front |= {"base_model": base, "base_model_relation": "finetune"}
+    parts = "\n".join(f"- {plain(adapter.label)} at strength {strength:g}" for adapter, strength in adapters)
+    head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
+    return f"---\n{head}---\n\n# {plain(base)}, merged\n\n{plain(base)} with these adapters merged in:\n\n{parts}\n"

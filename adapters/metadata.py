@@ -1,0 +1,198 @@
+"""woodshed.json: what an adapter says of itself. Version 1 of the schema, which is published as woodshed.schema.json.
+
+Nothing here names a file or a folder of the person who made it: recordings appear as hashes only, a local base by its
+folder's name. docs/adapter-format.md explains every field. It knows no tensors and opens no files.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from configs.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+
+SCHEMA_VERSION = 1
+SCHEMA_FILE = Path(__file__).with_name("woodshed.schema.json")
+Line = Annotated[str, StringConstraints(max_length=500)]
+Text = Annotated[str, StringConstraints(max_length=4000)]
+Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
+
+
+class BaseInfo(_Part):
+    """The model that the adapter was trained on."""
+
+    id: Line
+    """Hub id, or the name of a local folder."""
+    revision: Line | None = None
+    """Commit on the hub."""
+    weight_fingerprint: Hash
+    """Over the base's tensors that the adapter changes; the same in every precision and sharding."""
+    n_codebooks: Count
+    """K: 4 in mono, 8 in stereo."""
+    channels: Literal[1, 2]
+    """Audio channels."""
+    card: Count
+    """Codebook size."""
+    hidden_size: Count
+    """D of the decoder."""
+    n_layers: Count
+    """Decoder layers."""
+    text_width: Count
+    """Width of the text states."""
+
+
+class CodecInfo(_Part):
+    """The codec whose tokens the adapter speaks."""
+
+    fingerprint: Hash
+    """Over the codec's tensors."""
+    sample_rate_hz: Count
+    """Of the audio."""
+    frame_rate: Count
+    """Frames per second."""
+
+
+class DataInfo(_Part):
+    """What it was trained on, without saying where that is."""
+
+    n_clips: Count
+    """Training clips."""
+    n_validation_clips: Count = 0
+    """Clips held out."""
+    audio_sec: Amount
+    """Seconds of training audio."""
+    source_hashes: Annotated[list[Hash], Field(max_length=100_000)] = []
+    """SHA-256 of each source recording's file, sorted."""
+
+
+class TrainingInfo(_Part):
+    """How it was trained."""
+
+    steps: Count
+    """Optimizer steps."""
+    settings: dict[str, Any] = {}
+    """The resolved training settings, without paths."""
+
+
+class HeldOut(_Part):
+    """Cross-entropy per token in nats on held-out clips, averaged over codebooks."""
+
+    adapter: Amount
+    """With the adapter."""
+    base: Amount
+    """Without it, on the same clips."""
+    n_clips: Count
+    """How many clips."""
+
+
+class Woodshed(_Part):
+    """An adapter's description of itself."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this format. A reader refuses a version it does not know."""
+    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """What to call it."""
+    base: BaseInfo
+    """The model it belongs to."""
+    codec: CodecInfo
+    """The codec it belongs to."""
+    trigger: Line = ""
+    """Words that bring its style out."""
+    prompts: Annotated[list[Text], Field(max_length=64)] = []
+    """Prompts that suit it."""
+    strength: tuple[Amount, Amount] = (0.0, 1.5)
+    """Range of strengths worth using."""
+    data: DataInfo | None = None
+    """Training data."""
+    training: TrainingInfo | None = None
+    """Training."""
+    held_out: HeldOut | None = None
+    """Evidence that it does something, on music it was not trained on."""
+    license: Line = "unknown"
+    """Inherited from the base: cc-by-nc-4.0 for MusicGen's weights. `unknown` means: ask its author."""
+    versions: dict[Line, Line] = {}
+    """Versions of the libraries it was made with."""
+    created: Line = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    """When, in ISO 8601, UTC."""
+
+    def flat(self) -> dict[str, str]:
+        """The same in short as flat strings, for a safetensors header: ModelSpec's keys where they fit, then ours.
+
+        ModelSpec 1.0.1: https://github.com/Stability-AI/ModelSpec
+        """
+        spec = {
+            "sai_model_spec": "1.0.1",
+            "architecture": "musicgen/lora",
+            "implementation": "https://github.com/huggingface/transformers",
+            "title": self.name,
+            "date": self.created,
+            "license": self.license,
+            "trigger_phrase": self.trigger,
+            "tags": "lora, musicgen, text-to-music",
+        }
+        own = {
+            "schema_version": str(self.schema_version),
+            "base": self.base.id,
+            "revision": self.base.revision or "",
+            "weight_fingerprint": self.base.weight_fingerprint,
+            "codec": self.codec.fingerprint,
+            "prompts": json.dumps(self.prompts[:8], ensure_ascii=False),
+            "strength": f"{self.strength[0]:g} {self.strength[1]:g}",
+        }
+        if self.held_out is not None:
+            own["held_out"] = f"{self.held_out.adapter:.4f} with, {self.held_out.base:.4f} without"
+        flat = {f"modelspec.{key}": value for key, value in spec.items()}
+        return {k: v for k, v in (flat | {f"woodshed.{key}": value for key, value in own.items()}).items() if v}
+
+
+def parse(value: dict[str, Any], where: str) -> Woodshed:
+    """Read what woodshed.json holds.
+
+    Raises:
+        UserError: a newer schema, or fields that are missing, unknown or of the wrong kind.
+    """
+    version = value.get("schema_version")
+    if type(version) is int and version > SCHEMA_VERSION:
+        raise UserError(
+            f"The adapter is described in format version {version}; this Woodshed knows up to {SCHEMA_VERSION}.",
+            where=where,
+            fix="Update Woodshed.",
+        )
+    try:
+        return Woodshed.model_validate(value, strict=False)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part)[:60] for part in first["loc"][:6])
+        raise UserError(
+            f"woodshed.json does not describe an adapter: {place}: {first['msg'][:200]}"
+            + (f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""),
+            where=where,
+            fix="Ask its author for it again.",
+        ) from error
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of woodshed.json, as published in woodshed.schema.json."""
+    made = Woodshed.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
+def public_id(files: "BaseFiles") -> str:
+    """A base's id as it may be told to others: a hub id, or the last part of a local folder."""
+    return Path(files.id).name if Path(files.id).expanduser().is_dir() else files.id
+
+
+def license_of(base_id: str) -> str:
+    """The licence that an adapter inherits: MusicGen's weights are CC-BY-NC 4.0 (their model cards); else unknown."""
+    return "cc-by-nc-4.0" if base_id.startswith("facebook/musicgen-") else "unknown"

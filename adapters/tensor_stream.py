@@ -1,0 +1,86 @@
+"""safetensors files one tensor at a time, in and out, so that a model larger than memory can pass through.
+
+The format: 8 bytes of header length, a JSON header, then the data (https://github.com/huggingface/safetensors). The
+library maps files into memory, where what was touched stays counted; here a tensor is read, used and gone.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read_header(file: BinaryIO) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
+    """Entries by tensor name, metadata, and where the data start."""
+    length = struct.unpack("<Q", file.read(8))[0]
+    header = json.loads(file.read(length))
+    return header, header.pop("__metadata__", {}), 8 + length
+
+
+def read_tensor(file: BinaryIO, entry: dict[str, Any], data_start: int) -> Tensor:
+    """One tensor, in memory of its own."""
+    start, end = entry["data_offsets"]
+    file.seek(data_start + start)
+    buffer = bytearray(file.read(end - start))
+    if len(buffer) != end - start:
+        raise OSError("the file ends inside a tensor")
+    dtype = DTYPES[entry["dtype"]]
+    flat = torch.frombuffer(buffer, dtype=dtype) if buffer else torch.empty(0, dtype=dtype)
+    return flat.reshape(entry["shape"])
+
+
+def rewrite(source: Path, target: Path, dtype_of: Callable[[str, torch.dtype], torch.dtype], change) -> dict[str, int]:
+    """Write `target` with every tensor of `source` passed through `change(name, tensor)`; bytes per tensor.
+
+    `dtype_of(name, dtype)` says in which dtype `change` will hand a tensor back; shapes stay. Peak memory is one tensor
+    before and after.
+    """
+    with source.open("rb") as read, target.open("wb") as written:
+        entries, metadata, data_start = read_header(read)
+        order = sorted(entries, key=lambda name: entries[name]["data_offsets"])
+        header, sizes = _plan(entries, order, dtype_of)
+        text = json.dumps({"__metadata__": metadata or {"format": "pt"}, **header}).encode()
+        text += b" " * (-len(text) % 8)
+        written.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            tensor = change(name, read_tensor(read, entries[name], data_start))
+            assert NAMES[tensor.dtype] == header[name]["dtype"] and list(tensor.shape) == header[name]["shape"], name
+            for piece in _pieces(tensor):
+                written.write(piece)
+    return sizes
+
+
+def _plan(
+    entries: dict[str, dict[str, Any]], order: list[str], dtype_of: Callable[[str, torch.dtype], torch.dtype]
+) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+    header, sizes, position = {}, {}, 0
+    for name in order:
+        shape = entries[name]["shape"]
+        dtype = dtype_of(name, DTYPES[entries[name]["dtype"]])
+        sizes[name] = torch.Size(shape).numel() * dtype.itemsize
+        header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [position, position + sizes[name]]}
+        position += sizes[name]
+    return header, sizes
+
+
+def _pieces(tensor: Tensor) -> Iterator[memoryview]:
+    if tensor.numel():
+        yield tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
