@@ -104,30 +104,34 @@ def _plots(rows: Sequence[ClipRow]) -> list[tuple[str, str]]:
 
 
 def _histogram(values: Sequence[float]) -> str:
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes()
     axes.hist(values, bins=min(20, max(5, len(values) // 2)), color=_ACCENT, edgecolor="white")
     axes.set_ylabel("clips")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     return _svg(figure)
 
 
 def _bars(counts: Sequence[tuple[str, int]]) -> str:
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes()
     names = [name for name, _ in counts][::-1]
     axes.barh(names, [count for _, count in counts][::-1], color=_ACCENT)
     axes.set_xlabel("clips")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     return _svg(figure)
 
 
 def _axes() -> tuple[Any, Any]:
     """A bare figure: pyplot's global state and its windows are left alone."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+    figure = Figure(figsize=(3.2, 2.3), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_INK, labelsize=8)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     return figure, axes
 
 
