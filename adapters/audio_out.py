@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ def free_name(folder: Path, name: str, kind: str) -> Path:
 class PcmPipe:
     """Writes chunks as 16-bit PCM, with or without a WAV header in front, to a stream that may close at any time."""
 
-    def __init__(self, stream: BinaryIO, rate_hz: int, channels: int, *, header: bool) -> None:
+    def __init__(self, stream: IO[bytes], rate_hz: int, channels: int, *, header: bool) -> None:
         self.stream = stream
         if header:
             self.stream.write(endless_wav_header(rate_hz, channels))

@@ -100,7 +100,7 @@ class Sampler:
         from adapters.lm import load_lm
         from data_prep.text_encoder import TextEncoder
 
-        settings = settings or SampleSettings()
+        settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
         arithmetic = choose(settings.precision, device)
         lm = load_lm(files, weights="fp32")

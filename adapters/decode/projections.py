@@ -78,7 +78,9 @@ class Int8Weights:
         with _fbgemm(), warnings.catch_warnings():
             # torch 2.14 announces that quantised tensors will go; this project's pins keep the versions that have them.
             warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*", category=UserWarning)
-            quantised = torch._make_per_channel_quantized_tensor(whole, scale.double(), zero, 0)
+            quantised = torch._make_per_channel_quantized_tensor(  # pyright: ignore[reportPrivateImportUsage]
+                whole, scale.double(), zero, 0
+            )
             self.packed = torch.ops.quantized.linear_prepack(quantised, None)
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:

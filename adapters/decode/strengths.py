@@ -105,6 +105,7 @@ class StrengthBank:
             return inner
         owner = torch.tensor(owners, device=like.device)
         reader = Adapted(inner, torch.cat(downs), torch.cat(ups, dim=1), owner, gains if gains.any() else None)
+        reader.refresh(self.strengths)
         self.readers.append(reader)
         return reader
 

@@ -38,7 +38,7 @@ OPEN = -1
 class Score:
     """What a window starts from: known codes per row, how many frames each row has, and where the window lies."""
 
-    prompts: Sequence[Int[Tensor, "K P"]]
+    prompts: Sequence[Int[Tensor, "K _"]]
     n_frames: Sequence[int]
     origins: Sequence[int]
     """Frame of each whole piece at which this window begins; random numbers are drawn by the piece's frames."""

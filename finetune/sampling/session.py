@@ -6,7 +6,7 @@ Nothing but audio ever goes to standard output while piping: everything for peop
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 

@@ -1,0 +1,54 @@
+"""Every arithmetic is the plain product within what its precision allows."""
+
+import pytest
+import torch
+
+from adapters.decode.arithmetic import choose
+from adapters.decode.projections import Biased, Kind, Plain, projection
+from configs.errors import UserError
+
+CPU = torch.device("cpu")
+HAS_FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
+HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+KINDS = [
+    ("plain", 1e-6),
+    ("fp32", 1e-5),
+    pytest.param("fp16", 1e-3, marks=pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")),
+    pytest.param("bf16", 1e-2, marks=pytest.mark.skipif(not HAS_BF16, reason="needs AVX512 or AMX")),
+    pytest.param("int8", 4e-2, marks=pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")),
+]
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 40])
+@pytest.mark.parametrize(("kind", "tolerance"), KINDS)
+def test_products(kind: Kind, tolerance: float, n_rows: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(48, 64, generator=draw), torch.randn(n_rows, 64, generator=draw)
+    exact = x.double() @ weight.double().T
+    got = projection(kind, weight.clone())(x)
+    assert got.dtype == x.dtype
+    assert float((got - exact).norm() / exact.norm()) < tolerance
+    torch.testing.assert_close(Biased(Plain(weight), torch.ones(48))(x), Plain(weight)(x) + 1)
+
+
+@pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")
+def test_a_row_of_zeros_is_no_trouble_in_int8() -> None:
+    weight = torch.randn(8, 16)
+    weight[3] = 0
+    got = projection("int8", weight)(torch.randn(2, 16))
+    assert got.isfinite().all() and (got[:, 3] == 0).all()
+
+
+def test_packing_leaves_the_quantised_engine_alone() -> None:
+    before = torch.backends.quantized.engine
+    if HAS_FBGEMM:
+        projection("int8", torch.randn(8, 16))
+    assert torch.backends.quantized.engine == before
+
+
+def test_choosing() -> None:
+    assert choose("fp32", CPU).label == "fp32"
+    assert choose("auto", CPU).label == ("fp16" if HAS_FBGEMM else "fp32")
+    if not HAS_BF16:
+        with pytest.raises(UserError, match="AVX512"):
+            choose("bf16", CPU)
