@@ -34,3 +34,11 @@ def stereo_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from data_prep.debug_base import write_debug_base
 
     return write_debug_base(tmp_path_factory.mktemp("bases") / "stereo", audio_channels=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(mono_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared dataset of five short clips to learn from and two held out, for the mono base."""
+    from training_fixtures import write_dataset
+
+    return write_dataset(tmp_path_factory.mktemp("data") / "mono", mono_base)

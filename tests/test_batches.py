@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_fixtures import TRAIN_FRAMES, tiny_data  # noqa: F401
+from training_fixtures import TRAIN_FRAMES
 
 from data_prep.prepared import PreparedDataset
 from finetune.batches import Clip, Draw, Stream, chance, clips_of, collate, held_out, micro_batches
@@ -80,7 +80,7 @@ def test_micro_batches_share_out_everything_once(n_processes: int) -> None:
         assert part[0].n_frames - part[-1].n_frames <= 7  # of like length
 
 
-def test_collate_pads_and_masks(tiny_data: Path) -> None:  # noqa: F811
+def test_collate_pads_and_masks(tiny_data: Path) -> None:
     dataset = PreparedDataset(tiny_data)
     clips = clips_of(dataset, "train")
     assert [clip.n_frames for clip in clips] == list(TRAIN_FRAMES)
@@ -93,7 +93,7 @@ def test_collate_pads_and_masks(tiny_data: Path) -> None:  # noqa: F811
     assert batch.text_states[1].abs().sum() == 0
 
 
-def test_collate_without_any_caption(tiny_data: Path) -> None:  # noqa: F811
+def test_collate_without_any_caption(tiny_data: Path) -> None:
     dataset = PreparedDataset(tiny_data)
     batch = collate([Draw("clip00", None, 0, 8)], dataset, text_width=12)
     assert batch.text_states.shape == (1, 1, 12) and not batch.text_mask.any()

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pytest
 import yaml
 from safetensors.numpy import save_file
 
@@ -75,12 +74,6 @@ def _codes(files: BaseFiles, number: int, n_frames: int) -> np.ndarray:
     codes = np.tile(melody, (1, n_frames // 8 + 1))[:, :n_frames]
     wrong = draw.random(codes.shape) < 0.1
     return np.where(wrong, draw.integers(0, files.card, codes.shape), codes).astype(np.int16)
-
-
-@pytest.fixture(scope="session")
-def tiny_data(mono_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five clips to learn from, two held out, on the mono debug base."""
-    return write_dataset(tmp_path_factory.mktemp("data") / "mono", mono_base)
 
 
 def quick(**more) -> TrainSettings:

@@ -1,0 +1,137 @@
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from training_fixtures import quick
+
+from configs.errors import UserError
+from configs.train import OptimSettings
+from finetune import optimizers
+from finetune.ema import Ema
+from finetune.precision import settle
+from finetune.schedule import factor
+
+
+def optim(**given) -> OptimSettings:
+    return OptimSettings.model_validate(given)
+
+
+def weights() -> dict[str, torch.nn.Parameter]:
+    torch.manual_seed(0)
+    return {
+        "m.lora_A.weight": torch.nn.Parameter(torch.randn(64, 80)),
+        "m.lora_B.weight": torch.nn.Parameter(torch.randn(80, 64)),
+        "m.lora_magnitude_vector": torch.nn.Parameter(torch.rand(80)),
+    }
+
+
+def test_lora_plus_gives_b_its_own_rate_and_magnitudes_no_decay() -> None:
+    named = weights()
+    found = optimizers.groups(named.items(), 1e-3, 16.0, 0.1)
+    assert [(g["lr"], g["weight_decay"]) for g in found] == [(1e-3, 0.1), (1.6e-2, 0.1), (1e-3, 0.0)]
+    assert [g["params"][0] is weight for g, weight in zip(found, named.values(), strict=True)] == [True] * 3
+
+
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "prodigy"])
+def test_every_optimizer_lowers_a_loss(name: str) -> None:
+    named = weights()
+    optimizer = optimizers.build(named.items(), optim(name=name, lr=None if name == "prodigy" else 0.05), 1.0)
+    losses = []
+    for _ in range(60):
+        loss = (named["m.lora_B.weight"] @ named["m.lora_A.weight"]).pow(2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_adamw8bit_holds_its_moments_in_8_bits() -> None:
+    named = weights()
+    optimizer = optimizers.build(named.items(), optim(name="adamw8bit"), 1.0)
+    named["m.lora_A.weight"].sum().backward()
+    optimizer.step()
+    assert optimizer.state[named["m.lora_A.weight"]]["state1"].dtype == torch.uint8
+
+
+def test_default_rates_and_the_schedule_scale_every_group() -> None:
+    assert optimizers.build(weights().items(), optim(name="prodigy"), 1.0).param_groups[0]["lr"] == 1.0
+    optimizer = optimizers.build(weights().items(), optim(), 4.0)
+    assert optimizers.set_lr(optimizer, 0.5) == pytest.approx(1e-4)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([1e-4, 4e-4, 1e-4])
+    optimizers.set_lr(optimizer, 1.0)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([2e-4, 8e-4, 2e-4])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"optim": {"name": "paged_adamw8bit"}}, "no GPU here"),
+        ({"optim": {"name": "prodigy", "lr": None}, "lora": {"plus_ratio": 4.0}}, "one step size"),
+    ],
+)
+def test_what_cannot_work_is_refused(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        optimizers.check(quick(**settings), "cpu")
+    optimizers.check(quick(), "cpu")
+
+
+def test_schedules() -> None:
+    cosine = [factor(step, 100, optim(warmup_steps=10)) for step in range(100)]
+    assert cosine[:3] == pytest.approx([1 / 11, 2 / 11, 3 / 11]) and cosine[10] == 1.0
+    assert cosine[55] == pytest.approx(0.5) and 0 < cosine[99] < 0.001
+    assert all(left > right for left, right in pairwise(cosine[10:]))
+    linear = [factor(step, 100, optim(warmup_steps=0, schedule="linear")) for step in range(100)]
+    assert linear == pytest.approx([1 - step / 100 for step in range(100)])
+    assert factor(99, 100, optim(schedule="constant")) == 1.0
+
+
+def test_a_short_run_does_not_end_in_warm_up() -> None:
+    factors = [factor(step, 5, optim(warmup_steps=1000)) for step in range(5)]
+    assert factors[0] == 0.5 and factors[1] == 1.0
+
+
+def test_ema_is_the_average_it_says() -> None:
+    live = {"w": torch.nn.Parameter(torch.zeros(3))}
+    ema = Ema(live, 0.9)
+    expected = torch.zeros(3)
+    for n in range(1, 40):
+        live["w"].data = torch.full((3,), float(n))
+        ema.update()
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+    torch.testing.assert_close(ema.average["w"], expected)
+    with ema.applied():
+        torch.testing.assert_close(live["w"].data, expected)
+    torch.testing.assert_close(live["w"].data, torch.full((3,), 39.0))
+
+
+def test_without_ema_the_live_weights_stay() -> None:
+    live = {"w": torch.nn.Parameter(torch.ones(2))}
+    ema = Ema(live, 0.0)
+    ema.update()
+    with ema.applied():
+        assert live["w"].data.tolist() == [1.0, 1.0]
+    assert ema.average == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "arithmetic", "weights_in", "autocast"),
+    [
+        ({}, "fp32", "fp32", False),
+        ({"precision": "bf16"}, "bf16", "bf16", False),
+        ({"precision": "bf16", "base_weights": "fp32"}, "bf16", "fp32", True),
+        ({"base_weights": "bf16"}, "bf16", "bf16", False),
+        ({"base_weights": "nf4"}, "fp32", "nf4", False),
+    ],
+)
+def test_precision_on_a_cpu(given: dict[str, str], arithmetic: str, weights_in: str, autocast: bool) -> None:
+    found = settle(quick(**given))
+    assert (found.arithmetic, found.base_weights, found.autocast) == (arithmetic, weights_in, autocast)
+
+
+@pytest.mark.parametrize("given", [{"precision": "fp16"}, {"precision": "fp32", "base_weights": "bf16"}])
+def test_impossible_precision_is_refused(given: dict[str, str]) -> None:
+    with pytest.raises(UserError):
+        settle(quick(**given))
