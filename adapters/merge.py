@@ -40,8 +40,8 @@ def merge(
     *,
     dtype: Literal["base", "fp32", "bf16", "fp16"] = "base",
     force: bool = False,
-) -> Path:
-    """Write the merged model into the new folder `out`, complete or not at all; returns it.
+) -> list[str]:
+    """Write the merged model into the new folder `out`, complete or not at all. Returns what `force` let pass.
 
     `dtype` is that of every floating-point tensor written; `base` keeps each as it is.
 
@@ -56,8 +56,7 @@ def merge(
             where=str(files.folder),
             fix="Give the unquantised base.",
         )
-    for adapter, _ in adapters:
-        check_fit(adapter, files, force=force)
+    forced = [note for adapter, _ in adapters for note in check_fit(adapter, files, force=force)]
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
         made = Path(beside) / "merged"
@@ -66,7 +65,7 @@ def merge(
         _write_weights(files, adapters, made, dtype)
         (made / "README.md").write_text(_card(files, adapters), encoding="utf-8")
         made.rename(out)
-    return out
+    return forced
 
 
 def merged_weight(weight: Tensor, updates: Sequence[tuple[LowRank, float]]) -> Tensor:
