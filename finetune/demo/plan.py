@@ -1,0 +1,104 @@
+"""What the demo does, in one place: where things go, the settings of each command, what is played."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.errors import UserError
+from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
+from configs.sample import SampleSettings
+from configs.train import (
+    CheckpointSettings,
+    EvalSettings,
+    LoraSettings,
+    OptimSettings,
+    PreviewSettings,
+    TrainSettings,
+)
+
+TRIGGER = "in island style"
+PROMPTS = (
+    f"fast music with drums, 120 bpm, {TRIGGER}",
+    f"steel drums and kalimba, {TRIGGER}",
+    "slow ballad, piano, no drums, 80 bpm",
+)
+"""Two that ask for the new style, and an old one that should sound as before."""
+SEED = 7
+SONGS_SHOWN = 2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One demo. `steps` and `play_sec` are what makes it long or short."""
+
+    out: Path
+    songs: Path
+    base: str = "starter"
+    steps: int = 150
+    play_sec: float = 8.0
+
+    @property
+    def dataset(self) -> Path:
+        """Where `prep` writes."""
+        return self.out / "dataset"
+
+    @property
+    def run(self) -> Path:
+        """Where `train` writes."""
+        return self.out / "run"
+
+    @property
+    def takes(self) -> Path:
+        """Where the audio goes."""
+        return self.out / "listen"
+
+    @property
+    def page(self) -> Path:
+        """The last thing that is written."""
+        return self.out / "report.html"
+
+    def prep(self) -> PrepSettings:
+        """Settings of `woodshed prep`."""
+        return PrepSettings(
+            base=self.base,
+            segment=SegmentSettings(max_sec=10.0, min_sec=3.0),
+            captions=CaptionSettings(trigger=TRIGGER, variants=2),
+            workers=2,
+        )
+
+    def train(self) -> TrainSettings:
+        """Settings of `woodshed train`: a larger rate than for a large base, since this one is small."""
+        every = max(1, self.steps // 5)
+        return TrainSettings(
+            base=self.base,
+            steps=self.steps,
+            batch_size=4,
+            accumulation=1,
+            max_clip_sec=6.0,
+            checkpointing=False,
+            lora=LoraSettings(rank=16, alpha=16),
+            optim=OptimSettings(lr=2e-3, warmup_steps=10),
+            eval=EvalSettings(every_steps=every),
+            preview=PreviewSettings(every_steps=0),
+            checkpoint=CheckpointSettings(every_steps=every),
+            loggers=[],
+        )
+
+    def sample(self) -> SampleSettings:
+        """Settings of `woodshed sample`."""
+        return SampleSettings(duration_sec=self.play_sec, seed=SEED)
+
+
+def demo_songs() -> Path:
+    """The ten pieces that come with Woodshed.
+
+    Raises:
+        UserError: this installation is without them.
+    """
+    folder = Path(__file__).resolve().parents[2] / "starter" / "songs"
+    if not any(folder.glob("*.ogg")):
+        raise UserError(
+            "The demo's songs are not part of this installation.",
+            where=str(folder),
+            fix="Give --songs a folder of your own recordings.",
+        )
+    return folder
