@@ -96,6 +96,30 @@ class HeldOut(_Part):
     """How many clips."""
 
 
+class SourceInfo(_Part):
+    """One of the models or adapters that this one was made from."""
+
+    name: Line
+    """What it is called."""
+    fingerprint: Hash
+    """Over its tensors (an adapter's A and B, or a tuned model's weights where they differ from the base's)."""
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    """What its ΔW was multiplied by; negative where it was taken away."""
+
+
+class MadeInfo(_Part):
+    """How an adapter that was not trained came about."""
+
+    method: Line
+    """`concatenate`, `svd`, `ties`, …; `extract` from a tuned model; `resize`."""
+    settings: Annotated[dict[Line, float | int | Line | None], Field(max_length=64)] = {}
+    """The method's own."""
+    sources: Annotated[list[SourceInfo], Field(max_length=256)] = []
+    """In order."""
+    error: Amount = 0.0
+    """What the adapter misses of the ΔW that the method asks for: relative Frobenius norm over all modules."""
+
+
 class Woodshed(_Part):
     """An adapter's description of itself."""
 
@@ -119,6 +143,8 @@ class Woodshed(_Part):
     """Training."""
     held_out: HeldOut | None = None
     """Evidence that it does something, on music it was not trained on."""
+    made: MadeInfo | None = None
+    """How it was made of others, where it was not trained."""
     license: Line = "unknown"
     """Inherited from the base: cc-by-nc-4.0 for MusicGen's weights. `unknown` means: ask its author."""
     versions: dict[Line, Line] = {}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from adapters.blend import sparse
-from adapters.blend.run import DENSITY, METHODS, Recipe, blend
+from adapters.blend.run import DENSITY, METHODS, Method, Recipe, blend
 from adapters.blend.slerp import slerp_weights
 from adapters.blend.sources import Part, Source, inner
 from adapters.blend.truncate import from_dense, from_product
@@ -42,7 +42,10 @@ def dense(update):
 
 
 def summed(sources, module):
-    return sum(source.weight * dense(source.updates[module]) for source in sources if module in source.updates)
+    out = torch.zeros(sources[0].updates[module].weight_shape, dtype=torch.float64)
+    for item in sources:
+        out += item.weight * dense(item.updates[module]) if module in item.updates else 0
+    return out
 
 
 def best_error(delta, rank):
@@ -73,7 +76,8 @@ def test_one_adapter_in_two_parts_is_itself():
     """peft's `linear` gives 1.92 times the adapter here."""
     whole = low_rank(1, 3)
     halves = [Source("a", {PLAIN: whole}, 0.7), Source("a", {PLAIN: whole}, 0.3)]
-    for method, rank in (("concatenate", None), ("svd", 3), ("task-arithmetic", None)):
+    ways: list[tuple[Method, int | None]] = [("concatenate", None), ("svd", 3), ("task-arithmetic", None)]
+    for method, rank in ways:
         update = blend(halves, Recipe(method, rank)).updates[PLAIN]
         assert_close(dense(update), dense(whole), rtol=1e-5, atol=1e-5)
 
@@ -255,6 +259,7 @@ def test_dora_goes_through_the_base(method):
     base = torch.randn(6, 9)
     sources = [dora_source(0.8), Source("a", {PLAIN: low_rank(1, 2)}, 0.4)]
     update = sources[0].updates[PLAIN]
+    assert update.magnitude is not None
     moved = base.double() + dense(LowRank(update.a, update.b, update.alpha))
     moved = moved * (update.magnitude.double() / moved.norm(dim=1))[:, None]
     deltas = [moved - base.double(), dense(sources[1].updates[PLAIN])]

@@ -1,5 +1,6 @@
 """An adapter taken out of a tuned model: exact where the difference is low-rank, and what is lost is told."""
 
+import json
 import math
 import shutil
 
@@ -98,7 +99,7 @@ def test_an_energy_keeps_its_share(mono_base, tuned):
 
 
 def test_shards_and_half_precision(mono_base, updates, tmp_path):
-    sharded = write_debug_base(tmp_path / "x").parent / "sharded"
+    sharded = tmp_path / "sharded"
     shutil.copytree(mono_base, sharded)
     tensors = {
         n: t.half() if t.is_floating_point() else t for n, t in load_file(mono_base / "model.safetensors").items()
@@ -111,7 +112,7 @@ def test_shards_and_half_precision(mono_base, updates, tmp_path):
         save_file({n: tensors[n] for n in half}, sharded / f"model-{number}.safetensors")
         weight_map |= dict.fromkeys(half, f"model-{number}.safetensors")
     (sharded / "model.safetensors").unlink()
-    (sharded / "model.safetensors.index.json").write_text(__import__("json").dumps({"weight_map": weight_map}))
+    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
     half_base = tuned_copy(mono_base, tmp_path / "half", lambda t: t.update({n: v.half() for n, v in t.items()}))
     found = extract(half_base, resolve_base(str(sharded)), rank=2)
     assert found.updates.keys() == {Q}
