@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from adapters.low_rank import LowRank
 from adapters.metadata import BaseInfo, CodecInfo, public_id
+from adapters.tensor_stream import StoredTensors
 from configs.errors import UserError
-from data_prep.base_files import load_tensors
+from data_prep.base_files import weight_files
 from data_prep.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def check_fit(adapter: "Adapter", files: "BaseFiles", *, force: bool = False) ->
 
 def differences_in_shape(updates: Mapping[str, LowRank], files: "BaseFiles") -> list[str]:
     """Modules that the base does not have, or has in another shape."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in load_tensors(files, "").items()}
+    shapes = StoredTensors(weight_files(files.folder)).shapes
     found = []
     for module, update in updates.items():
         elsewhere = ELSEWHERE.get(module.split(".", 1)[0])
@@ -89,9 +90,7 @@ def differences_in_weights(adapter: "Adapter", files: "BaseFiles") -> list[str]:
 
 def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
     """What woodshed.json says of a base, with the fingerprint over the weights of these modules."""
-    tensors = load_tensors(files, "")
-    names = [name for module in modules if (name := f"{module}.weight") in tensors]
-    touched = {name: tensors[name] for name in names}
+    touched = StoredTensors(weight_files(files.folder)).only(f"{module}.weight" for module in modules)
     decoder, text = files.config.decoder, files.config.text_encoder
     return BaseInfo(
         id=public_id(files),

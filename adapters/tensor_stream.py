@@ -6,7 +6,7 @@ library maps files into memory, where what was touched stays counted; here a ten
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +26,39 @@ DTYPES = {
     "BOOL": torch.bool,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class StoredTensors(Mapping[str, Tensor]):
+    """The tensors of some files by name, each read when it is asked for and not kept. `shapes` costs no reading."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._places: dict[str, tuple[Path, dict[str, Any], int]] = {}
+        for path in paths:
+            with path.open("rb") as file:
+                entries, _, data_start = read_header(file)
+            self._places |= {name: (path, entry, data_start) for name, entry in entries.items()}
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor."""
+        return {name: tuple(entry["shape"]) for name, (_, entry, _) in self._places.items()}
+
+    def __getitem__(self, name: str) -> Tensor:
+        path, entry, data_start = self._places[name]
+        with path.open("rb") as file:
+            return read_tensor(file, entry, data_start)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def only(self, names: Iterable[str]) -> "StoredTensors":
+        """The same with those names alone that are there."""
+        part = StoredTensors([])
+        part._places = {name: self._places[name] for name in names if name in self._places}
+        return part
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -144,7 +145,7 @@ def test_shards_and_index_are_kept(files, tmp_path):
 
 def test_the_pipeline_of_transformers_plays_it(files, tmp_path):
     merge(files, [(an_adapter(files), 1.0)], tmp_path / "merged")
-    play = pipeline("text-to-audio", str(tmp_path / "merged"))
+    play: Any = pipeline("text-to-audio", str(tmp_path / "merged"))
     out = play("slow ballad", generate_kwargs={"max_new_tokens": 8})
     assert out["sampling_rate"] == 32_000 and out["audio"].shape[-1] > 0
 
