@@ -85,7 +85,7 @@ def test_batches_are_a_function_of_the_step(tokens: Tokens) -> None:
 
 
 def test_the_folder_is_a_base_like_any_other(base: tuple[Path, CodecModel, TextToCodes]) -> None:
-    folder, codec, model = base
+    folder, _, model = base
     files = resolve_base(str(folder))
     assert (files.n_codebooks, files.card, files.frame_rate, files.sample_rate_hz) == (4, 16, 50, 16_000)
     assert all(path.stat().st_size < 12 * 2**20 for path in weight_files(folder))

@@ -72,7 +72,7 @@ def _learnt(lines: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
     rows = []
     for number, (before, after) in enumerate(zip(base["codebooks"], best["codebooks"], strict=True)):
         moved = f"{proof['divergence'][number]:.3f}" if proof else "–"
-        row = {"name": f"codebook {number + 1}", "before": f"{before:.3f}", "after": f"{after:.3f}", "moved": moved}
+        row = {"name": f"codebook {number}", "before": f"{before:.3f}", "after": f"{after:.3f}", "moved": moved}
         rows.append(row | {"change": f"{after - before:+.3f}"})
     return rows
 

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from data_prep.report import data_uri
 
 BANDS, WINDOW_SEC, HOP_SEC = 96, 0.064, 0.016
-RANGE_DB = 70.0
+RANGE_DB = 75.0
 """What is this far below the loudest place is black; the same for every picture, so that pictures compare."""
-REFERENCE_DB = 25.0
+REFERENCE_DB = 40.0
 
 
 def picture(audio: Float[np.ndarray, "C N"], sample_rate_hz: int) -> str:

@@ -60,7 +60,7 @@ class Plan:
         """Settings of `woodshed prep`."""
         return PrepSettings(
             base=self.base,
-            segment=SegmentSettings(max_sec=10.0, min_sec=3.0),
+            segment=SegmentSettings(max_sec=20.0, min_sec=3.0),
             captions=CaptionSettings(trigger=TRIGGER, variants=2),
             workers=2,
         )

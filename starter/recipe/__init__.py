@@ -1,1 +1,1 @@
-"""How the starter is made: composer, codec trainer, LM trainer, evaluation. Nothing imports it; each step is a command."""
+"""How the starter is made: composer, codec, language model, evaluation. Nothing imports it; each step is a command."""

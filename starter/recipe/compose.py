@@ -33,9 +33,7 @@ def compose(seed: int, *, family: str | None = None, drums: bool | None = None, 
     second = rng.choice(sorted(FAMILIES)) if rng.random() < 0.25 else family
     chords = rng.choice(FAMILIES[second]) if second != family else lead
     with_drums = bool(manner.drums) and rng.random() < 0.75
-    return _write(
-        rng, seed, manner, family, lead, second, chords, with_drums if drums is None else drums, tempo_bpm
-    )
+    return _write(rng, seed, manner, family, lead, second, chords, with_drums if drums is None else drums, tempo_bpm)
 
 
 def _island(rng: random.Random, seed: int) -> Piece:
@@ -63,7 +61,11 @@ def _write(
     degrees = draw_degrees(rng, key, bars)
     players = {
         "lead": (lead[0], lead[1], lead_line(rng, key, degrees, beats, manner.divisions, manner.lead, lead[2])),
-        "chords": (chords[0], chords[1], _bars(figures.chord_bar(manner.chords, key.triad(d), beats, 58) for d in degrees)),
+        "chords": (
+            chords[0],
+            chords[1],
+            _bars(figures.chord_bar(manner.chords, key.triad(d), beats, 58) for d in degrees),
+        ),
         "bass": (*BASSES[manner.bass_kind], _bars(figures.bass_bar(manner.bass, key.triad(d), beats) for d in degrees)),
     }
     if drums:
@@ -105,5 +107,3 @@ def _notes(
         velocity = round(loudness * accent * rng.uniform(0.94, 1.06))
         notes.append(Note(at_sec, length * beat_sec, pitch, min(127, velocity)))
     return tuple(notes)
-
-

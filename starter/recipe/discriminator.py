@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 WINDOWS = (2048, 1024, 512, 256)

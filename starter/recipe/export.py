@@ -42,7 +42,9 @@ def export(codec: CodecModel, lm: TextToCodes, tokenizer_folder: Path, folder: P
     model.half().save_pretrained(folder, max_shard_size=SHARD_SIZE)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer_folder / name, folder / name)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_preprocessor(codec.size.sample_rate_hz), indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(_preprocessor(codec.size.sample_rate_hz), indent=2) + "\n"
+    )
     return folder
 
 

@@ -65,7 +65,5 @@ MANNERS = (
     Manner("march", (100, 126), "block", "two", 1.4, "march"),
     Manner("lullaby", (70, 88), "arpeggio", "long", 0.9),
 )
-ISLAND = Manner(
-    "island", (112, 132), "six-eight", "six-eight", 2.4, "six-eight", 2, divisions=3, bass_kind="acoustic"
-)
+ISLAND = Manner("island", (112, 132), "six-eight", "six-eight", 2.4, "six-eight", 2, divisions=3, bass_kind="acoustic")
 """The demo's style, left out of all training. Its beat is the dotted quarter: two to a bar of 6/8."""

@@ -1,4 +1,4 @@
-"""The lead: a rhythm of two bars that comes back, and a line that walks the scale and meets the chord on strong beats."""
+"""The lead: a rhythm of two bars that comes back, and a line that walks the scale and meets chords on strong beats."""
 
 import random
 

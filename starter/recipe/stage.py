@@ -21,7 +21,11 @@ class Stage:
     """What one run of a trainer keeps: modules and optimizers by name, a step, a deadline."""
 
     def __init__(
-        self, folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer], minutes: float
+        self,
+        folder: Path,
+        modules: Mapping[str, nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        minutes: float,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.modules, self.optimizers = folder, dict(modules), dict(optimizers)

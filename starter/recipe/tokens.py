@@ -1,6 +1,6 @@
 """A collection's codec tokens, kept on disk: codes.npy [K, M] as int16 and pieces.json (place and facts of each).
 
-    python -m starter.recipe.tokens /tmp/starter/audio /tmp/starter/codec /tmp/starter/tokens --size cpu
+python -m starter.recipe.tokens /tmp/starter/audio /tmp/starter/codec /tmp/starter/tokens --size cpu
 """
 
 import argparse

@@ -120,10 +120,7 @@ def _drop_from(step: int, size: CodecSize) -> int | None:
 
 def _set_lr(optimizer: torch.optim.Optimizer, size: CodecSize, stage: Stage, decay_from_now: bool) -> None:
     """Warm up over 50 steps, hold, and fall to a twentieth over the last third."""
-    if decay_from_now:
-        done = 2 / 3 + (1 - stage.left) / 3
-    else:
-        done = stage.step / size.steps
+    done = 2 / 3 + (1 - stage.left) / 3 if decay_from_now else stage.step / size.steps
     factor = min(1.0, (stage.step + 1) / 50) * max(0.05, min(1.0, 3 * (1 - done)))
     for group in optimizer.param_groups:
         group["lr"] = size.lr * factor

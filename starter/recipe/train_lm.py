@@ -52,9 +52,7 @@ def train_lm(
     # 2. The loop
     while stage.step < size.steps and not stage.over:
         _set_lr(optimizer, size, stage, decay_from_now)
-        codes, captions = tokens.batch(
-            stage.step, n=size.batch_size, n_frames=n_frames, dropout=size.condition_dropout
-        )
+        codes, captions = tokens.batch(stage.step, n=size.batch_size, n_frames=n_frames, dropout=size.condition_dropout)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             losses = model(codes.to(device), captions)  # [K]
         loss = losses.mean()

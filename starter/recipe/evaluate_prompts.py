@@ -1,0 +1,114 @@
+"""Do generations follow their prompts, and does an adapter change what it should and nothing else?
+
+A probe that knows codec-decoded pieces judges family and drums; tempo is estimated from onsets.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from adapters.sampler import AdapterSpec, Sampler
+from configs.sample import SampleSettings
+from data_prep.base_files import BaseFiles
+from data_prep.codec import Codec
+from starter.recipe.captions import prompt
+from starter.recipe.collection import Collection
+from starter.recipe.evaluate_codec import Figures, float_audio
+from starter.recipe.manners import FAMILIES
+from starter.recipe.measures import is_silent, is_stuck, tempo_agrees, tempo_bpm
+from starter.recipe.probe import Probe, accuracy, features
+
+ISLAND = "steel drums"
+TEMPI = (80, 100, 120, 140)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a prompt asks for."""
+
+    family: str
+    drums: bool
+    tempo_bpm: int
+
+    def words(self, trigger: str = "") -> str:
+        """The prompt."""
+        return prompt(self.family, self.drums, self.tempo_bpm) + (f", {trigger}" if trigger else "")
+
+
+def wishes(count: int) -> list[Wish]:
+    """Families, drums and tempi in turn, so that any number of them is balanced."""
+    grid = itertools.cycle(itertools.product(TEMPI, (True, False), sorted(FAMILIES)))
+    return [Wish(family, drums, tempo) for tempo, drums, family in itertools.islice(grid, count)]
+
+
+@dataclass
+class Judge:
+    """The probe, the sound it was trained for, and how often it is right on held-out pieces."""
+
+    probe: Probe
+    play_sec: float
+    held_out_accuracy: dict[str, float]
+
+
+def train_judge(codec: Codec, heard: Sequence[Collection], held_out: Collection, *, n: int, play_sec: float) -> Judge:
+    """Train on decoded excerpts of up to `n` pieces of each collection."""
+    rows, families, drums = _decoded(codec, heard, n, play_sec)
+    probe = Probe(rows, {"family": families, "drums": drums})
+    rows, families, drums = _decoded(codec, [held_out], n, play_sec)
+    said = probe.answers(rows)
+    right = {"family": accuracy(said["family"], families), "drums": accuracy(said["drums"], drums)}
+    return Judge(probe, play_sec, right)
+
+
+def _decoded(
+    codec: Codec, collections: Sequence[Collection], n: int, play_sec: float
+) -> tuple[torch.Tensor, list[str], list[str]]:
+    rows, families, drums = [], [], []
+    for collection in collections:
+        for index in range(min(n, len(collection))):
+            audio = float_audio(collection, index)[: round(play_sec * codec.sample_rate_hz)]
+            codes = codec.encode([torch.from_numpy(np.ascontiguousarray(audio))[None]])[0]
+            rows.append(features(codec.decode(codes)[0].numpy(), codec.sample_rate_hz))
+            families.append(collection.facts[index]["family"])
+            drums.append(str(collection.facts[index]["drums"]))
+    return torch.stack(rows), families, drums
+
+
+def evaluate_prompts(
+    files: BaseFiles, judge: Judge, count: int, *, adapter: Path | None = None, trigger: str = "", batch: int = 16
+) -> Figures:
+    """Play `count` wishes; `trigger` is added to each prompt."""
+    settings = SampleSettings(duration_sec=judge.play_sec)
+    sampler = Sampler.load(files, [AdapterSpec(adapter)] if adapter else [], settings)
+    asked = wishes(count)
+    takes = []
+    for first in range(0, count, batch):
+        words = [wish.words(trigger) for wish in asked[first : first + batch]]
+        takes += sampler.sample(words, seeds=list(range(first, first + len(words))))
+    rate_hz = files.sample_rate_hz
+    audio = [take.waveform[0].numpy() for take in takes]
+    said = judge.probe.answers(torch.stack([features(one, rate_hz) for one in audio]))
+    tempi = [tempo_bpm(one, rate_hz) for one in audio]
+    right = [tempo_agrees(found, wish.tempo_bpm) for found, wish in zip(tempi, asked, strict=True)]
+    near = [tempo_agrees(found, wish.tempo_bpm, octaves=True) for found, wish in zip(tempi, asked, strict=True)]
+    return {
+        "generations": count,
+        "family": accuracy(said["family"], [wish.family for wish in asked]),
+        "drums": accuracy(said["drums"], [str(wish.drums) for wish in asked]),
+        "tempo": float(np.mean(right)),
+        "tempo_or_half_or_double": float(np.mean(near)),
+        "island": float(np.mean([family == ISLAND for family in said["family"]])),
+        "silent": float(np.mean([is_silent(one) for one in audio])),
+        "stuck": float(np.mean([is_stuck(take.codes) for take in takes])),
+    }
+
+
+def tempo_of_real(held_out: Collection, count: int) -> float:
+    """How often the tempo estimate is right on rendered pieces: no generation can be judged better than this."""
+    facts = held_out.facts[:count]
+    found = [tempo_bpm(float_audio(held_out, index), held_out.sample_rate_hz) for index in range(len(facts))]
+    return float(np.mean([tempo_agrees(bpm, fact["tempo_bpm"]) for bpm, fact in zip(found, facts, strict=True)]))

@@ -1,0 +1,84 @@
+"""How alike two recordings are, in the ways that matter for music: spectrum, waveform, harmony, onsets."""
+
+import librosa
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from starter.recipe.codec_losses import MelLoss
+
+HOP = 160
+ONSET_WINDOW_SEC = 0.05
+SILENT_DB = -50.0
+
+Audio = Float[np.ndarray, " N"]
+
+
+def mel_distance(ours: Audio, theirs: Audio, sample_rate_hz: int) -> float:
+    """Mean L1 distance of log-mel spectrograms at four resolutions, in nats."""
+    pair = (torch.from_numpy(np.ascontiguousarray(audio, np.float32))[None, None] for audio in (ours, theirs))
+    return float(MelLoss(sample_rate_hz)(*pair))
+
+
+def si_sdr_db(ours: Audio, theirs: Audio) -> float:
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, arXiv:1811.02508) of ours against theirs."""
+    ours, theirs = (audio.astype(np.float64) - audio.mean() for audio in (ours, theirs))
+    scale = float(ours @ theirs / (theirs @ theirs + 1e-12))
+    target = scale * theirs
+    return 10 * float(np.log10((target @ target + 1e-12) / (((ours - target) ** 2).sum() + 1e-12)))
+
+
+def chroma_agreement(ours: Audio, theirs: Audio, sample_rate_hz: int) -> float:
+    """Mean cosine of chroma vectors, weighted by how loud the original is at that moment."""
+    chroma = [
+        librosa.feature.chroma_stft(y=audio, sr=sample_rate_hz, n_fft=4096, hop_length=1024, norm=None)
+        for audio in (ours, theirs)
+    ]
+    dots = (chroma[0] * chroma[1]).sum(axis=0)
+    lengths = np.linalg.norm(chroma[0], axis=0) * np.linalg.norm(chroma[1], axis=0) + 1e-9
+    weights = chroma[1].sum(axis=0)
+    return float((dots / lengths * weights).sum() / (weights.sum() + 1e-9))
+
+
+def onset_f1(ours: Audio, theirs: Audio, sample_rate_hz: int) -> float:
+    """F1 of detected onsets against the original's detected onsets, within 50 ms, each matched once."""
+    found, wanted = (
+        librosa.onset.onset_detect(y=audio, sr=sample_rate_hz, hop_length=HOP, units="time") for audio in (ours, theirs)
+    )
+    if not len(found) or not len(wanted):
+        return float(len(found) == len(wanted))
+    hits, taken = 0, np.zeros(len(found), bool)
+    for moment in wanted:
+        distance = np.where(taken, np.inf, np.abs(found - moment))
+        nearest = int(distance.argmin())
+        if distance[nearest] <= ONSET_WINDOW_SEC:
+            taken[nearest] = True
+            hits += 1
+    return 2 * hits / (len(found) + len(wanted))
+
+
+def is_silent(audio: Audio) -> bool:
+    """Whether nothing can be heard."""
+    return 10 * float(np.log10(np.mean(audio.astype(np.float64) ** 2) + 1e-12)) < SILENT_DB
+
+
+def is_stuck(codes: np.ndarray) -> bool:
+    """Whether the second half of a piece [K, T] is one thing over and over: hardly any frame differs from the last.
+
+    Music that repeats bar by bar is not stuck; a held token is.
+    """
+    half = codes[:, codes.shape[1] // 2 :]
+    same = (half[:, 1:] == half[:, :-1]).all(axis=0)
+    return bool(same.mean() > 0.8)
+
+
+def tempo_bpm(audio: Audio, sample_rate_hz: int) -> float:
+    """Estimated tempo."""
+    onsets = librosa.onset.onset_strength(y=audio, sr=sample_rate_hz, hop_length=HOP)
+    return float(librosa.feature.tempo(onset_envelope=onsets, sr=sample_rate_hz, hop_length=HOP)[0])
+
+
+def tempo_agrees(found_bpm: float, wanted_bpm: float, *, octaves: bool = False, within: float = 0.08) -> bool:
+    """Whether a tempo is right; with `octaves`, half and double count as right too."""
+    factors = (0.5, 1.0, 2.0) if octaves else (1.0,)
+    return any(abs(found_bpm - factor * wanted_bpm) <= within * factor * wanted_bpm for factor in factors)
