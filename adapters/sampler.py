@@ -107,7 +107,7 @@ class Sampler:
         named = _named(adapters)
         updates = {name: _read_updates(spec, files, force=force) for name, spec in named.items()}
         constant = not live and all(spec.strength.is_constant for spec in adapters)
-        merged_at = {name: spec.strength.at(0) for name, spec in named.items()} if constant else None
+        merged_at = {name: spec.strength.at(0.0) for name, spec in named.items()} if constant else None
         weights = pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at))
         del lm
         encoder = TextEncoder.load(files, device)

@@ -71,7 +71,7 @@ class Continuation:
     codes: Int16[np.ndarray, "K P"]
     sample_rate_hz: int
 
-    def join(self, played: Float[Tensor, "C N"], heard_samples: int) -> Float[Tensor, "C N"]:
+    def join(self, played: Float[Tensor, "C N"], heard_samples: int) -> Float[Tensor, "C _"]:
         """The recording as it is, then the new music. `played` begins with the codec's version of `heard_samples`.
 
         The codec's version takes over in the last moments of the recording; both are the same music there, so a

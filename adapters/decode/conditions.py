@@ -6,8 +6,9 @@ guidance has no state here: its text states are zero, no projection of cross-att
 exactly zero and is skipped.
 """
 
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +35,40 @@ class Hearing:
     mix: Tensor | None = None
     prefix: Float[Tensor, "N P D"] | None = None
     """Heard before the first step (melody): projected states of the text rows, then of the null rows."""
+    copied_from: list[CrossPart] = field(default_factory=list)
+    """Where `own` took its parts from."""
+
+    def own(self) -> "Hearing":
+        """The same in buffers of its own, which `take_over` may overwrite."""
+        parts = [
+            CrossPart(
+                [k.clone() for k in part.keys],
+                [v.clone() for v in part.values],
+                None if part.mask is None else part.mask.clone(),
+            )
+            for part in self.parts
+        ]
+        mix = None if self.mix is None else self.mix.clone()
+        return Hearing(parts, mix, self.prefix, list(self.parts))
+
+    def take_over(self, other: "Hearing") -> bool:
+        """Hear what `other` hears, in these very buffers, so that captured graphs stay good; False if shapes differ."""
+        mine, theirs = self._buffers(), other._buffers()
+        masked = [[part.mask is not None for part in hearing.parts] for hearing in (self, other)]
+        if [tensor.shape for tensor in mine] != [tensor.shape for tensor in theirs] or masked[0] != masked[1]:
+            return False
+        same = len(self.copied_from) == len(other.parts) and all(map(operator.is_, self.copied_from, other.parts))
+        if not same:
+            for old, new in zip(mine, theirs, strict=True):
+                old.copy_(new)
+            self.copied_from = list(other.parts)
+        elif self.mix is not None and other.mix is not None:
+            self.mix.copy_(other.mix)
+        return True
+
+    def _buffers(self) -> list[Tensor]:
+        tensors = [tensor for part in self.parts for tensor in (*part.keys, *part.values, part.mask)]
+        return [tensor for tensor in (*tensors, self.mix, self.prefix) if tensor is not None]
 
     def keep(self, rows: Tensor) -> "Hearing":
         """The same for these rows only."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from adapters import pattern
 from adapters.decode.cache import KeyValueCache
 from adapters.decode.conditions import Hearing
+from adapters.decode.graphs import GraphedSteps
 from adapters.decode.network import (
     Attend,
     Rows,
@@ -79,12 +80,15 @@ class Window:
         closed = (grid != OPEN).all(0).all(0)  # [S]
         self.n_known = int(closed.long().cumprod(0).sum())
         self.at = 0
-        if self.grid.shape == grid.shape:
+        cache = self._room(grid.shape[2])
+        if self.grid.shape == grid.shape and cache is self.cache:
             self.grid.copy_(grid)
-        else:
-            self.grid = grid.to(self.weights.device)
+            self.origins.copy_(torch.tensor(score.origins))
+            return
+        self.grid = grid.to(self.weights.device)
         self.origins = torch.tensor(score.origins, device=self.weights.device)
-        self.cache = self._room(grid.shape[2])
+        self.cache = cache
+        self._start_over()
 
     @property
     def n_steps(self) -> int:
@@ -106,6 +110,13 @@ class Window:
         until = min(until, self.n_steps - 1)
         if self.at == 0 and until > 0:
             self.hear_known()
+        if self.graphs.usable:
+            self.graphs.play(until)
+        else:
+            self.play_plainly(until)
+
+    def play_plainly(self, until: int) -> None:
+        """Step by step, one kernel at a time."""
         while self.at < until:
             self._step()
 
@@ -115,8 +126,9 @@ class Window:
 
     def hear_again(self) -> None:
         """Rebuild the cache from what was played so far, after the rows have changed."""
+        self.cache = self._room(self.n_steps)
+        self._start_over()
         if self.at:
-            self.cache = self._room(self.n_steps)
             self._hear(self.at)
 
     def codes(self) -> Int[Tensor, "B K T"]:
@@ -145,10 +157,15 @@ class Window:
         self.hearing = self.hearing.keep(index)
         self.cache.keep(torch.cat([index, index + self.rows.n_text]) if self.rows.guided else index)
         self.rows = Rows(len(rows), self.rows.guided)
+        self._start_over()
 
     def hear_now(self, hearing: Hearing) -> None:
         """Another condition from here on. What was played stays heard as it was."""
-        self.hearing = hearing
+        if not self.graphs.usable:
+            self.hearing = hearing
+        elif not self.hearing.take_over(hearing):
+            self.hearing = hearing.own()
+            self._start_over()
 
     def turn(self) -> None:
         """The knobs were turned. Guidance may have been switched on or off: then the null rows must come or go."""
@@ -156,6 +173,11 @@ class Window:
         if guided != self.rows.guided:
             self.rows = Rows(self.rows.n_text, guided)
             self.hear_again()
+
+    def _start_over(self) -> None:
+        """Buffers were replaced: graphs that hold the old ones are of no use any more."""
+        self.positions = self.weights.positions(self.offset + self.n_steps)
+        self.graphs = GraphedSteps(self)
 
     def _room(self, n_steps: int) -> KeyValueCache:
         needed = n_steps + self.offset
@@ -169,7 +191,7 @@ class Window:
             x = torch.cat([x, x])
         if self.hearing.prefix is not None:
             x = torch.cat([self.hearing.prefix[: self.rows.n], x], dim=1)
-        x = x + self.weights.positions(self.offset + n)
+        x = x + self.positions[: self.offset + n]
         heard = self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0)).view(x.shape)
         self.at = n
         if n < self.n_steps:
@@ -178,7 +200,7 @@ class Window:
     def _step(self) -> None:
         """One step with its place known to the host: attention reads exactly what was played."""
         x = embed(self.weights, self.grid[:, :, self.at : self.at + 1])[:, 0]  # [B, D]
-        x = x + self.weights.positions(self.offset + self.n_steps)[self.offset + self.at]
+        x = x + self.positions[self.offset + self.at]
         if self.rows.guided:
             x = torch.cat([x, x])
         heard = self._layers(x, attend_from_start(self.cache, self.offset + self.at))
@@ -188,7 +210,7 @@ class Window:
     def fixed_step(self, at: Tensor, reach: int) -> None:
         """One step with its place `at [1]` on the device and fixed shapes: what a CUDA graph captures."""
         x = embed(self.weights, self.grid.index_select(2, at))[:, 0]  # [B, D]
-        x = x + self.weights.positions(self.offset + self.n_steps).index_select(0, at + self.offset)
+        x = x + self.positions.index_select(0, at + self.offset)
         if self.rows.guided:
             x = torch.cat([x, x])
         heard = self._layers(x, attend_in_bucket(self.cache, at + self.offset, reach))

@@ -1,0 +1,156 @@
+"""`woodshed sample` from the command line: files, tags, names, adapters, pipes and mistakes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from adapters import adapter_files, lora
+from adapters.audio_out import Levels, endless_wav_header, free_name, pcm16, slug
+from adapters.lm import load_lm
+from adapters.low_rank import LowRank
+from data_prep.base_files import resolve_base
+from finetune.cli import main
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: main(["sample", "--duration", "0.6", *words])
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """What plain peft would write: no woodshed.json."""
+    lm = load_lm(resolve_base("debug"))
+    draw = torch.Generator().manual_seed(0)
+    updates = {}
+    for name in lora.matched_modules(lm, ["attention", "ffn"]):
+        rows, columns = lm.get_submodule(name).weight.shape
+        updates[name] = LowRank(torch.randn(2, columns, generator=draw), torch.randn(rows, 2, generator=draw), 2.0)
+    folder = tmp_path / "runs" / "mine" / "adapter"
+    folder.mkdir(parents=True)
+    from safetensors.torch import save_file
+
+    from adapters import peft_layout
+
+    save_file(peft_layout.to_tensors(updates), folder / adapter_files.WEIGHTS)
+    config = peft_layout.to_config(updates, base_id="debug", revision=None)
+    (folder / adapter_files.CONFIG).write_text(json.dumps(config))
+    return folder
+
+
+def made_by(path: Path) -> dict:
+    with soundfile.SoundFile(path) as file:
+        return json.loads(file.comment)
+
+
+def samples(path: Path) -> np.ndarray:
+    return soundfile.read(path, dtype="float32")[0]
+
+
+def test_files_names_and_tags(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--base", "debug", "Calm piano!", "loud drums", "--seed", "5", "--out", "out", "--format", "flac") == 0
+    first, second = Path("out/calm-piano-s5.flac"), Path("out/loud-drums-s6.flac")
+    assert samples(first).shape == samples(second).shape == (19_200,)
+    made = made_by(second)
+    assert (made["prompt"], made["seed"], made["base"], made["duration_sec"]) == ("loud drums", 6, "debug", 0.6)
+    said = capsys.readouterr().out
+    assert str(first) in said and "peak" in said and "× real time" in said
+
+
+def test_nothing_is_overwritten_and_seeds_hold(run: Run) -> None:
+    for _ in range(2):
+        assert run("--base", "debug", "x") == 0
+    np.testing.assert_array_equal(samples(Path("out/x-s0.wav")), samples(Path("out/x-s0-2.wav")))
+    assert run("--base", "debug", "y", "x", "--batch_size", "1") == 0  # x is the second now: its seed is 1
+    assert (samples(Path("out/x-s1.wav")) != samples(Path("out/x-s0.wav"))).any()
+
+
+def test_adapters_and_their_strengths(run: Run, adapter: Path) -> None:
+    assert run("--base", "debug", "x", "--out", "base") == 0
+    assert run(str(adapter), "x", "--out", "full") == 0
+    assert run(str(adapter), "x", "--strength", "0", "--out", "none") == 0
+    assert run("--adapter", f"{adapter}@0:0,0.3:0,0.31:1", "x", "--out", "late") == 0
+    base, full, none, late = (samples(Path(name, "x-s0.wav")) for name in ("base", "full", "none", "late"))
+    np.testing.assert_array_equal(none, base)
+    assert np.abs(full - base).max() > 1e-3
+    start = int(0.2 * 32_000)
+    np.testing.assert_allclose(late[:start], base[:start], atol=1e-5)
+    assert np.abs(late - base).max() > 1e-3
+    assert made_by(Path("full/x-s0.wav"))["adapters"] == ["mine@1"]
+    assert made_by(Path("late/x-s0.wav"))["adapters"] == ["mine@0:0,0.3:0,0.31:1"]
+
+
+def test_loops_stories_continuing(run: Run) -> None:
+    assert run("--base", "debug", "funk", "--loop", "--bpm", "240", "--bars", "1") == 0
+    assert len(samples(Path("out/funk-s0.wav"))) == 32_000
+    assert run("--base", "debug-stereo", "--story", "0:00 calm", "0:00.3 drums") == 0
+    assert samples(Path("out/calm-drums-s0.wav")).shape == (19_200, 2)
+    assert run("--base", "debug", "--continue", "out/funk-s0.wav", "--from", "0.5") == 0
+    assert len(samples(Path("out/piece-s0.wav"))) == 16_000 + 19_200
+
+
+def test_prompts_from_a_file(run: Run) -> None:
+    Path("prompts.txt").write_text("one\n\n two \n", encoding="utf-8")
+    assert run("--base", "debug", "--prompts-file", "prompts.txt") == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["one-s0.wav", "two-s1.wav"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--base", "debug"], "nothing to play"),
+        (["no such folder", "x"], "not an adapter"),
+        (["--base", "debug", "--adapter", "nowhere", "x"], "no adapter's folder"),
+        (["--base", "debug", "x", "--from", "3"], "--continue"),
+        (["--base", "debug", "x", "--continue", "gone.wav"], "not there"),
+        (["--base", "debug", "x", "--strength", "1"], "needs an adapter"),
+        (["--base", "debug", "x", "--window_sec", "10", "--overlap_sec", "20"], "shorter"),
+        (["--base", "debug", "x", "--loop", "--play"], "--loop"),
+        (["--base", "debug", "--story", "calm"], "moment"),
+        (["--base", "debug", "x", "--guidence", "2"], "guidance"),
+    ],
+)
+def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], words: Sequence[str], expected: str) -> None:
+    assert run(*words) == 2
+    assert expected in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+@pytest.mark.slow
+def test_piping(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "finetune.cli", "sample", "--base", "debug", "x", "--duration", "3", "--pipe"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    whole = subprocess.run([*words, "raw"], capture_output=True, check=True, env=environment, cwd=tmp_path)
+    assert len(whole.stdout) == 3 * 32_000 * 2
+    assert b"first sound" in whole.stderr and b"real time" in whole.stderr
+    left = subprocess.Popen(
+        [*words, "wav"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, cwd=tmp_path
+    )
+    assert left.stdout is not None and left.stdout.read(4) == b"RIFF"
+    left.stdout.close()
+    _, said = left.communicate(timeout=300)
+    assert left.returncode == 0, said.decode()
+    assert b"Traceback" not in said and b"Broken" not in said
+
+
+def test_names_levels_and_pcm(tmp_path: Path) -> None:
+    assert slug("Slow ballad, piano / 80's?") == "slow-ballad-piano-80-s"
+    assert slug("…") == "piece" and slug("緩い バラード") == "緩い-バラード" and len(slug("word " * 99)) <= 60
+    (tmp_path / "a.wav").touch()
+    assert free_name(tmp_path, "a", "wav").name == "a-2.wav"
+    audio = torch.tensor([[0.5, -1.0, 2.0], [0.0, 0.25, -2.0]])
+    assert np.frombuffer(pcm16(audio), "<i2").tolist() == [16384, 0, -32767, 8192, 32767, -32767]
+    assert Levels.of(audio).samples_over == 2 and "limited" in str(Levels.of(audio))
+    assert "silent" in str(Levels.of(torch.zeros(1, 9)))
+    assert len(endless_wav_header(32_000, 2)) == 44
