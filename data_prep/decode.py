@@ -180,7 +180,9 @@ class _Reader:
     def _decoded(self, packet: Any) -> Iterator[av.AudioFrame]:
         try:
             frames = packet.decode()
-        except (av.error.InvalidDataError, av.error.ExternalError, av.error.PatchWelcomeError):
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:  # whatever a damaged packet makes a decoder say, it costs this packet only
             self._count_bad()
             return
         if packet.size:  # the empty packet at the end only empties the decoder

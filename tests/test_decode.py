@@ -193,6 +193,11 @@ def test_same_music_has_the_same_hash(tmp_path: Path) -> None:
     other = audio.copy()
     other[1, 1234] += 0.01
     assert measure(encode(tmp_path / "c.wav", other, "pcm_s16le")).audio_sha256 != measure(wav).audio_sha256
+    early = np.repeat(tone(440, RATE_HZ, 3.0, 1), 2, axis=0)
+    late = early.copy()
+    late[1, 1000] += 0.1  # the sides differ in the first second alone
+    both = [measure(encode(tmp_path / f"{i}.wav", x, "pcm_s16le")).audio_sha256 for i, x in enumerate((early, late))]
+    assert both[0] != both[1]
     mono, twice = audio[:1], np.repeat(audio[:1], 2, axis=0)
     a, b = encode(tmp_path / "d.wav", mono, "pcm_s16le"), encode(tmp_path / "e.wav", twice, "pcm_s16le")
     assert measure(a).audio_sha256 == measure(b).audio_sha256
@@ -250,6 +255,20 @@ def test_one_damaged_spot_is_tolerated_and_flagged_many_are_not(tmp_path: Path) 
     (tmp_path / "often.flac").write_bytes(data)
     with pytest.raises(AudioError, match=r"corrupt|truncated"):
         measure(tmp_path / "often.flac")
+
+
+def test_many_packets_that_do_not_decode_are_counted(tmp_path: Path) -> None:
+    """A format without a length of its own: only the count can tell."""
+    noise = np.random.default_rng(0).normal(0, 0.1, (2, 6 * RATE_HZ)).astype(np.float32)
+    data = bytearray(encode(tmp_path / "a.aac", noise, "aac").read_bytes())
+    whole = measure(tmp_path / "a.aac")
+    starts = [at for at in range(len(data) - 8) if data[at] == 0xFF and data[at + 1] & 0xF6 == 0xF0]
+    for at in starts[20::10]:
+        data[at + 7 : at + 60] = b"\xff" * 53
+    (tmp_path / "b.aac").write_bytes(data)
+    assert whole.flags == ()
+    with pytest.raises(AudioError, match=r"corrupt from 0:0\d: \d+ of \d+ packets"):
+        measure(tmp_path / "b.aac")
 
 
 def wav_header(

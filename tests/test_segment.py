@@ -9,7 +9,6 @@ from data_prep.measure import TrackScan
 from data_prep.segment import segments
 
 FRAME, RATE_HZ = 640, 32_000
-FRAMES_PER_SEC = RATE_HZ / FRAME
 
 
 def track(levels_db: list[float], duration_sec: float | None = None, window_sec: float = 0.05) -> TrackScan:
@@ -39,6 +38,7 @@ def cut(scan: TrackScan, **settings: float) -> list[tuple[float, float]]:
         ([(0.5, False), (10, True), (0.9, False), (8, True), (0.9, False)], [(0, 20.3)]),  # short pauses are music
         ([(20, False)], []),
         ([(20, True), (2, False), (3, True)], [(0, 20)]),
+        ([(2.05, False), (10.1, True), (3, False)], [(2.04, 10.12)]),  # widened to whole frames, not cut to them
     ],
 )
 def test_cuts(parts: list[tuple[float, bool]], expected: list[tuple[float, float]]) -> None:
@@ -74,6 +74,7 @@ def test_impossible_lengths_are_refused() -> None:
     max_sec=st.floats(0.5, 40),
     min_share=st.floats(0.01, 1),
     silence_sec=st.floats(0.01, 5),
+    frame_samples=st.sampled_from([320, FRAME, 6400]),
 )
 def test_all_music_is_kept_but_what_is_stated(
     runs: list[tuple[int, bool]],
@@ -82,34 +83,36 @@ def test_all_music_is_kept_but_what_is_stated(
     max_sec: float,
     min_share: float,
     silence_sec: float,
+    frame_samples: int,
 ) -> None:
+    per_sec = RATE_HZ / frame_samples
     levels = np.concatenate([np.full(n, -20.0 if loud else -90.0) for n, loud in runs])
     duration = max(0.001, len(levels) * window_sec - cut_off * window_sec)
     settings = SegmentSettings(max_sec=max_sec, min_sec=max(0.03, max_sec * min_share), silence_sec=silence_sec)
     try:
-        found = segments(track(levels.tolist(), duration, window_sec), settings, FRAME, RATE_HZ)
+        found = segments(track(levels.tolist(), duration, window_sec), settings, frame_samples, RATE_HZ)
     except UserError:
-        assert np.floor(settings.max_sec * FRAMES_PER_SEC) < np.ceil(settings.min_sec * FRAMES_PER_SEC)
+        assert np.floor(settings.max_sec * per_sec) < np.ceil(settings.min_sec * per_sec)
         return
-    kept = np.zeros(int(np.ceil(duration * FRAMES_PER_SEC)) + 1, int)  # per codec frame
+    kept = np.zeros(int(np.ceil(duration * per_sec)) + 1, int)  # per codec frame
     for clip in found:
-        start, length = clip.start_sec * FRAMES_PER_SEC, clip.duration_sec * FRAMES_PER_SEC
+        start, length = clip.start_sec * per_sec, clip.duration_sec * per_sec
         assert abs(start - round(start)) < 1e-6 and abs(length - round(length)) < 1e-6
         assert settings.min_sec - 1e-6 <= clip.duration_sec <= settings.max_sec + 1e-6
         assert clip.start_sec >= 0 and clip.start_sec + clip.duration_sec <= duration + 1e-6
         kept[round(start) : round(start) + round(length)] += 1
     assert kept.max() <= 1, "clips overlap"
     assert [c.start_sec for c in found] == sorted(c.start_sec for c in found)
-    _check_losses(kept, levels, window_sec, duration, settings)
+    _check_losses(kept, levels, window_sec, duration, settings, per_sec)
 
 
 def _check_losses(
-    kept: np.ndarray, levels: np.ndarray, window_sec: float, duration: float, settings: SegmentSettings
+    kept: np.ndarray, levels: np.ndarray, window_sec: float, duration: float, settings: SegmentSettings, per_sec: float
 ) -> None:
     """Every loud frame left out lies in a stretch shorter than the shortest clip (plus a frame at each end)."""
-    whole = int(np.floor(duration * FRAMES_PER_SEC + 1e-6))
-    middle = ((np.arange(whole) + 0.5) / FRAMES_PER_SEC / window_sec).astype(int).clip(max=len(levels) - 1)
+    whole = int(np.floor(duration * per_sec + 1e-6))
+    middle = ((np.arange(whole) + 0.5) / per_sec / window_sec).astype(int).clip(max=len(levels) - 1)
     lost = (kept[:whole] == 0) & (levels[middle] > settings.silence_db)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], lost.astype(int), [0]])))
     for start, end in edges.reshape(-1, 2):
-        assert (end - start) / FRAMES_PER_SEC < settings.min_sec + 2 / FRAMES_PER_SEC
+        assert (end - start) / per_sec < settings.min_sec + 2 / per_sec
