@@ -51,6 +51,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         UserError: anything a person can mend; what is finished by then is kept.
     """
     started = time.perf_counter()
+    found = scan(songs)
     check_folders(songs, out)
     selections = list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
     device = pick_device(settings.device)
@@ -62,8 +63,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         files = resolve_base(settings.base, settings.revision)
         codec_name, text_name = codec_fingerprint(files), text_encoder_fingerprint(files)
 
-        # 2. Find, read and measure the songs.
-        found = scan(songs)
+        # 2. Read and measure the songs.
         tracks, rejected = measure_tracks(
             found.songs, cache, max_track_sec=settings.max_track_sec, workers=settings.workers
         )
