@@ -11,6 +11,7 @@ from typing import Any
 
 _ESTIMATED = {"aac", "mp2", "ac3", "eac3", "dts", "loas", "asf"}
 _TAIL_BYTES = 128 * 1024
+_WAV_SLACK_BYTES = 4096  # some writers count a header or padding into the data
 _MP3_HEADERS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -48,7 +49,7 @@ def _wav_is_cut(file: Any, size: int) -> bool:
         file.seek(at)
         name, length = (header := file.read(8))[:4], int.from_bytes(header[4:], "little")
         if name == b"data":
-            return 0 < length < 0xFFFF0000 and at + 8 + length > size
+            return 0 < length < 0xFFFF0000 and at + 8 + length > size + _WAV_SLACK_BYTES
         at += 8 + length + length % 2
     return False
 

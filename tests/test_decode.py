@@ -321,6 +321,15 @@ def test_a_stream_without_a_length_is_whole(tmp_path: Path) -> None:
     assert measure(tmp_path / "a.wav").duration_sec == 1.0
 
 
+def test_a_length_a_few_bytes_off_and_tags_at_the_end_are_no_damage(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(wav_header(data_bytes=16_036) + bytes(16_000))
+    assert measure(tmp_path / "a.wav").flags == ()
+    for name, codec in (("b.flac", "flac"), ("c.mp3", "libmp3lame")):
+        path = encode(tmp_path / name, tone(440, RATE_HZ, 1.0), codec)
+        path.write_bytes(path.read_bytes() + b"TAG" + b"Night Train".ljust(125, b"\0"))
+        assert measure(path).duration_sec == 1.0
+
+
 def test_source_is_learnt_on_the_way(tmp_path: Path) -> None:
     source = Source()
     path = encode(tmp_path / "a.mp3", tone(440, RATE_HZ, 1.0), "libmp3lame")
