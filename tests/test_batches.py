@@ -17,7 +17,7 @@ def stream(**more) -> Stream:
 
 def test_chance_is_even_and_depends_on_everything() -> None:
     values = [chance("crop", 0, n, "clip") for n in range(4000)]
-    assert 0 <= min(values) and max(values) < 1
+    assert min(values) >= 0 and max(values) < 1
     tenths = Counter(int(10 * value) for value in values)
     assert all(330 < count < 470 for count in tenths.values()) and len(tenths) == 10
     assert len({chance("crop", 0, 1, "a"), chance("order", 0, 1, "a"), chance("crop", 1, 0, "a")}) == 3

@@ -1,0 +1,46 @@
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from training_fixtures import quick
+
+from configs.tree import to_yaml
+from finetune.run_log import read_log
+from finetune.train import train
+
+
+def free_port() -> int:
+    with socket.socket() as asked:
+        asked.bind(("127.0.0.1", 0))
+        return asked.getsockname()[1]
+
+
+def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
+    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter."""
+    settings = quick(steps=3, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3)
+    (tmp_path / "two.yaml").write_text(to_yaml(settings))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
+    launch += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(free_port()), "-m", "finetune.cli"]
+    words = ["train", str(tiny_data), str(tmp_path / "two"), "--config", str(tmp_path / "two.yaml")]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([*launch, *words], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    train(tiny_data, tmp_path / "one", quick(**{**settings.model_dump(exclude_unset=True), "batch_size": 2}))
+    two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
+    assert [line["kind"] for line in two] == [line["kind"] for line in one]
+    for ours, theirs in zip(two, one, strict=True):
+        if ours["kind"] in ("step", "eval", "base"):
+            torch.testing.assert_close(ours["codebooks"], theirs["codebooks"], rtol=1e-5, atol=0.0)
+        if ours["kind"] == "step":
+            assert ours["clips"] == theirs["clips"] == 4
+            torch.testing.assert_close(ours["grad_norm"], theirs["grad_norm"], rtol=1e-4, atol=0.0)
+    left, right = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("two", "one"))
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    assert max(float(tensor.abs().max()) for name, tensor in left.items() if "lora_B" in name) > 1e-3

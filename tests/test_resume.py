@@ -1,0 +1,160 @@
+"""A run that is stopped in any way and goes on ends exactly like one that was never stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_fixtures import quick
+
+from configs.errors import UserError
+from finetune import step
+from finetune.checkpoint import all_steps
+from finetune.run_log import read_log
+from finetune.stop import Stopped
+from finetune.train import train
+
+# Everything that has a state: dropout, average, crops, dropped captions, clips of different lengths.
+FULL = {"steps": 8, "lora": {"dropout": 0.1}, "ema_decay": 0.8, "condition_dropout": 0.3, "max_clip_sec": 0.8}
+CLOCKS = ("sec", "memory_bytes")
+
+DIES_WHILE_SAVING = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_resume import FULL
+from training_fixtures import quick
+from finetune import checkpoint
+from finetune.train import train
+
+plain = checkpoint._write
+
+def write(path, content):
+    if "checkpoint-6" in str(path) and path.name.startswith("optimizer"):
+        path.write_bytes(content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    plain(path, content)
+
+checkpoint._write = write
+train(Path({data!r}), Path({run!r}), quick(**FULL))
+"""
+
+
+@pytest.fixture(scope="module")
+def straight(tiny_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run without a stop."""
+    run = tmp_path_factory.mktemp("straight") / "run"
+    train(tiny_data, run, quick(**FULL))
+    return run
+
+
+def assert_same_run(left: Path, right: Path) -> None:
+    for name in ("adapter/adapter_model", "checkpoints/checkpoint-8/adapter", "checkpoints/checkpoint-8/optimizer"):
+        ours, theirs = load_file(left / f"{name}.safetensors"), load_file(right / f"{name}.safetensors")
+        assert ours.keys() == theirs.keys()
+        for key, tensor in ours.items():
+            assert torch.equal(tensor, theirs[key]), f"{name}: {key}"
+    assert plain_log(left) == plain_log(right)
+
+
+def plain_log(run: Path) -> list[dict[str, Any]]:
+    lines = read_log(run / "log.jsonl")
+    return [{name: value for name, value in line.items() if name not in CLOCKS} for line in lines]
+
+
+def test_after_kill_9_in_the_middle_of_saving(tiny_data: Path, straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    script = DIES_WHILE_SAVING.format(tests=str(Path(__file__).parent), data=str(tiny_data), run=str(run))
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
+    assert done.returncode == -signal.SIGKILL
+    assert all_steps(run / "checkpoints") == [2, 4] or all_steps(run / "checkpoints") == [3, 4]
+    assert (run / "checkpoints" / ".checkpoint-6.partial").is_dir()
+    assert read_log(run / "log.jsonl")[-1]["step"] == 6 and not (run / "adapter").exists()
+
+    train(tiny_data, run, quick(), resume=True)  # settings not given again are those of the run
+    assert_same_run(run, straight)
+    assert not (run / "checkpoints" / ".checkpoint-6.partial").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_after_a_signal_in_the_middle_of_a_step(
+    number: signal.Signals, code: int, tiny_data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = step.collate, []
+
+    def interrupted(*args: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 7:  # the first of two micro-batches of step 4
+            signal.raise_signal(number)
+        return plain(*args)
+
+    monkeypatch.setattr(step, "collate", interrupted)
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as caught:
+        train(tiny_data, tmp_path / "run", quick(**FULL))
+    assert caught.value.code == code and signal.getsignal(number) is before
+    assert all_steps(tmp_path / "run" / "checkpoints")[-1] == 3 and len(calls) == 7
+    monkeypatch.undo()
+    train(tiny_data, tmp_path / "run", quick(**FULL), resume=True)
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_other_settings_are_refused_by_name(tiny_data: Path, straight: Path, mono_base: Path) -> None:
+    with pytest.raises(UserError, match="not the run that was started here") as caught:
+        train(
+            tiny_data,
+            straight,
+            quick(**{**FULL, "seed": 3, "batch_size": 1, "lora": {"dropout": 0.1, "rank": 8}}),
+            resume=True,
+        )
+    what = caught.value.what
+    assert "lora.rank: 2 → 8" in what and "seed: 0 → 3" in what
+    assert "clips per step (batch_size × accumulation × processes): 4 → 2" in what
+    assert "steps, epochs" in caught.value.fix
+
+
+def test_another_dataset_is_refused(tiny_data: Path, straight: Path, tmp_path: Path) -> None:
+    import shutil
+
+    other = tmp_path / "other"
+    shutil.copytree(tiny_data, other)
+    (other / "prep.yaml").write_text((other / "prep.yaml").read_text().replace("content: '0", "content: '1"))
+    with pytest.raises(UserError, match="the dataset: .* with other contents"):
+        train(other, straight, quick(**FULL), resume=True)
+
+
+def test_nothing_to_resume(tiny_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no run here to go on with"):
+        train(tiny_data, tmp_path / "nowhere", quick(), resume=True)
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune.train.accumulate", lambda *_: (_ for _ in ()).throw(RuntimeError("power cut")))
+        with pytest.raises(RuntimeError, match="power cut"):
+            train(tiny_data, run, quick())
+    with pytest.raises(UserError, match="before its first checkpoint") as caught:
+        train(tiny_data, run, quick(), resume=True)
+    assert "without --resume" in caught.value.fix
+    train(tiny_data, run, quick(steps=1))  # what hardly began may be begun again
+    assert [line["step"] for line in read_log(run / "log.jsonl") if line["kind"] == "step"] == [1]
+
+
+def test_a_run_may_go_on_for_longer_and_in_other_micro_batches(tiny_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(tiny_data, run, quick(steps=2))
+    first = (run / "adapter" / "adapter_model.safetensors").read_bytes()
+    train(tiny_data, run, quick(steps=4, batch_size=1, accumulation=4), resume=True)
+    assert [line["step"] for line in read_log(run / "log.jsonl") if line["kind"] == "step"] == [1, 2, 3, 4]
+    assert (run / "adapter" / "adapter_model.safetensors").read_bytes() != first
+
+
+def test_two_at_once_in_one_folder_are_refused(tiny_data: Path, tmp_path: Path) -> None:
+    from finetune.run_folder import RunFolder, only_one
+
+    with only_one(RunFolder(tmp_path / "run")), pytest.raises(UserError, match="Another `woodshed train`"):
+        train(tiny_data, tmp_path / "run", quick())
