@@ -1,9 +1,9 @@
 """How every benchmark here measures: one clock, one order, one way to say that two things differ.
 
 Cases are run in turn, in reversed order every second round, so that a machine that slows down slows all of them; the
-first round is thrown away. The first case is run twice per round under two names (A/A): how far apart those two come out is
-the noise, and no difference below it is claimed. On a CPU the clock is the process's own time on one thread, which other
-programs disturb least; on a GPU it is CUDA events.
+first round is thrown away. The first case is run twice per round under two names (A/A): how far apart those two come
+out is the noise, and no difference below it is claimed. On a CPU the clock is the process's own time on one thread,
+which other programs disturb least; on a GPU it is CUDA events.
 """
 
 import json

@@ -73,8 +73,8 @@ class Setup:
 
     @property
     def steps(self) -> int:
-        """S: what the decoder reads of a clip, the start step included."""
-        return self.frames + self.shape.largest_delay + 1
+        """S: what the decoder reads of a clip."""
+        return self.frames + self.shape.largest_delay
 
     @property
     def bytes_per_value(self) -> int:
@@ -83,16 +83,20 @@ class Setup:
 
     @staticmethod
     def of(
-        settings: TrainSettings, shape: Shape, weights: Weights, arithmetic: Literal["fp32", "bf16", "fp16"]
+        settings: TrainSettings,
+        shape: Shape,
+        weights: Weights,
+        arithmetic: Literal["fp32", "bf16", "fp16"],
+        longest_frames: int,
     ) -> "Setup":
-        """A run as its settings say it, with "auto" settled."""
+        """A run as its settings say it, with "auto" settled; `longest_frames` is the longest clip as it is heard."""
         return Setup(
             shape,
             weights=weights,
             arithmetic=arithmetic,
             checkpointed=checkpointed_layers(settings, shape.layers),
             batch_size=settings.batch_size,
-            frames=round(settings.max_clip_sec * FRAMES_PER_SEC),
+            frames=longest_frames,
             rank=settings.lora.rank,
             targets=tuple(settings.lora.targets),
             optimizer=settings.optim.name,

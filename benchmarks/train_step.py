@@ -1,0 +1,149 @@
+"""A training step, the peer's way and ours, side by side: same size, same codes, same rank, same batch.
+
+    uv run python -m benchmarks.train_step                              # small, 5 s clips, batch 2, one CPU thread:
+    minutes uv run python -m benchmarks.train_step --size medium --sec 30 --device cuda uv run python -m
+    benchmarks.train_step --layers 2 --rounds 3        # a quick look
+
+Random weights with the true shape serve: time does not depend on values. Prints audio-seconds per second, ratios to the
+peer, and the floor: the step's operations over the rate at which this machine multiplies matrices of these shapes.
+"""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adapters.lm import Conditions
+from adapters.pattern import inputs_and_labels
+from benchmarks import measure
+from benchmarks.peer import Peer, peer_batch, trainable
+from finetune import lean_lora
+from finetune.lean_loss import codebook_sums
+from finetune.memory.cost import step_flops
+from finetune.memory.setup import Setup, Shape
+from finetune.memory.simulate import random_lm
+
+SHAPES = {
+    "small": Shape(1024, 24, 16, 4096),
+    "medium": Shape(1536, 48, 24, 6144),
+    "large": Shape(2048, 48, 32, 8192),
+}
+TEXT_TOKENS = 24
+CPU_CASES = ["peer bf16", "peer fp32", "ours fp32", "ours fp32 checkpointed", "ours fp32, peft's forward", "ours bf16"]
+GPU_CASES = ["peer bf16", "peer fp16", "ours bf16", "ours bf16 checkpointed", "ours bf16, peft's forward", "ours nf4"]
+
+
+class Ours:
+    """Decoder, lean adapter, lean loss, AdamW: the parts of `finetune.train` that a step is made of."""
+
+    def __init__(self, setup: Setup, device: str, *, lean: bool = True) -> None:
+        torch.manual_seed(0)
+        self.lm, self.adapter = random_lm(setup, device)
+        if not lean:
+            lean_lora.remove(self.lm)
+        self.weights = list(self.adapter.parameters().values())
+        self.optimizer = torch.optim.AdamW(self.weights, lr=2e-4, betas=(0.9, 0.99))
+
+    def step(self, inputs: Tensor, labels: Tensor, conditions: Conditions) -> None:
+        """One optimizer step."""
+        sums = codebook_sums(self.lm(inputs, conditions), labels)
+        (sums.sum() / labels.numel()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
+    """What to time, by name, and how many numbers learn in each. All models are in memory at once."""
+    shape = setup.shape
+    codes = torch.randint(shape.card, (setup.batch_size, shape.codebooks, setup.frames), device=device)
+    n_frames = torch.full((setup.batch_size,), setup.frames, device=device)
+    inputs, labels = inputs_and_labels(codes, n_frames, shape.card, channels=shape.channels)
+    states = torch.randn(setup.batch_size, TEXT_TOKENS, shape.text_width, device=device)
+    conditions = Conditions(states, torch.ones(setup.batch_size, TEXT_TOKENS, dtype=torch.bool, device=device))
+    found: dict[str, Callable[[], object]] = {}
+    learning: dict[str, int] = {}
+    for name in names:
+        print(f"making: {name}", flush=True)
+        if name.startswith("peer"):
+            autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name.split()[1])
+            peer = Peer(setup, autocast=autocast, checkpointing="plain" not in name, device=device)
+            theirs = peer_batch(codes.cpu(), TEXT_TOKENS, setup, device)
+            found[name], learning[name] = bound(peer.step, theirs), trainable(peer.model)
+        else:
+            ours = Ours(setup_of(name, setup, device), device, lean="peft" not in name)
+            found[name], learning[name] = bound(ours.step, inputs, labels, conditions), ours.adapter.n_trainable
+    return found, learning
+
+
+def setup_of(name: str, setup: Setup, device: str) -> Setup:
+    """The setup that a case's name says: `ours nf4 checkpointed`."""
+    kind = name.replace(",", " ").split()[1]
+    arithmetic = kind if kind in ("fp32", "bf16", "fp16") else ("bf16" if device == "cuda" else "fp32")
+    checkpointed = setup.shape.layers if "checkpointed" in name else 0
+    return replace(setup, weights=kind, arithmetic=arithmetic, checkpointed=checkpointed)
+
+
+def bound(function: Callable[..., object], *args: Any) -> Callable[[], object]:
+    """The call as a case."""
+    return lambda: function(*args)
+
+
+def floor(setup: Setup, dtype: torch.dtype, device: str) -> dict[str, float]:
+    """Seconds that the step's products alone would take at the rate of its largest ones, and that rate."""
+    shape, rows = setup.shape, setup.batch_size * setup.steps
+    up = measure.matmul_flops(rows, shape.hidden, shape.ffn, dtype, device)
+    square = measure.matmul_flops(rows, shape.hidden, shape.hidden, dtype, device)
+    share_square = 6 * shape.hidden**2 / (6 * shape.hidden**2 + 2 * shape.hidden * shape.ffn)
+    rate = 1 / (share_square / square + (1 - share_square) / up)
+    flops = step_flops(setup)
+    return {"flops": flops, "matmul_flops_per_sec": rate, "sec": flops / rate}
+
+
+def main() -> None:
+    """Parse, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SHAPES, default="small")
+    parser.add_argument("--layers", type=int, help="fewer layers than the true shape")
+    parser.add_argument("--sec", type=float, default=5.0, help="length of each clip")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=measure.ROUNDS)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--cases", nargs="+", help=f"of: {', '.join(dict.fromkeys(CPU_CASES + GPU_CASES))}")
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results/train_step.json"))
+    args = parser.parse_args()
+    if args.device == "cpu":
+        measure.one_thread()
+    measure.print_environment()
+    shape = SHAPES[args.size] if args.layers is None else replace(SHAPES[args.size], layers=args.layers)
+    arithmetic = "bf16" if args.device == "cuda" else "fp32"
+    setup = Setup(shape, arithmetic, arithmetic, 0, args.batch, round(args.sec * 50), TEXT_TOKENS)
+    names = args.cases or (GPU_CASES if args.device == "cuda" else CPU_CASES)
+    timed, learning = cases(names, setup, args.device)
+    compared = measure.compare(timed, rounds=args.rounds, device=args.device)
+    limit = floor(setup, torch.float32 if arithmetic == "fp32" else torch.bfloat16, args.device)
+    report(compared, learning, limit, args.batch * args.sec)
+    facts = {name: vars(args)[name] for name in ("size", "layers", "sec", "batch", "device")}
+    measure.write(args.out, "train_step", {**facts, "learning": learning, "floor": limit, "compared": compared})
+
+
+def report(compared: measure.Comparison, learning: dict[str, int], limit: dict[str, float], audio_sec: float) -> None:
+    """The table."""
+    base = next(iter(learning))
+    print(f"\nnoise (A/A): {compared.noise:.3f}   floor: {limit['sec']:.2f} s a step without recomputation")
+    print(f"= {limit['flops'] / 1e12:.2f} TFLOP at {limit['matmul_flops_per_sec'] / 1e9:.0f} GFLOP/s\n")
+    print(f"| case | s a step | audio-s per s | times the speed of {base} | share of the floor | learning |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, count in learning.items():
+        median = compared.timings[name].median
+        speed = 1 / compared.ratio(name, base)
+        said = f"{speed:.2f}" if name == base or compared.differs(name, base) else "not told apart"
+        share = limit["sec"] / median
+        print(f"| {name} | {median:.2f} | {audio_sec / median:.2f} | {said} | {share:.0%} | {count / 1e6:.1f} M |")
+
+
+if __name__ == "__main__":
+    main()
