@@ -51,13 +51,13 @@ class Tokens:
 
 
 @torch.inference_mode()
-def write_tokens(collection: Collection, model: CodecModel, folder: Path) -> None:
-    """Encode every piece whole, with the codec as it will be exported in half precision."""
+def write_tokens(collection: Collection, model: CodecModel, folder: Path, n_pieces: int) -> None:
+    """Encode the first pieces, each whole, with the codec as it will be exported in half precision."""
     device = pick_device()
     codec = to_encodec(model).half().float().to(device)
     folder.mkdir(parents=True, exist_ok=True)
     every, facts, first = [], [], 0
-    for index in range(len(collection)):
+    for index in range(min(n_pieces, len(collection))):
         audio = torch.from_numpy(collection.audio(index).astype(np.float32) / 32768).to(device)
         codes = codec.encode(audio[None, None]).audio_codes[0, 0].cpu().numpy().astype(np.int16)  # [K, T]
         facts.append(collection.facts[index] | {"first_frame": first, "n_frames": codes.shape[1]})
@@ -74,10 +74,11 @@ def main() -> None:
     parser.add_argument("codec", type=Path)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=sorted(CODEC_SIZES), default="gpu" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--pieces", type=int, default=1_000_000, help="at most this many (default: all)")
     args = parser.parse_args()
     model = load_module(args.codec, "model", CodecModel(CODEC_SIZES[args.size]))
     assert isinstance(model, CodecModel)
-    write_tokens(Collection(args.audio), model, args.folder)
+    write_tokens(Collection(args.audio), model, args.folder, args.pieces)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
     python -m starter.recipe.train_codec /tmp/starter/audio /tmp/starter/codec --size cpu --minutes 10
 
-On a GPU it runs in bf16 and compiled. With `--discriminators` they join at once, whatever the size says.
+On a GPU it runs in bf16 and compiled. With `--discriminators` they join at once, whatever the size says. With
+`--tokens-fixed` only the decoder goes on learning: what was tokenised before stays valid, and the language model can
+be trained at the same time.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from starter.recipe.stage import Stage, pick_device
 from starter.recipe.utilisation import utilisation
 
 ADVERSARIAL_WEIGHT, MATCHING_WEIGHT = 0.1, 1.0
-LOG_EVERY, SAVE_EVERY, KMEANS_BATCHES = 20, 500, 24
+LOG_EVERY, SAVE_EVERY, KMEANS_BATCHES = 20, 200, 24
 
 
 def train_codec(
@@ -31,6 +33,7 @@ def train_codec(
     minutes: float,
     discriminators: bool = False,
     decay_from_now: bool = False,
+    tokens_fixed: bool = False,
 ) -> int:
     """One stage of training; returns the step it ended at.
 
@@ -57,6 +60,8 @@ def train_codec(
 
     # 3. The loop
     model.train()
+    if tokens_fixed:
+        fix_tokens(model)
     while stage.step < size.steps and not stage.over:
         _set_lr(optimizer, size, stage, decay_from_now)
         wave = crops.batch(stage.step)
@@ -87,6 +92,13 @@ def train_codec(
     for number, use in enumerate(utilisation(model, crops) if stage.step > size.quantize_from else ()):
         stage.log(codebook=number, used=use.share_used, perplexity=use.perplexity, bitrate_efficiency=use.efficiency)
     return stage.step
+
+
+def fix_tokens(model: CodecModel) -> None:
+    """Freeze all that decides the codes: encoder, projection and codebooks. The decoder goes on learning."""
+    for part in (model.encoder, model.quantizer.project_in, model.quantizer.layers):
+        part.requires_grad_(False)
+    model.quantizer.eval()
 
 
 def _adversarial(
@@ -135,6 +147,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.5, help="length of this stage")
     parser.add_argument("--discriminators", action="store_true", help="from the first step of this stage")
     parser.add_argument("--decay", action="store_true", help="last stage: let the learning rate fall to zero in it")
+    parser.add_argument("--tokens-fixed", action="store_true", help="only the decoder learns in this stage")
     args = parser.parse_args()
     torch.set_float32_matmul_precision("high")
     step = train_codec(
@@ -144,6 +157,7 @@ def main() -> None:
         minutes=args.minutes,
         discriminators=args.discriminators,
         decay_from_now=args.decay,
+        tokens_fixed=args.tokens_fixed,
     )
     print(f"step {step} of {CODEC_SIZES[args.size].steps}")
 
