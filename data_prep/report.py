@@ -116,7 +116,7 @@ def _histogram(values: Sequence[float]) -> str:
 def _bars(counts: Sequence[tuple[str, int]]) -> str:
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _axes()
+    figure, axes = _axes(left=0.35)
     names = [name for name, _ in counts][::-1]
     axes.barh(names, [count for _, count in counts][::-1], color=_ACCENT)
     axes.set_xlabel("clips")
@@ -124,12 +124,12 @@ def _bars(counts: Sequence[tuple[str, int]]) -> str:
     return _svg(figure)
 
 
-def _axes() -> tuple[Any, Any]:
-    """A bare figure: pyplot's global state and its windows are left alone."""
+def _axes(left: float = 0.15) -> tuple[Any, Any]:
+    """A bare figure, beginning at `left` of its width; pyplot and its global state are left alone."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2, 2.3), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(3.2, 2.3))
+    axes = figure.add_axes((left, 0.2, 0.95 - left, 0.75))
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=_INK, labelsize=8)
     return figure, axes

@@ -145,7 +145,6 @@ def test_again_does_nothing(prepared, songs, settings, count_work):
     ("values", "redone"),
     [
         ({"captions": {"trigger": "other words", "variants": 2}}, {"texts"}),
-        ({"seed": 7}, {"texts"}),
         ({"validation_fraction": 0.4}, set()),
         ({"segment": {"max_sec": 3.0, "min_sec": 2.0}}, {"features", "codec", "texts"}),
         ({"max_track_sec": 100.0}, {"measure"}),
