@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from starter.recipe.codec_model import CodecModel
 from starter.recipe.discriminator import Discriminators, discriminator_loss, generator_losses
 from starter.recipe.sizes import CODEC_SIZES, CodecSize
 from starter.recipe.stage import Stage, load_module
+from starter.recipe.train_codec import fix_tokens
 from starter.recipe.utilisation import use_of
 
 TINY = replace(
@@ -62,17 +64,19 @@ def test_fewer_codebooks_are_the_first_ones() -> None:
 @pytest.mark.parametrize("ema", [True, False])
 def test_codebooks_move_towards_what_they_are_chosen_for(ema: bool) -> None:
     model = model_of(replace(TINY, ema=ema)).train()
-    before = model.quantizer.codebooks.detach().clone()
+    quantizer: Any = model.quantizer
+    before = quantizer.codebooks.detach().clone()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.quantized(3 + torch.randn(1, 50, 12))[2].backward()
     optimizer.step()
-    assert (model.quantizer.codebooks - before).abs().max() > 1e-3
+    assert (quantizer.codebooks - before).abs().max() > 1e-3
 
 
 def test_a_dead_code_is_replaced() -> None:
     model = model_of(replace(TINY, codebook_dim=12)).train()
     far = torch.full((12,), 1e3)
-    codebook = model.quantizer.layers[0]._codebook
+    quantizer: Any = model.quantizer
+    codebook = quantizer.layers[0]._codebook
     codebook.embed.data[0, 3] = far
     codebook.embed_avg.data[0, 3] = far * codebook.cluster_size[0, 3]
     for step in range(200):
@@ -144,3 +148,24 @@ def test_a_stage_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert_close(resumed.modules["model"].state_dict(), straight.modules["model"].state_dict(), rtol=0, atol=0)
     loaded = load_module(tmp_path / "straight", "model", CodecModel(TINY))
     assert not loaded.training
+
+
+def test_fixed_tokens_stay_while_the_decoder_learns() -> None:
+    model = model_of(TINY)
+    audio = torch.randn(2, 1, 800, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = model(audio, quantize=True)
+    model.train()
+    fix_tokens(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        made = model(audio, quantize=True)
+        (made.audio - audio).abs().mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = model.eval()(audio, quantize=True)
+    assert before.codes is not None
+    assert after.codes is not None
+    assert torch.equal(before.codes, after.codes)
+    assert (after.audio - before.audio).abs().max() > 1e-3

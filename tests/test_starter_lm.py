@@ -112,3 +112,19 @@ def test_transformers_generates_from_it(base: tuple[Path, CodecModel, TextToCode
     audio = model.generate(**inputs, max_new_tokens=10)
     assert audio.shape[:2] == (1, 1)
     assert audio.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(CODEC_SIZES))
+def test_each_size_is_small_enough_to_ship(name: str) -> None:
+    """24 MB in half precision, codebooks included."""
+    from transformers import EncodecModel, T5EncoderModel
+
+    from adapters.lm import MusicgenLM
+    from starter.recipe.codec_model import encodec_config
+    from starter.recipe.lm_model import musicgen_config
+
+    codec = encodec_config(CODEC_SIZES[name], CODEC_SIZES[name].codebook_dim)
+    config: Any = musicgen_config(LM_SIZES[name], codec, LM_SIZES[name].vocabulary)
+    with torch.device("meta"):
+        parts = (EncodecModel(codec), MusicgenLM(config), T5EncoderModel(config.text_encoder))
+    assert sum(2 * tensor.numel() for part in parts for tensor in part.state_dict().values()) <= 24e6

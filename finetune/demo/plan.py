@@ -85,7 +85,7 @@ class Plan:
 
     def sample(self) -> SampleSettings:
         """Settings of `woodshed sample`."""
-        return SampleSettings(duration_sec=self.play_sec, seed=SEED)
+        return SampleSettings.model_validate({"duration_sec": self.play_sec, "seed": SEED})
 
 
 def demo_songs() -> Path:

@@ -4,6 +4,8 @@ The quantizer's projections are linear, so they melt into the convolutions besid
 decoder's first. Reflection padding keeps a constant constant, so the melted bias is exact as well.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import EncodecModel
@@ -14,14 +16,16 @@ from starter.recipe.codec_model import CodecModel, encodec_config
 @torch.no_grad()
 def to_encodec(model: CodecModel) -> EncodecModel:
     """An EncodecModel in fp32 on the CPU, in eval."""
-    rvq = model.quantizer
+    rvq: Any = model.quantizer
+    encoder: Any = model.encoder
+    decoder: Any = model.decoder
     exported = EncodecModel(encodec_config(model.size, model.size.codebook_dim)).eval()
-    tensors = {f"encoder.{name}": value for name, value in model.encoder.state_dict().items()}
-    tensors |= {f"decoder.{name}": value for name, value in model.decoder.state_dict().items()}
+    tensors = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    tensors |= {f"decoder.{name}": value for name, value in decoder.state_dict().items()}
     if rvq.has_projections:
-        last = len(model.encoder.layers) - 1
-        tensors |= _conv(f"encoder.layers.{last}.conv", *_after(model.encoder.layers[last].conv, rvq.project_in))
-        tensors |= _conv("decoder.layers.0.conv", *_before(model.decoder.layers[0].conv, rvq.project_out))
+        last = len(encoder.layers) - 1
+        tensors |= _conv(f"encoder.layers.{last}.conv", *_after(encoder.layers[last].conv, rvq.project_in))
+        tensors |= _conv("decoder.layers.0.conv", *_before(decoder.layers[0].conv, rvq.project_out))
     for number, layer in enumerate(rvq.layers):
         codebook = layer._codebook
         name = f"quantizer.layers.{number}.codebook"
@@ -33,13 +37,13 @@ def to_encodec(model: CodecModel) -> EncodecModel:
     return exported
 
 
-def _after(conv: nn.Module, projection: nn.Linear) -> tuple[Tensor, Tensor]:
+def _after(conv: Any, projection: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weight [d, in, k] and bias of projection(conv(x))."""
     weight = torch.einsum("dw,wik->dik", projection.weight, conv.weight)
     return weight, projection.weight @ conv.bias + projection.bias
 
 
-def _before(conv: nn.Module, projection: nn.Linear) -> tuple[Tensor, Tensor]:
+def _before(conv: Any, projection: nn.Linear) -> tuple[Tensor, Tensor]:
     """Weight [out, d, k] and bias of conv(projection(x))."""
     weight = torch.einsum("owk,wd->odk", conv.weight, projection.weight)
     return weight, conv.bias + torch.einsum("owk,w->o", conv.weight, projection.bias)

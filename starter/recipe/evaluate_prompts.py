@@ -82,7 +82,7 @@ def evaluate_prompts(
     files: BaseFiles, judge: Judge, count: int, *, adapter: Path | None = None, trigger: str = "", batch: int = 16
 ) -> Figures:
     """Play `count` wishes; `trigger` is added to each prompt."""
-    settings = SampleSettings(duration_sec=judge.play_sec)
+    settings = SampleSettings.model_validate({"duration_sec": judge.play_sec})
     sampler = Sampler.load(files, [AdapterSpec(adapter)] if adapter else [], settings)
     asked = wishes(count)
     takes = []

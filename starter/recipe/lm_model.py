@@ -58,9 +58,10 @@ class TextToCodes(nn.Module):
 
     def _begin_small(self, hidden: int) -> None:
         """Embeddings of K codebooks are added up: begin with a sum as large as the sinusoidal positions beside it."""
-        for embedding in self.lm.decoder.model.decoder.embed_tokens:
+        decoder: Any = self.lm.decoder
+        for embedding in decoder.model.decoder.embed_tokens:
             nn.init.normal_(embedding.weight, std=0.25)
-        for head in self.lm.decoder.lm_heads:
+        for head in decoder.lm_heads:
             nn.init.normal_(head.weight, std=hidden**-0.5 / 2)
 
     def conditions(self, captions: Sequence[str]) -> Conditions:

@@ -54,7 +54,8 @@ class Tokens:
 def write_tokens(collection: Collection, model: CodecModel, folder: Path, n_pieces: int) -> None:
     """Encode the first pieces, each whole, with the codec as it will be exported in half precision."""
     device = pick_device()
-    codec = to_encodec(model).half().float().to(device)
+    codec: Any = to_encodec(model).half().float()
+    codec.to(device)
     folder.mkdir(parents=True, exist_ok=True)
     every, facts, first = [], [], 0
     for index in range(min(n_pieces, len(collection))):
