@@ -15,12 +15,11 @@ from torch import Tensor
 from adapters.blend.truncate import Truncated, from_dense, total_error
 from adapters.lm import LM_PREFIXES
 from adapters.low_rank import LowRank
+from adapters.tensor_stream import StoredTensors
 from configs.errors import UserError
 from data_prep.base_files import DERIVED_TENSORS, weight_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from data_prep.base_files import BaseFiles
 
 EMBEDDING = re.compile(r"decoder\.model\.decoder\.embed_tokens\.\d+")
@@ -84,10 +83,8 @@ def extract(
 
 def _pairs(base: "BaseFiles", tuned: "BaseFiles") -> Iterator[tuple[str, Tensor, Tensor]]:
     """Tensors of the LM by name, from both."""
-    from safetensors import safe_open
-
-    ours, theirs = _places(base), _places(tuned)
-    different = sorted(ours.keys() ^ theirs.keys())
+    ours, theirs = lm_tensors(base), lm_tensors(tuned)
+    different = sorted(set(ours) ^ set(theirs))
     if different:
         raise UserError(
             f"These are two different models: only one has {different[0]}"
@@ -95,27 +92,21 @@ def _pairs(base: "BaseFiles", tuned: "BaseFiles") -> Iterator[tuple[str, Tensor,
             where=f"{base.folder} and {tuned.folder}",
             fix="Give the base that the tuned model started from.",
         )
+    ours_shapes, theirs_shapes = ours.shapes, theirs.shapes
     for name in sorted(ours):
-        with safe_open(ours[name], framework="pt") as one, safe_open(theirs[name], framework="pt") as other:
-            pair = one.get_tensor(name), other.get_tensor(name)
-        if pair[0].shape != pair[1].shape:
+        if ours_shapes[name] != theirs_shapes[name]:
             raise UserError(
-                f"{name} is {list(pair[0].shape)} in the base and {list(pair[1].shape)} in the tuned model.",
+                f"{name} is {list(ours_shapes[name])} in the base and {list(theirs_shapes[name])} in the tuned model.",
                 where=str(tuned.folder),
                 fix="Give the base that the tuned model started from.",
             )
-        yield name, *pair
+        yield name, ours[name], theirs[name]
 
 
-def _places(files: "BaseFiles") -> "dict[str, Path]":
-    from safetensors import safe_open
-
-    places = {}
-    for shard in weight_files(files.folder):
-        with safe_open(shard, framework="pt") as opened:
-            names = opened.keys()
-        places |= {n: shard for n in names if n.startswith(LM_PREFIXES) and n not in DERIVED_TENSORS}
-    return places
+def lm_tensors(files: "BaseFiles") -> StoredTensors:
+    """The LM's tensors of a model folder, each read when it is asked for."""
+    stored = StoredTensors(weight_files(files.folder))
+    return stored.only(name for name in stored if name.startswith(LM_PREFIXES) and name not in DERIVED_TENSORS)
 
 
 def _check(modules: dict[str, Truncated], left_out: dict[str, float], leave_out: bool, tuned: "BaseFiles") -> None:

@@ -61,7 +61,7 @@ def merge(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
         made = Path(beside) / "merged"
         made.mkdir()
-        _copy_rest(files, made, dtype)
+        copy_rest(files, made, dtype)
         _write_weights(files, adapters, made, dtype)
         (made / "README.md").write_text(_card(files, adapters), encoding="utf-8")
         made.rename(out)
@@ -108,7 +108,7 @@ def _by_weight(adapters: Strengths) -> Mapping[str, list[tuple[LowRank, float]]]
     return found
 
 
-def _copy_rest(files: "BaseFiles", made: Path, dtype: str) -> None:
+def copy_rest(files: "BaseFiles", made: Path, dtype: str) -> None:
     """Configuration, tokenizer and processor as they are; the configuration names the new dtype."""
     for path in sorted(files.folder.iterdir()):
         if path.is_file() and not path.name.endswith((*NOT_COPIED, INDEX)):

@@ -6,7 +6,7 @@ library maps files into memory, where what was touched stays counted; here a ten
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +37,11 @@ class StoredTensors(Mapping[str, Tensor]):
             with path.open("rb") as file:
                 entries, _, data_start = read_header(file)
             self._places |= {name: (path, entry, data_start) for name, entry in entries.items()}
+
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of every tensor."""
+        return {name: DTYPES[entry["dtype"]] for name, (_, entry, _) in self._places.items()}
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -80,36 +85,49 @@ def read_tensor(file: BinaryIO, entry: dict[str, Any], data_start: int) -> Tenso
     return flat.reshape(entry["shape"])
 
 
+Layout = Mapping[str, tuple[torch.dtype, Sequence[int]]]
+"""dtype and shape of each tensor of a file, in the order they are written."""
+
+
+def write(
+    target: Path, layout: Layout, tensor_of: Callable[[str], Tensor], metadata: Mapping[str, str]
+) -> dict[str, int]:
+    """Write `target` with `tensor_of(name)` for each tensor of the layout; bytes per tensor.
+
+    One tensor is in memory at a time.
+    """
+    header, sizes = _plan(layout)
+    text = json.dumps({"__metadata__": {"format": "pt", **metadata}, **header}, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with target.open("wb") as written:
+        written.write(struct.pack("<Q", len(text)) + text)
+        for name, (dtype, shape) in layout.items():
+            tensor = tensor_of(name)
+            assert tensor.dtype == dtype and tuple(tensor.shape) == tuple(shape), name
+            for piece in _pieces(tensor):
+                written.write(piece)
+    return sizes
+
+
 def rewrite(source: Path, target: Path, dtype_of: Callable[[str, torch.dtype], torch.dtype], change) -> dict[str, int]:
     """Write `target` with every tensor of `source` passed through `change(name, tensor)`; bytes per tensor.
 
     `dtype_of(name, dtype)` says in which dtype `change` will hand a tensor back; shapes stay. Peak memory is one tensor
     before and after.
     """
-    with source.open("rb") as read, target.open("wb") as written:
+    with source.open("rb") as read:
         entries, metadata, data_start = read_header(read)
         order = sorted(entries, key=lambda name: entries[name]["data_offsets"])
-        header, sizes = _plan(entries, order, dtype_of)
-        text = json.dumps({"__metadata__": metadata or {"format": "pt"}, **header}).encode()
-        text += b" " * (-len(text) % 8)
-        written.write(struct.pack("<Q", len(text)) + text)
-        for name in order:
-            tensor = change(name, read_tensor(read, entries[name], data_start))
-            assert NAMES[tensor.dtype] == header[name]["dtype"] and list(tensor.shape) == header[name]["shape"], name
-            for piece in _pieces(tensor):
-                written.write(piece)
-    return sizes
+        layout = {n: (dtype_of(n, DTYPES[entries[n]["dtype"]]), entries[n]["shape"]) for n in order}
+        return write(target, layout, lambda name: change(name, read_tensor(read, entries[name], data_start)), metadata)
 
 
-def _plan(
-    entries: dict[str, dict[str, Any]], order: list[str], dtype_of: Callable[[str, torch.dtype], torch.dtype]
-) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
+def _plan(layout: Layout) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
     header, sizes, position = {}, {}, 0
-    for name in order:
-        shape = entries[name]["shape"]
-        dtype = dtype_of(name, DTYPES[entries[name]["dtype"]])
+    for name, (dtype, shape) in layout.items():
         sizes[name] = torch.Size(shape).numel() * dtype.itemsize
-        header[name] = {"dtype": NAMES[dtype], "shape": shape, "data_offsets": [position, position + sizes[name]]}
+        offsets = [position, position + sizes[name]]
+        header[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": offsets}
         position += sizes[name]
     return header, sizes
 

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "hear it work: prep, train and sample on songs that come with it",
     "prep": "turn a folder of songs into a prepared dataset",
+    "plan": "which settings fit into a card's memory, and how fast they would be",
     "train": "teach a base model to play like a prepared dataset",
     "sample": "make music from text with a base and an adapter",
     "merge": "melt an adapter into its base: a model that transformers loads",
     "blend": "several adapters into one, or one at another rank",
+    "convert": "adapters and tuned models in other tools' formats, both ways",
     "inspect": "print everything an adapter says of itself",
     "doctor": "check this machine, with a fix beside each failure",
 }

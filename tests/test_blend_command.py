@@ -103,8 +103,8 @@ def test_adapters_of_different_bases_are_refused(two, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["{0}@much"], "is no weight"),
-        (["{0}@nan"], "is no weight"),
+        (["{0}@much"], "is no strength"),
+        (["{0}@nan"], "is no strength"),
         (["{0}", "{1}", "--method", "resize", "--rank", "2"], "one adapter"),
         (["{0}", "--method", "resize"], "resize needs"),
         (["{0}", "--method", "svd"], "svd needs a rank"),
@@ -133,7 +133,7 @@ def test_a_plain_peft_adapter_needs_its_base(mono_base, tmp_path, capsys):
     (plain / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
     command = ["blend", str(plain), "--out", str(tmp_path / "out")]
     assert main(command) == 2
-    assert "which base" in capsys.readouterr().err
+    assert "does not name its base" in capsys.readouterr().err
     assert main([*command, "--base", str(mono_base)]) == 0
     with pytest.raises(UserError):
         adapter_files.load(tmp_path / "nothing")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from finetune.commands.merge import base_of, parse_spec
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
@@ -42,7 +43,6 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--name", metavar="NAME", help="What to call it (the folder's name).")
     parser.add_argument("--trigger", metavar="WORDS", help="Its trigger (the sources' triggers, joined).")
     parser.add_argument("--base", metavar="ID", help="The base, where one is needed: the id that the adapters name.")
-    parser.add_argument("--revision", help="A fixed commit or tag of a base on the hub.")
     parser.add_argument("--overwrite", action="store_true", help="Replace an adapter in --out.")
     parser.add_argument("--force", action="store_true", help="Blend adapters of different bases of the same shape.")
 
@@ -52,11 +52,11 @@ def run(args: Namespace, settings: None) -> int:
     from adapters import adapter_files
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
 
-    wanted = [weighted(text) for text in args.adapters]
+    wanted = [parse_spec(text) for text in args.adapters]
     adapters = [adapter_files.load(folder, force=args.force) for folder, _ in wanted]
     weights = [weight for _, weight in wanted]
     needed = adapters[0].woodshed is None if args.method == "resize" else base_needed(adapters)
-    files = base_of(adapters[0], args) if args.base or needed else None
+    files = base_of(adapters[0], args.base) if args.base or needed else None
     check_same_base(adapters, files, force=args.force)
     modules = _resized(adapters, weights, args) if args.method == "resize" else _blended(adapters, weights, files, args)
     updates = {module: part.update for module, part in modules.items()}
@@ -67,33 +67,6 @@ def run(args: Namespace, settings: None) -> int:
     adapter_files.save(args.out, updates, told, overwrite=args.overwrite)
     show(args.out, modules)
     return 0
-
-
-def weighted(text: str) -> tuple[Path, float]:
-    """`folder` or `folder@0.7`. A folder of exactly that name comes first."""
-    path, at, weight = text.rpartition("@")
-    if not at or Path(text).is_dir():
-        return Path(text), 1.0
-    try:
-        value = float(weight)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) <= 100:
-        raise UserError(f"{weight!r} is no weight.", where=text, fix=f"A number from -100 to 100, e.g. {path}@0.7")
-    return Path(path), value
-
-
-def base_of(adapter: "Adapter", args: Namespace) -> "BaseFiles":
-    """The base that was given, or that the adapter names."""
-    from data_prep.base_files import resolve_base
-
-    if args.base:
-        return resolve_base(args.base, args.revision)
-    if not adapter.base_id:
-        raise UserError(
-            "This adapter does not say which base it belongs to.", where=str(adapter.folder), fix="Add --base."
-        )
-    return resolve_base(adapter.base_id, args.revision or adapter.revision)
 
 
 def show(out: Path, modules: "dict[str, Truncated]") -> None:

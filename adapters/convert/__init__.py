@@ -1,0 +1,1 @@
+"""Adapters and tuned models in the formats of other tools, both ways."""
