@@ -20,7 +20,6 @@ from jaxtyping import Int16
 
 from starter.recipe.captions import captions
 from starter.recipe.compose import compose
-from starter.recipe.render import render
 
 SHARD_PIECES = 50
 WORDINGS = 4
@@ -50,6 +49,8 @@ def _facts_path(folder: Path, seeds: range) -> Path:
 
 
 def _write_shard(folder: Path, sample_rate_hz: int, seeds: range) -> None:
+    from starter.recipe.render import render  # reading a collection needs no synthesizer
+
     pieces = [compose(seed) for seed in seeds]
     audio = render(pieces, sample_rate_hz)
     ends = np.cumsum([len(one) for one in audio])

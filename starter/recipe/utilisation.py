@@ -1,13 +1,15 @@
 """How well the codebooks are used: a code that is never chosen is wasted, and so are bits of codes that hardly are."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from starter.recipe.codec_model import CodecModel
-from starter.recipe.crops import Crops
+if TYPE_CHECKING:
+    from starter.recipe.codec_model import CodecModel
+    from starter.recipe.crops import Crops
 
 
 @dataclass
@@ -29,7 +31,7 @@ def use_of(codes: Int[Tensor, " M"], card: int) -> Use:
 
 
 @torch.no_grad()
-def utilisation(model: CodecModel, crops: Crops, n_batches: int = 24) -> list[Use]:
+def utilisation(model: "CodecModel", crops: "Crops", n_batches: int = 24) -> list[Use]:
     """Of every codebook, over random crops that training has not drawn."""
     model.eval()
     codes = [model(crops.batch(step, seed=2), quantize=True).codes for step in range(n_batches)]
