@@ -5,11 +5,10 @@ seed and the module's name alone, so that an adapter starts the same on every de
 and for every order of modules. They stay fp32 over half-precision and quantised bases.
 
 PiSSA (Meng et al. 2024, arXiv:2404.02948) and OLoRA (Büyükakyüz 2024, arXiv:2406.01775) start from the base's own
-directions and take those out of the frozen weight. What is handed out is relative to the ORIGINAL base all the same:
+directions (`adapters.lora_start`) and take those out of the frozen weight. What is handed out is relative to the ORIGINAL base all the same:
 ΔW = s·(BA − B₀A₀) is a LoRA of rank 2r, [B, −B₀] [A; A₀].
 """
 
-import hashlib
 import math
 import re
 import warnings
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from adapters.lm import MusicgenLM
+from adapters.lora_start import draw_a, principal, seed_of
 from adapters.low_rank import LowRank
 from configs.errors import UserError
 from configs.train import LoraSettings, TargetGroup
@@ -272,62 +272,19 @@ def _start(adapter: TrainableAdapter, name: str, layer: Any, seed: int) -> None:
     a_module: Any = layer.lora_A[NAME]
     b_module: Any = layer.lora_B[NAME]
     scale = adapter._scale
-    generator = torch.Generator().manual_seed(_seed_of(seed, name))
+    generator = torch.Generator().manual_seed(seed_of(seed, name))
     if settings.init in ("default", "gaussian"):
-        a = _draw_a(tuple(a_module.weight.shape), settings, generator)
+        a = draw_a(tuple(a_module.weight.shape), settings.init, settings.rank, generator)
         b = torch.zeros(b_module.weight.shape)
     else:
         weight: Tensor = layer.get_base_layer().weight.data
-        a, b = _principal(weight.float(), settings.rank, scale, settings.init, generator)
+        a, b = principal(weight.float(), settings.rank, scale, settings.init, generator)
         weight -= (scale * (b @ a)).to(weight.dtype)
         adapter.initial[name] = (a.cpu().clone(), b.cpu().clone())
     device = a_module.weight.device
     a_module.weight.data, b_module.weight.data = a.to(device), b.to(device)
     if settings.dora:
         layer.lora_magnitude_vector[NAME].weight.data = _row_norms(layer, scale * (b @ a))
-
-
-def _seed_of(seed: int, name: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8], "little") >> 1
-
-
-def _draw_a(shape: tuple[int, ...], settings: LoraSettings, generator: torch.Generator) -> Tensor:
-    """A as peft draws it: uniform within ±1/√in (Kaiming with a = √5), or normal with deviation 1/r."""
-    if settings.init == "gaussian":
-        return torch.randn(shape, generator=generator) / settings.rank
-    bound = 1 / math.sqrt(shape[1])
-    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
-
-
-def _principal(weight: Tensor, rank: int, scale: float, init: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A and B with scale · B A = the base's own leading part: by SVD (PiSSA) or QR (OLoRA)."""
-    if rank > min(weight.shape):
-        raise UserError(
-            f"lora.init: {init} needs a rank of at most {min(weight.shape)} for this model, not {rank}.",
-            fix="Lower lora.rank, or set lora.init to default.",
-        )
-    if init == "olora":
-        q, r = torch.linalg.qr(weight)
-        return r[:rank].contiguous() / math.sqrt(scale), q[:, :rank].contiguous() / math.sqrt(scale)
-    if init == "pissa":
-        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
-    else:
-        u, s, vh = _leading_svd(weight, rank, int(init.rsplit("_", 1)[1]), generator)
-    root = (s[:rank] / scale).sqrt()
-    return root[:, None] * vh[:rank], u[:, :rank] * root
-
-
-def _leading_svd(
-    weight: Tensor, rank: int, n_iterations: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Approximate leading singular vectors by subspace iteration (Halko et al. 2011, algorithm 4.4)."""
-    width = min(rank + 8, min(weight.shape))  # a few more directions than asked for, as the paper advises
-    start = torch.randn(weight.shape[1], width, generator=generator).to(weight)
-    q = torch.linalg.qr(weight @ start).Q
-    for _ in range(n_iterations):
-        q = torch.linalg.qr(weight @ torch.linalg.qr(weight.T @ q).Q).Q
-    u, s, vh = torch.linalg.svd(q.T @ weight, full_matrices=False)
-    return q @ u, s, vh
 
 
 def _row_norms(layer: Any, product: Tensor) -> Tensor:
