@@ -4,9 +4,9 @@ peft makes the layers (its names, its forward, its files). The values of A and B
 seed and the module's name alone, so that an adapter starts the same on every device, in every precision of the base
 and for every order of modules. They stay fp32 over half-precision and quantised bases.
 
-PiSSA (Meng et al. 2024, arXiv:2404.02948) and OLoRA (Büyükakyüz 2024, arXiv:2406.01775) start from the base's own
-directions (`adapters.lora_start`) and take those out of the frozen weight. What is handed out is relative to the ORIGINAL base all the same:
-ΔW = s·(BA − B₀A₀) is a LoRA of rank 2r, [B, −B₀] [A; A₀].
+PiSSA and OLoRA (`adapters.lora_start`) start from the base's own directions and take those out of the frozen weight.
+What is handed out is relative to the ORIGINAL base all the same: ΔW = s·(BA − B₀A₀) is a LoRA of rank 2r,
+[B, −B₀] [A; A₀].
 """
 
 import math
