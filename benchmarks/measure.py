@@ -24,6 +24,13 @@ ROUNDS = 6
 AGAIN = " (again)"
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a case returns that has timed itself, because only a part of what it did counts."""
+
+    seconds: float
+
+
 @dataclass
 class Timing:
     """Seconds of one case, one number per kept round."""
@@ -113,6 +120,25 @@ def matmul_flops(rows: int, inner: int, columns: int, dtype: Any, device: str = 
     return 2.0 * rows * inner * columns / best
 
 
+def clock(device: str = "cpu") -> float:
+    """Now, in seconds, for a case that times itself: the process's own time, or wall time with the GPU drained."""
+    if device != "cuda":
+        return time.process_time()
+    import torch
+
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def read_bandwidth(device: str = "cpu") -> float:
+    """Bytes per second at which a large tensor is read and summed: the ceiling of whatever must read its weights."""
+    import torch
+
+    data = torch.ones(2**29 if device == "cuda" else 2**26, device=device)
+    best = min(_timed(data.sum, device) for _ in range(4))
+    return data.numel() * data.element_size() / best
+
+
 def write(path: Path, name: str, results: Mapping[str, Any]) -> None:
     """The figures with their environment, as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,17 +156,17 @@ def print_environment() -> None:
 def _timed(case: Callable[[], object], device: str) -> float:
     if device != "cuda":
         start = time.process_time()
-        case()
-        return time.process_time() - start
+        result = case()
+        return result.seconds if isinstance(result, Measured) else time.process_time() - start
     import torch
 
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     torch.cuda.synchronize()
     begin.record()
-    case()
+    result = case()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end) / 1000
+    return result.seconds if isinstance(result, Measured) else begin.elapsed_time(end) / 1000
 
 
 def _commit() -> str:
