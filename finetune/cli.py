@@ -18,6 +18,10 @@ COMMANDS = {
     "merge": "melt an adapter into its base: a model that transformers loads",
     "blend": "several adapters into one, or one at another rank",
     "convert": "adapters and tuned models in other tools' formats, both ways",
+    "bundle": "an adapter as one checked file for a friend, and back",
+    "adapters": "which adapters are on this machine, and where they fit",
+    "push": "put an adapter on the hub, after showing what would go",
+    "pull": "fetch an adapter from the hub, checked",
     "inspect": "print everything an adapter says of itself",
     "doctor": "check this machine, with a fix beside each failure",
 }

@@ -1,0 +1,42 @@
+"""`woodshed bundle`: an adapter as one file for a friend, and back."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+SECTION = None
+EXAMPLES = """
+woodshed bundle runs/mine/adapter mine.zip        # one file to send
+woodshed bundle --open mine.zip mine/             # checked, then unpacked
+"""
+
+
+def arguments(parser: Any) -> None:
+    """From, to, and which way."""
+    parser.add_argument("source", type=Path, help="An adapter's folder; with --open, a bundle.")
+    parser.add_argument("out", type=Path, help="The bundle to write; with --open, the adapter's new folder.")
+    parser.add_argument("--open", action="store_true", help="Unpack a bundle instead.")
+
+
+def run(args: Namespace, settings: None) -> int:
+    """Pack or unpack, and say what is in it."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    from adapters.bundle import pack, unpack
+    from adapters.shareable import printable, size_text
+
+    console = Console(highlight=False)
+    if args.open:
+        adapter = unpack(args.source, args.out)
+        trigger = adapter.woodshed.trigger if adapter.woodshed else ""
+        base = f", for {adapter.base_id}" if adapter.base_id else ""
+        console.print(escape(printable(f"{args.out}: {adapter.label}{base}")), soft_wrap=True)
+        if trigger:
+            console.print(escape(printable(f"trigger: {trigger}")), soft_wrap=True)
+        console.print(f"next: woodshed inspect {escape(str(args.out))}", soft_wrap=True)
+        return 0
+    for file in pack(args.source, args.out):
+        console.print(f"  {size_text(file.n_bytes):>9}  {escape(file.name)}", soft_wrap=True)
+    console.print(f"{escape(str(args.out))}: {size_text(args.out.stat().st_size)}", soft_wrap=True)
+    return 0
