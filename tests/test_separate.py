@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from configs.errors import UserError
 from data_prep.decode import stream
 from data_prep.overlap_add import WindowPlan, overlap_add
-from data_prep.separate import _shifts, check_selections, load_separator, parse_selection, separate
+from data_prep.separate import _loudness, _shifts, check_selections, load_separator, parse_selection, separate
 from data_prep.separator import Separator
 
 SOURCES = ["drums", "bass", "other", "vocals"]
@@ -106,6 +106,15 @@ def test_shifts_equal_demucs_own(
     out = apply_model(small_model(0), ((mix - mean) / std)[None], shifts=2)[0]
     places = separate(song, [parse_selection("other")], separator, tmp_path, shifts=2, seed=5)
     torch.testing.assert_close(read(places["other"]), (out * std + mean)[2], atol=2e-5, rtol=1e-4)
+
+
+def test_the_track_is_normalised_as_demucs_does(separator: Separator, song: Path) -> None:
+    """Over the whole track at once, though read in blocks. The model's own normalisation would hide an error here."""
+    mono = read(song).double().mean(0)
+    found = _loudness(song, separator)
+    assert found.samples == len(mono)
+    assert found.mean == pytest.approx(mono.mean().item(), rel=1e-5)
+    assert found.std == pytest.approx(mono.std().item(), rel=1e-5)
 
 
 def test_models_that_say_nothing_of_a_stem_are_not_run(separator: Separator, monkeypatch: pytest.MonkeyPatch) -> None:
