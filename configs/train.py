@@ -99,7 +99,7 @@ class TrainSettings(Section):
     epochs: float = Field(default=4.0, gt=0)
     """Passes over the training clips, when steps is 0."""
     batch_size: int = Field(default=2, ge=1)
-    """Clips in memory at once, per process."""
+    """Clips of full length (`max_clip_sec`) in memory at once, per process; of shorter ones as many more as fit."""
     accumulation: int = Field(default=4, ge=1)
     """Micro-batches per optimizer step: the gradient is that of batch_size * accumulation clips at once."""
     max_clip_sec: float = Field(default=30.0, gt=0)
@@ -112,6 +112,11 @@ class TrainSettings(Section):
     """How the frozen base is held. auto: as `precision`. int8 and nf4 (bitsandbytes) save memory and cost speed."""
     checkpointing: bool = True
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 35 % slower."""
+    checkpointed_layers: int = Field(default=0, ge=0)
+    """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    memory: str | None = None
+    """How much memory training may take: 6gb, 10gb …, or auto for what is free. Then base_weights (when auto),
+    checkpointing, the micro-batch and, if need be, the optimizer are chosen to fit, at the same total batch."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Keep a running average of the adapter with this decay and save that; 0 switches it off."""
     lora: LoraSettings = LoraSettings()

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,20 +65,34 @@ class State:
     position: Position
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a state in main memory, which training does not change any more. Files by name, tensors by name."""
+
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    kept: dict[str, Any]
+
+
 def save(folder: Path, state: State) -> Path:
     """Write the state of this moment as `checkpoint-{step}` into the folder; if that is there, leave it.
 
     Raises:
         UserError: it cannot be written, usually for want of space. The checkpoints that are there stay as they are.
     """
-    path = folder / f"checkpoint-{state.position.step}"
+    return write(folder, snapshot(state))
+
+
+def write(folder: Path, copy: Snapshot) -> Path:
+    """Write a copy of a state; see `save`."""
+    path = folder / f"checkpoint-{copy.step}"
     if path.exists():
         return path
     partial = folder / f".{path.name}.partial"
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        for name, content in _contents(state).items():
+        for name, content in _contents(copy):
             _write(partial / name, content)
         _flush_folder(partial)
         partial.rename(path)
@@ -139,8 +154,8 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
             shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
 
 
-def _contents(state: State) -> dict[str, bytes]:
-    """File name → content."""
+def snapshot(state: State) -> Snapshot:
+    """Copy the state."""
     optimizer, moments = pack(state.optimizer.state_dict())
     scaler = None if state.scaler is None else pack(state.scaler.state_dict())[0]
     averaged = bool(state.ema.decay)
@@ -150,10 +165,17 @@ def _contents(state: State) -> dict[str, bytes]:
         "scaler": scaler,
         "optimizer": optimizer,
     }
-    files = {"adapter.safetensors": to_bytes(_plain(state.weights)), "optimizer.safetensors": to_bytes(moments)}
+    files = {"adapter.safetensors": _plain(state.weights), "optimizer.safetensors": moments}
     if averaged:
-        files["average.safetensors"] = to_bytes(_plain(state.ema.average))
-    return files | {"state.json": json.dumps(kept).encode()}
+        files["average.safetensors"] = _plain(state.ema.average)
+    return Snapshot(state.position.step, files, kept)
+
+
+def _contents(copy: Snapshot) -> Iterator[tuple[str, bytes]]:
+    """File name and content, one at a time."""
+    for name, tensors in copy.tensors.items():
+        yield name, to_bytes(tensors)
+    yield "state.json", json.dumps(copy.kept).encode()
 
 
 def _plain(weights: dict[str, Any]) -> dict[str, Tensor]:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adapters.lm import MusicgenLM
 from configs.errors import UserError
 from configs.train import TrainSettings
 from data_prep.prepared import PreparedDataset
+from finetune.background_save import BackgroundSave
 from finetune.batches import Draw
-from finetune.checkpoint import Position, State, prune, save
+from finetune.checkpoint import Position, State
 from finetune.evaluate import evaluate, mean
 from finetune.preview import Previews
 from finetune.run_folder import RunFolder
@@ -39,6 +40,10 @@ class Run:
     log: RunLog | None = None
     previews: Previews | None = None
     skipped_in_a_row: int = 0
+    saver: BackgroundSave = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saver = BackgroundSave(self.folder.checkpoints, self.settings.checkpoint.keep)
 
     def introduce(self, facts: dict[str, str]) -> None:
         """Say what was found and what will happen."""
@@ -94,6 +99,7 @@ class Run:
         self.skipped_in_a_row = 0 if gradients.norm_is_finite else self.skipped_in_a_row + 1
         line = {"loss": gradients.loss, "codebooks": gradients.codebooks, "lr": lr, "grad_norm": gradients.norm}
         line |= {"clips": len(draws), "audio_sec": audio_sec, "sec": sec, "memory_bytes": memory_bytes()}
+        line |= {"idle_share": gradients.idle_sec / max(sec, 1e-9), "padding": gradients.padding}
         self.write("step", position.step, line)
         self.progress.step(position.step, gradients.loss, audio_sec)
 
@@ -108,7 +114,7 @@ class Run:
             with state.ema.applied():
                 self.write("preview", step, {"files": self.previews.make(lm, step)})
         if better or last or due(settings.checkpoint.every_steps, step):
-            self.save(state)
+            self.save(state, wait=False)
 
     def judge(self, position: Position, losses: list[float]) -> bool:
         """Compare held-out losses with the best so far; whether they are better."""
@@ -128,11 +134,12 @@ class Run:
         """Whether too many evaluations have gone by without a better one."""
         return 0 < self.settings.eval.patience <= position.without_better
 
-    def save(self, state: State) -> None:
-        """Write a checkpoint of this moment and delete what is no longer kept."""
+    def save(self, state: State, *, wait: bool = True) -> None:
+        """Write a checkpoint of this moment and delete what is no longer kept; return when it is there, or at once."""
         if self.accelerator.is_main_process:
-            save(self.folder.checkpoints, state)
-            prune(self.folder.checkpoints, self.settings.checkpoint.keep, state.position.best_step)
+            self.saver.save(state)
+            if wait:
+                self.saver.wait()
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """A line of the log."""

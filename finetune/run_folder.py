@@ -26,7 +26,18 @@ if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
     from data_prep.prepared import PreparedDataset
 
-FREE = ("steps", "epochs", "checkpointing", "device", "loggers", "eval.every_steps", "eval.patience", "preview.*")
+FREE = (
+    "steps",
+    "epochs",
+    "checkpointing",
+    "checkpointed_layers",
+    "memory",
+    "device",
+    "loggers",
+    "eval.every_steps",
+    "eval.patience",
+    "preview.*",
+)
 FREE += ("checkpoint.*",)
 TOGETHER = ("batch_size", "accumulation")
 """May change as long as a step holds as many clips as before."""

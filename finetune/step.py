@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from adapters.lm import MusicgenLM
 from adapters.pattern import inputs_and_labels
 from configs.train import TrainSettings
 from data_prep.prepared import PreparedDataset
-from finetune.batches import Draw, chance, collate, micro_batches
-from finetune.loss import codebook_sums, for_backward
+from finetune.batches import Draw, chance, collate
+from finetune.buckets import micro_batches, padded_frames
+from finetune.idle import Idle
+from finetune.lean_loss import codebook_sums
+from finetune.loss import for_backward
+from finetune.memory.setup import FRAMES_PER_SEC, checkpointed_layers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -22,7 +27,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class Learner:
-    """What a step works with: `model` is the LM as Accelerate wrapped it, `lm` the LM itself."""
+    """What a step works with: `model` is the LM as Accelerate wrapped it, `lm` the LM itself.
+
+    A micro-batch holds at most `batch_size * max_frames` frames, and `checkpointed` layers are recomputed: what the
+    settings say, until memory runs out.
+    """
 
     lm: MusicgenLM
     model: torch.nn.Module
@@ -30,16 +39,31 @@ class Learner:
     dataset: PreparedDataset
     accelerator: "Accelerator"
     settings: TrainSettings
+    max_frames: int = 0
+    batch_size: int = field(init=False)
+    checkpointed: int = field(init=False)
+    idle: Idle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.max_frames = self.max_frames or round(self.settings.max_clip_sec * FRAMES_PER_SEC)
+        self.batch_size = self.settings.batch_size
+        self.checkpointed = checkpointed_layers(self.settings, len(self.lm.decoder.model.decoder.layers))
+        self.idle = Idle(self.accelerator.device)
 
 
 @dataclass
 class Gradients:
-    """What the micro-batches of a step came to. `codebooks` is the mean cross-entropy of each, in nats."""
+    """What the micro-batches of a step came to. `codebooks` is the mean cross-entropy of each, in nats.
+
+    `padding` is the share of this process's frames that held nothing, `idle_sec` how long the device waited for clips.
+    """
 
     codebooks: list[float]
     norm: float
     stop: bool
     broken_clips: list[str] = field(default_factory=list)
+    padding: float = 0.0
+    idle_sec: float = 0.0
 
     @property
     def loss(self) -> float:
@@ -62,23 +86,35 @@ def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callabl
 
     A single process asks `stop` after every micro-batch; several have to agree, so they finish the step.
     """
-    lm, accelerator = learner.lm, learner.accelerator
-    n_processes = accelerator.num_processes
+    accelerator = learner.accelerator
+    rank, n_processes = accelerator.process_index, accelerator.num_processes
     cells_per_codebook = sum(draw.n_frames for draw in draws)
-    parts = micro_batches(draws, learner.settings.batch_size, accelerator.process_index, n_processes)
+    parts = micro_batches(draws, learner.batch_size, learner.max_frames, rank, n_processes)
     sums: list[Tensor] = []
+    learner.idle.end()
     for number, part in enumerate(parts):
-        seed_everything(learner.settings.seed, step, accelerator.process_index, number)
-        batch = collate(part, learner.dataset, lm.text_width).to(accelerator.device)
-        inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
+        seed_everything(learner.settings.seed, step, rank, number)
         whole = number == len(parts) - 1
         with contextlib.nullcontext() if whole else accelerator.no_sync(learner.model):
-            part_sums = codebook_sums(learner.model(inputs, batch.conditions), labels)
-            accelerator.backward(for_backward(part_sums, cells_per_codebook * lm.n_codebooks, n_processes))
-        sums.append(part_sums.detach())
+            sums.append(learn_from(learner, part, cells_per_codebook))
         if n_processes == 1 and stop():
             return None
-    return _judged(learner, parts, sums, cells_per_codebook, stop())
+    gradients = _judged(learner, parts, sums, cells_per_codebook, stop())
+    gradients.padding = 1 - sum(draw.n_frames for part in parts for draw in part) / padded_frames(parts)
+    gradients.idle_sec = learner.idle.take_sec()
+    return gradients
+
+
+def learn_from(learner: Learner, part: Sequence[Draw], cells_per_codebook: int) -> Float[Tensor, " K"]:
+    """Add a micro-batch's part of the gradient of a step of so many cells; its summed cross-entropy per codebook."""
+    lm, accelerator = learner.lm, learner.accelerator
+    batch = collate(part, learner.dataset, lm.text_width).to(accelerator.device)
+    inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
+    learner.idle.begin()
+    sums = codebook_sums(learner.model(inputs, batch.conditions), labels)
+    accelerator.backward(for_backward(sums, cells_per_codebook * lm.n_codebooks, accelerator.num_processes))
+    learner.idle.end()
+    return sums.detach()
 
 
 def seed_everything(*of: int) -> None:

@@ -17,12 +17,15 @@ from adapters.low_rank import kind_of
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.prepared import PreparedDataset
-from finetune import optimizers
+from finetune import lean_lora, optimizers
 from finetune.batches import Stream, clips_of, held_out
 from finetune.checkpoint import Position, State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
+from finetune.memory.prove import bound, bounds_of, fitted_to, prove
+from finetune.memory.setup import checkpointed_layers
+from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.preview import Previews
 from finetune.processes import start_processes
@@ -74,11 +77,16 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     first = accelerator.is_main_process
     per_step = settings.batch_size * settings.accumulation * accelerator.num_processes
 
-    # 3. The base, and whether the dataset belongs to it
+    # 3. The base, whether the dataset belongs to it, and what fits into memory
     assert settings.base is not None
     with accelerator.main_process_first():
         files = resolve_base(settings.base, settings.revision)
     check_fit(dataset, files)
+    clips = clips_of(dataset, "train")
+    cap = bound(settings, precision)
+    if cap is not None and not resume:
+        settings = fitted_to(settings, files, clips, precision, cap).settings
+        precision = settle(settings)
     standing = standing_on(dataset, files, base_fingerprint(files), per_step)
 
     # 4. The run's folder: new, or the same run as before
@@ -89,7 +97,6 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     accelerator.wait_for_everyone()
 
     # 5. What is heard when: every step of the run is known from here on
-    clips = clips_of(dataset, "train")
     max_frames = round(settings.max_clip_sec * files.frame_rate)
     stream = Stream(clips, seed=settings.seed, max_frames=max_frames, condition_dropout=settings.condition_dropout)
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
@@ -110,16 +117,20 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
-    if settings.checkpointing:
-        enable_checkpointing(lm)
+    lean_lora.install(lm)
+    enable_checkpointing(lm, checkpointed_layers(settings, len(lm.decoder.model.decoder.layers)))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     model, optimizer = accelerator.prepare(lm, optimizer)
     ema = Ema(adapter.parameters(), settings.ema_decay)
     state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
     if checkpoint is not None:
         load(checkpoint, state)
-    learner = Learner(lm, model, list(state.weights.values()), dataset, accelerator, settings)
+    budget_frames = max_frames if cap is None else min(max_frames, max(clip.n_frames for clip in clips))
+    learner = Learner(lm, model, list(state.weights.values()), dataset, accelerator, settings, budget_frames)
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
+
+    if cap is not None:
+        prove(learner, clips, bounds_of(settings, files, clips, precision, cap), progress.say)
 
     # 8. The loop
     stop = stack.enter_context(StopWish())
@@ -130,7 +141,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         step = state.position.step
         lr = optimizers.set_lr(optimizer, factor(step, total, settings.optim))
         draws = stream.step(step, per_step)
-        gradients = accumulate(learner, draws, step, lambda: stop.signal != 0)
+        gradients = accumulate_or_shrink(accumulate, learner, draws, step, lambda: stop.signal != 0, progress.say)
         if gradients is None:
             break
         run.refuse_broken(gradients, draws, state)

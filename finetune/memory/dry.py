@@ -1,12 +1,11 @@
 """A measured step before the first one: does what was predicted hold on this device, with the longest batch?
 
 It computes the gradients of real clips and throws them away; weights and optimizer are not touched. The optimizer's
-state, which is made in its first step, is added as a number. On a GPU the highest point of everything before it
-counts as well: loading, held-out loss, previews.
+state, which is made in its first step, is added as a number. On a GPU the highest point of all that came before
+(loading, held-out loss, previews) is told as well.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -18,31 +17,46 @@ from finetune.memory.simulate import held_tensors
 
 @dataclass(frozen=True)
 class Measured:
-    """Bytes at the highest point. On a GPU: what the allocator reserved."""
+    """Bytes at the highest point: live ones on a CPU, reserved ones on a GPU. `before`: until the step, GPU only."""
 
     peak: int
+    before: int = 0
 
 
 def measure(
     step: Callable[[], object], model: nn.Module, weights: Sequence[nn.Parameter], missing_bytes: int = 0
 ) -> Measured | None:
-    """Run `step` and measure; None when memory ran out. `missing_bytes` are for what does not exist yet."""
+    """Run `step` and measure; None when memory ran out. `missing_bytes` are for what does not exist yet.
+
+    The gradients it leaves are counted once more, since in every later micro-batch those of earlier ones are there, and
+    thrown away.
+    """
     device = next(model.parameters()).device
-    live = None if device.type == "cuda" else LiveBytes()
-    if live is not None:
-        live.hold(*held_tensors(model))
     try:
-        with live or nullcontext():
-            step()
+        peak, before = _on_gpu(step, device) if device.type == "cuda" else (_elsewhere(step, model), 0)
+        gradients = sum(weight.grad.nbytes for weight in weights if weight.grad is not None)
+        return Measured(peak + gradients + missing_bytes, before)
     except torch.OutOfMemoryError:
         return None
     finally:
-        grads = sum(weight.grad.nbytes for weight in weights if weight.grad is not None)
         for weight in weights:
             weight.grad = None
         if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    # Gradients of earlier micro-batches are there in every step but this one.
-    if live is not None:
-        return Measured(live.peak + grads + missing_bytes)
-    return Measured(torch.cuda.max_memory_reserved(device) + grads + missing_bytes)
+            torch.cuda.empty_cache()
+
+
+def _on_gpu(step: Callable[[], object], device: torch.device) -> tuple[int, int]:
+    before = torch.cuda.max_memory_reserved(device)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_reserved(device), before
+
+
+def _elsewhere(step: Callable[[], object], model: nn.Module) -> int:
+    live = LiveBytes()
+    live.hold(*held_tensors(model))
+    with live:
+        step()
+    return live.peak

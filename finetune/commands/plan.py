@@ -1,0 +1,143 @@
+"""`woodshed plan DATA`: which settings fit into a card's memory, and how fast each would be. Loads no model."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from configs.train import TrainSettings
+    from data_prep.prepared import PreparedDataset
+    from finetune.memory.auto import Arithmetic, Fitted
+    from finetune.memory.fit import Cap, Option
+    from finetune.memory.setup import Shape
+
+EXAMPLES = """
+woodshed plan data/mine --memory 6gb                                    # for the base the dataset was made for
+woodshed plan data/mine --base facebook/musicgen-large --memory 12gb
+woodshed plan data/mine --memory auto                                   # what is free on this machine's GPU now
+woodshed plan data/mine --memory 8gb --batch_size 8 --accumulation 2 --lora.rank 32 --base_weights bf16
+woodshed plan data/mine --memory 8gb --device cpu                       # for training on the processor
+"""
+SECTION = "train"
+ALIASES = {"rank": "lora.rank"}
+
+
+def arguments(parser: Any) -> None:
+    """Positionals of its own."""
+    parser.add_argument("data", type=Path, help="A folder that `woodshed prep` made.")
+
+
+def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
+    """Print the table and the command that uses it."""
+    from configs.errors import UserError
+    from data_prep.prepared import PreparedDataset
+    from finetune.dataset_fit import with_base
+    from finetune.memory.auto import cap_of, fit_settings, longest_frames
+
+    memory = settings.memory
+    if memory is None:
+        raise UserError("How much memory is there?", where="memory", fix="Add --memory 8gb, or --memory auto.")
+    dataset = PreparedDataset(args.data)
+    settings = with_base(settings, dataset)
+    frames = [row.n_frames for row in dataset.clips("train")]
+    device, arithmetic = machine_of(settings)
+    cap = cap_of(memory, device)
+    shape = shape_of_base(settings)
+    fitted = fit_settings(settings, shape, longest_frames(frames, settings), arithmetic, cap)
+    show(args.data, dataset, fitted, settings, arithmetic)
+    return 0
+
+
+def machine_of(settings: "TrainSettings") -> "tuple[Any, Arithmetic]":
+    """Device and arithmetic to plan for: a GPU with bf16 unless the settings say otherwise, here or not.
+
+    `memory: auto` and `device: cpu` are about this machine.
+    """
+    if settings.device == "cpu":
+        return "cpu", "bf16" if settings.precision == "bf16" else "fp32"
+    if settings.memory == "auto":
+        from finetune.precision import settle
+
+        precision = settle(settings)
+        return precision.device, precision.arithmetic
+    return "cuda", "bf16" if settings.precision == "auto" else settings.precision
+
+
+def shape_of_base(settings: "TrainSettings") -> "Shape":
+    """The decoder's shape from config.json alone; no weights are read or fetched.
+
+    Raises:
+        UserError: the base cannot be found.
+    """
+    from finetune.memory.setup import Shape
+
+    assert settings.base is not None
+    folder = Path(settings.base).expanduser()
+    if folder.is_dir():
+        from data_prep.base_files import check_folder
+
+        check_folder(folder, settings.base)
+        return Shape.of(json.loads((folder / "config.json").read_text("utf-8")))
+    from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
+
+    if settings.base in TRUE_CONFIGS:
+        (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[settings.base]
+        return Shape(hidden, layers, heads, ffn, 4 * channels, channels, text_width=int(T5_BASE["d_model"]))
+    from data_prep.base_files import resolve_base
+
+    files = resolve_base(settings.base, settings.revision)
+    return Shape.of(json.loads((files.folder / "config.json").read_text("utf-8")))
+
+
+def show(
+    data: Path, dataset: "PreparedDataset", fitted: "Fitted", before: "TrainSettings", arithmetic: "Arithmetic"
+) -> None:
+    """The table, the choice marked, and what to type."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    where = "on a GPU" if fitted.cap.on_gpu else "on the processor"
+    longest = fitted.option.setup.frames / 50
+    console.print(
+        f"{before.base}, {len(dataset.clips('train'))} clips of up to {longest:g} s, {arithmetic} {where}, "
+        f"{fitted.cap.total / 2**30:.1f} GiB",
+        style="bold",
+    )
+    console.print(table_of(fitted))
+    console.print("Predicted, not measured. `train` measures a step on the longest clips first and adjusts once.")
+    if before.lora.dora or before.lora.dropout:
+        console.print("DoRA and adapter dropout need more than is predicted here.")
+    base = "" if before.base == dataset.info["base"]["id"] else f" --base {before.base}"
+    console.print(f"next: woodshed train {data} runs/NAME{base} --memory {before.memory}", soft_wrap=True)
+
+
+def table_of(fitted: "Fitted") -> Any:
+    """One row per way to hold the base and to cut the total batch; the chosen one first."""
+    from rich.table import Table
+
+    table = Table("", "base", "layers recomputed", "micro-batch", "rank", "optimizer")
+    for name in ("peak GiB", "speed"):
+        table.add_column(name, justify="right")
+    rows = [fitted.option, *(option for option in fitted.table if option is not fitted.option)]
+    for option in rows:
+        chosen = option is fitted.option
+        style = "bold" if chosen else ("" if option.fits else "dim")
+        sign = "→" if chosen else ("" if option.fits else "too large")
+        table.add_row(sign, *cells_of(option, fitted.cap, fitted.option.speed), style=style)
+    return table
+
+
+def cells_of(option: "Option", cap: "Cap", fastest: float) -> list[str]:
+    """Base, layers, batch, rank, optimizer, peak, and speed relative to the choice."""
+    setup, memory = option.setup, option.memory
+    peak = memory.of_the_card if cap.on_gpu else memory.peak
+    return [
+        setup.weights,
+        f"{setup.checkpointed} of {setup.shape.layers}",
+        f"{setup.batch_size} x {option.accumulation}",
+        str(setup.rank),
+        setup.optimizer,
+        f"{peak / 2**30:.2f}",
+        f"{option.speed / fastest:.2f}",
+    ]
