@@ -1,0 +1,61 @@
+"""A condition as a prefix (melody's form): the engine has the place for it, and plays what transformers' decoder says."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import MusicgenMelodyForCausalLM
+from transformers.models.musicgen_melody.configuration_musicgen_melody import MusicgenMelodyDecoderConfig
+
+from adapters import pattern
+from adapters.decode.conditions import Hearing
+from adapters.decode.sampling import Knobs, Sampling
+from adapters.decode.weights import Packing, pack
+from adapters.decode.window import Score, Window
+
+CPU = torch.device("cpu")
+K, CARD, FRAMES = 4, 32, 12
+
+
+@pytest.fixture(scope="module")
+def holder() -> nn.Module:
+    torch.manual_seed(0)
+    config = MusicgenMelodyDecoderConfig(
+        vocab_size=CARD, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, ffn_dim=32, num_codebooks=K
+    )
+    config.pad_token_id = config.bos_token_id = CARD
+    decoder = MusicgenMelodyForCausalLM(config).eval()
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.normal_(0, 0.3)
+    found = nn.Module()
+    found.decoder = decoder
+    return found
+
+
+def slow(decoder: nn.Module, prefix: Tensor, guidance: float) -> Tensor:
+    """Greedy codes [K, T]: the whole sequence through transformers' decoder at every step."""
+    sequence = torch.full((K, 1), CARD)
+    codes = torch.full((K, FRAMES), -1)
+    for step in range(FRAMES + K - 1):
+        rows = [decoder(sequence, encoder_hidden_states=heard).logits[:, -1] for heard in (prefix, prefix * 0)]
+        logits = rows[1] + (rows[0] - rows[1]) * guidance
+        column = torch.full((K, 1), CARD)
+        for k in range(K):
+            if 0 <= step - k < FRAMES:
+                codes[k, step - k] = column[k] = logits[k].argmax()
+        sequence = torch.cat([sequence, column], dim=1)
+    return codes
+
+
+def test_a_prefix_is_heard_before_the_first_step(holder: nn.Module) -> None:
+    prefix = torch.randn(1, 7, 16, generator=torch.Generator().manual_seed(1))
+    weights = pack(holder, Packing("plain", CPU, torch.float32))
+    knobs = Knobs(Sampling(3.0, 0.0), K, CARD, CPU)
+    hearing = Hearing([], prefix=torch.cat([prefix, torch.zeros_like(prefix)]))
+    window = Window(weights, hearing, knobs, [0], Score([torch.zeros(K, 0, dtype=torch.long)], [FRAMES], [0]))
+    with torch.no_grad():
+        window.play(window.n_steps)
+        expected = slow(holder.decoder, prefix, 3.0)
+    assert isinstance(expected, Tensor) and len(set(expected.flatten().tolist())) > 3
+    torch.testing.assert_close(window.codes()[0], expected)
+    assert pattern.max_delay(K, 1) == weights.shape.lag
