@@ -37,7 +37,7 @@ def chords(roots: str, mode: str, detune: float = 0.0) -> np.ndarray:
 @pytest.mark.parametrize("bpm", [80.0, 100.0, 120.0, 133.0, 150.0])
 def test_tempo_of_clicks(bpm: float) -> None:
     found = measure_features(clicks(bpm), RATE_HZ)
-    assert found.tempo_bpm == pytest.approx(bpm, rel=0.01)
+    assert found.tempo_bpm == pytest.approx(bpm, rel=0.002)
     assert found.tempo_confidence is not None and found.tempo_confidence > 0.5
     assert found.percussive_share is not None and found.percussive_share > 0.8
 
