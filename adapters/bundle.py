@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def unpack(file: Path, out: Path) -> Adapter:
                 _extract(archive, entries[name], made / name, told["sha256"], file)
             adapter = adapter_files.load(made)
             made.rename(out)
-    return adapter
+    return replace(adapter, folder=out)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _about_base(fields: Mapping[str, Any], adapter: Adapter) -> Iterator[str]:
         yield f"base_model: the card says {base}, the adapter was made for {adapter.base_id}"
     named = adapter.config.get("base_model_name_or_path")
     if isinstance(named, str) and (named.startswith(("/", "~", ".")) or "\\" in named or named.count("/") > 1):
-        yield "adapter_config.json names a folder of this machine as base_model_name_or_path: put the base's hub id there"
+        yield "adapter_config.json: base_model_name_or_path is a folder of this machine; put the base's hub id there"
 
 
 def _about_samples(fields: Mapping[str, Any], folder: Path) -> Iterator[str]:

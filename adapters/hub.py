@@ -1,16 +1,15 @@
 """Adapters to and from the Hugging Face hub. What goes up is listed first, what comes down is only what an adapter has.
 
-Uploads are one commit through huggingface_hub, which sends no file a second time. Downloads are made here, byte range by
-byte range, because huggingface_hub (1.33) starts an interrupted file from nothing and takes whatever size the server
+Uploads are one commit through huggingface_hub, which sends no file a second time. Downloads are made here, in byte
+ranges, because huggingface_hub (1.33) starts an interrupted file from nothing and takes whatever size the server
 sends: a file is held to the size and the hash that the hub states, and continues where it stopped.
 """
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,19 +81,13 @@ def pull(repo: str, out: Path, *, revision: str | None = None, progress: Progres
         partial.mkdir(parents=True, exist_ok=True)
         for file in files:
             _fetch(repo, commit, file, partial / file.name, progress or (lambda *_: None))
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
-        made = Path(beside) / "adapter"
-        made.mkdir()
-        for file in files:
-            (made / file.name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(partial / file.name, made / file.name)
-        try:
-            adapter = adapter_files.load(made)
-        except UserError as error:
-            raise UserError(error.what, where=repo, fix=error.fix) from error
-        made.rename(out)
-    shutil.rmtree(partial)
-    return adapter
+    try:
+        adapter = adapter_files.load(partial)
+    except UserError as error:
+        shutil.rmtree(partial)
+        raise UserError(error.what, where=repo, fix=error.fix) from error
+    partial.rename(out)
+    return replace(adapter, folder=out)
 
 
 def plan_pull(repo: str, revision: str | None = None) -> tuple[str, list[RemoteFile]]:
@@ -125,32 +118,44 @@ def plan_pull(repo: str, revision: str | None = None) -> tuple[str, list[RemoteF
 
 @contextmanager
 def hub_errors(repo: str) -> Iterator[None]:
-    """What the hub's errors mean for the person.
+    """What the hub's errors mean for the person; errors that nobody foresaw come through as they are.
 
     Raises:
         UserError: in place of them.
     """
+    try:
+        yield
+    except Exception as error:
+        # huggingface_hub wraps what happens in its upload threads in a RuntimeError.
+        first = error.__cause__ if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception) else error
+        meaning = None if isinstance(error, UserError) else _meaning(first, repo)
+        if meaning is None:
+            raise
+        raise meaning from error
+
+
+def _meaning(error: Exception, repo: str) -> UserError | None:
     import httpx
     from huggingface_hub import errors
 
-    try:
-        yield
-    except errors.HFValidationError as error:
-        raise UserError(f"{repo!r} is no id on the hub.", fix="It is owner/name, e.g. ada/blues-lora.") from error
-    except errors.GatedRepoError as error:
-        raise UserError(f"Access to {repo} must be granted first.", fix="Accept its terms on its page.") from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+    text = printable(str(error))
+    if isinstance(error, errors.HFValidationError):
+        return UserError(f"{repo!r} is no id on the hub.", fix="It is owner/name, e.g. ada/blues-lora.")
+    if isinstance(error, errors.GatedRepoError):
+        return UserError(f"Access to {repo} must be granted first.", fix="Accept its terms on its page on the hub.")
+    if isinstance(error, (errors.RepositoryNotFoundError, errors.RevisionNotFoundError)):
         fix = "Check the spelling; for a private one: `hf auth login`."
-        raise UserError(f"There is no {repo} on the hub, or not this revision of it.", fix=fix) from error
-    except (errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled) as error:
-        raise UserError("The hub cannot be used: " + printable(str(error)), fix="Try `hf auth login`.") from error
-    except errors.HfHubHTTPError as error:
+        return UserError(f"There is no {repo} on the hub, or not this revision of it.", fix=fix)
+    if isinstance(error, (errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled)):
+        return UserError(f"The hub cannot be used: {text}", fix="Connect to the network; `hf auth login` where asked.")
+    if isinstance(error, errors.HfHubHTTPError):
         denied = error.response is not None and error.response.status_code in (401, 403)
         fix = "`hf auth login` with a token that may write there." if denied else "Try again later."
-        raise UserError(f"The hub refused: {printable(str(error))}", where=repo, fix=fix) from error
-    except httpx.HTTPError as error:
+        return UserError(f"The hub refused: {text}", where=repo, fix=fix)
+    if isinstance(error, httpx.HTTPError):
         fix = "Try again: what has arrived is kept, and not sent twice."
-        raise UserError(f"The connection broke: {printable(str(error))}", where=repo, fix=fix) from error
+        return UserError(f"The connection broke: {text}", where=repo, fix=fix)
+    return None
 
 
 def _remote(sibling: Any) -> RemoteFile:
@@ -186,7 +191,7 @@ def _fetch(repo: str, commit: str, file: RemoteFile, target: Path, progress: Pro
 
 
 def _receive(response: "httpx.Response", written: Any, file: RemoteFile, there: int, progress: Progress) -> None:
-    for chunk in response.iter_raw(CHUNK):
+    for chunk in response.iter_raw():
         there += len(chunk)
         if there > file.n_bytes:
             break  # more than was stated: the size will not be right

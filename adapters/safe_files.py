@@ -142,6 +142,8 @@ def _is_entry(entry: Any) -> bool:
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:
+    if path.exists() and not path.is_file():
+        raise _damaged(path, "it is no ordinary file")  # a pipe would wait for ever
     try:
         with path.open("rb") as file:
             text = file.read(limit + 1)

@@ -19,10 +19,10 @@ SCRIPT = Path(__file__).with_name("audiocraft_logits.py")
 PACKAGES = """
 audiocraft==1.3.0 xformers flashy omegaconf antlr4-python3-runtime==4.9.3 hydra-core hydra-colorlog colorlog num2words
 docopt einops julius dora-search treetable retrying openunmix submitit torchmetrics lightning-utilities encodec
-spacy<3.9 thinc<8.4 blis<1.4 cymem preshed murmurhash wasabi srsly catalogue confection spacy-legacy spacy-loggers weasel
-typer cloudpathlib smart-open langcodes language-data marisa-trie
+spacy<3.9 thinc<8.4 blis<1.4 cymem preshed murmurhash wasabi srsly catalogue confection spacy-legacy spacy-loggers
+weasel typer cloudpathlib smart-open langcodes language-data marisa-trie
 """
-"""Of audiocraft and what it imports. It pins an old torch: its requirements are not followed, the torch here is used."""
+"""Of audiocraft and what it imports. It pins an old torch: its requirements are not followed, ours is used."""
 
 
 @pytest.fixture(scope="module")

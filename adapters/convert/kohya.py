@@ -2,7 +2,7 @@
 
 A module `a.b.c` becomes `lora_unet_a_b_c.lora_down.weight` (A), `.lora_up.weight` (B) and `.alpha`, a number beside
 them: ΔW = alpha / rank · up · down (https://github.com/kohya-ss/sd-scripts, networks/lora.py). DoRA's magnitude is
-`.dora_scale` [out, 1], as LyCORIS writes it when it norms over inputs. docs/adapter-format.md has the list of keys.
+`.dora_scale` [out, 1], as LyCORIS writes it when it norms over inputs. docs/conversions.md has the list of keys.
 Flat names cannot be undone in general; MusicGen's can, because its modules are known.
 """
 
