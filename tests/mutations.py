@@ -1,6 +1,7 @@
 """Ways to spoil an adapter's files, each a function of a seed: bytes, headers, JSON, names, whole files."""
 
 import json
+import os
 import random
 import struct
 from collections.abc import Callable
@@ -43,16 +44,8 @@ def cut(rng: random.Random, data: bytes) -> bytes:
 def splice(rng: random.Random, data: bytes) -> bytes:
     """Strange bytes put in."""
     place = rng.randrange(len(data) + 1)
-    strange = [
-        b"\x80\x04",
-        b"PK\x03\x04",
-        b"\0" * 9,
-        b"\xff" * 8,
-        rng.randbytes(20),
-        b'"' * 3,
-        b"{" * 9999,
-        b"[" * 9999,
-    ]
+    pieces = [b"\x80\x04", b"PK\x03\x04", b"\0" * 9, b"\xff" * 8, b'"' * 3, b"{" * 9999, b"[" * 9999]
+    strange = [*pieces, rng.randbytes(20)]
     return data[:place] + rng.choice(strange) + data[place + rng.choice([0, 0, 8]) :]
 
 
@@ -75,9 +68,8 @@ def change_json(rng: random.Random, value: Any) -> Any:
 
 
 def _odd_name(rng: random.Random, name: str) -> str:
-    return rng.choice(
-        [name.upper(), name + ".", "." + name, name[:-1], name * 40, "\u0430" + name[1:], "", "a.b", "\0"]
-    )
+    names = [name.upper(), name + ".", "." + name, name[:-1], name * 40, "\u0430" + name[1:], "", "a.b", "\0"]
+    return rng.choice(names)
 
 
 def as_text(rng: random.Random, value: Any) -> bytes:
@@ -119,16 +111,25 @@ def mutate_folder(rng: random.Random, folder: Path) -> None:
         if not path.is_file():
             continue
         if way < 0.03:
-            path.unlink()
-            rng.choice(
-                [lambda: None, path.mkdir, lambda p=path: p.symlink_to(p), lambda p=path: p.symlink_to("/dev/zero")]
-            )()
+            _no_file(rng, path)
         elif way < 0.08:
-            path.write_bytes(
-                (folder / rng.choice([WEIGHTS, CONFIG, TOLD])).read_bytes() if path.stat().st_size else b""
-            )
+            other = folder / rng.choice([WEIGHTS, CONFIG, TOLD])
+            path.write_bytes(other.read_bytes() if other.is_file() else b"")
         else:
             path.write_bytes(_mutated(rng, path))
+
+
+def _no_file(rng: random.Random, path: Path) -> None:
+    """Something that is no ordinary file in a file's place, or nothing."""
+    path.unlink()
+    ways: list[Callable[[], None]] = [
+        lambda: None,
+        path.mkdir,
+        lambda: path.symlink_to(path),
+        lambda: path.symlink_to("/dev/zero"),
+        lambda: os.mkfifo(path),
+    ]
+    rng.choice(ways)()
 
 
 def _mutated(rng: random.Random, path: Path) -> bytes:

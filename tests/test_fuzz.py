@@ -107,7 +107,7 @@ def run_cases(spoil, source: Path, tmp_path: Path, seeds: range) -> dict[str, in
     return outcomes
 
 
-CASES = {"folder": (spoil_folder, 1500), "bundle": (spoil_bundle, 600), "kohya": (spoil_kohya, 400)}
+CASES = {"folder": (spoil_folder, 800), "bundle": (spoil_bundle, 500), "kohya": (spoil_kohya, 300)}
 
 
 @pytest.mark.parametrize("kind", CASES)
