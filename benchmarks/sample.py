@@ -119,7 +119,7 @@ class Theirs:
             text_encoder=text.to(lm.device, lm.dtype), audio_encoder=EncodecModel(EncodecConfig()), decoder=lm.decoder
         )
         model.enc_to_dec_proj = lm.enc_to_dec_proj
-        model.set_attn_implementation("sdpa")  # its fastest on these machines, and its default for checkpoints
+        model.decoder.set_attn_implementation("sdpa")  # its fastest on these machines, and its default for checkpoints
         model.audio_encoder.decode = lambda *args, **options: EncodecDecoderOutput(torch.zeros(n_pieces, 1, 1))
         self.model = model.eval()
         self.n_pieces = n_pieces

@@ -49,11 +49,22 @@ def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = cache.append(layer, at, k, v)
-        several = q.shape[2] > 1
-        assert not several or at == 0, "several steps at once only from an empty cache"
-        return functional.scaled_dot_product_attention(q, keys, values, is_causal=several)
+        if q.shape[2] > 1:
+            assert at == 0, "several steps at once only from an empty cache"
+            return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        if cache.turned:
+            return _one_query(q, keys, values)
+        return functional.scaled_dot_product_attention(q, keys, values)
 
     return attend
+
+
+def _one_query(
+    q: Float[Tensor, "N H 1 d"], keys: Float[Tensor, "N H s d"], values: Float[Tensor, "N H s d"]
+) -> Float[Tensor, "N H 1 d"]:
+    """Attention of one step as two batched products, over keys that lie place by place (see KeyValueCache)."""
+    scores = torch.bmm(q.flatten(0, 1) * q.shape[3] ** -0.5, keys.flatten(0, 1).mT)  # [N·H, 1, s]
+    return torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(q.shape)
 
 
 def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:
