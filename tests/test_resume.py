@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from training_fixtures import quick
 
 from configs.errors import UserError
+from configs.train import TrainSettings
 from finetune import step
 from finetune.checkpoint import all_steps
 from finetune.run_log import read_log
@@ -21,7 +22,7 @@ from finetune.train import train
 
 # Everything that has a state: dropout, average, crops, dropped captions, clips of different lengths.
 FULL = {"steps": 8, "lora": {"dropout": 0.1}, "ema_decay": 0.8, "condition_dropout": 0.3, "max_clip_sec": 0.8}
-CLOCKS = ("sec", "memory_bytes")
+CLOCKS = ("sec", "memory_bytes", "idle_share")
 
 DIES_WHILE_SAVING = """
 import os, signal, sys
@@ -73,11 +74,11 @@ def test_after_kill_9_in_the_middle_of_saving(tiny_data: Path, straight: Path, t
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([sys.executable, "-c", script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == -signal.SIGKILL
-    assert all_steps(run / "checkpoints") == [2, 4] or all_steps(run / "checkpoints") == [3, 4]
+    assert all_steps(run / "checkpoints")[-1] == 4
     assert (run / "checkpoints" / ".checkpoint-6.partial").is_dir()
-    assert read_log(run / "log.jsonl")[-1]["step"] == 6 and not (run / "adapter").exists()
+    assert read_log(run / "log.jsonl")[-1]["step"] >= 6 and not (run / "adapter").exists()
 
-    train(tiny_data, run, quick(), resume=True)  # settings not given again are those of the run
+    train(tiny_data, run, TrainSettings(), resume=True)  # settings not given again are those of the run
     assert_same_run(run, straight)
     assert not (run / "checkpoints" / ".checkpoint-6.partial").exists()
 
@@ -86,20 +87,21 @@ def test_after_kill_9_in_the_middle_of_saving(tiny_data: Path, straight: Path, t
 def test_after_a_signal_in_the_middle_of_a_step(
     number: signal.Signals, code: int, tiny_data: Path, straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, calls = step.collate, []
+    plain, parts = step.seed_everything, []
 
-    def interrupted(*args: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 7:  # the first of two micro-batches of step 4
+    def interrupted(seed: int, number_of_step: int, rank: int, part: int) -> None:
+        parts.append((number_of_step, part))
+        if (number_of_step, part) == (3, 0):
             signal.raise_signal(number)
-        return plain(*args)
+        plain(seed, number_of_step, rank, part)
 
-    monkeypatch.setattr(step, "collate", interrupted)
+    monkeypatch.setattr(step, "seed_everything", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(Stopped) as caught:
         train(tiny_data, tmp_path / "run", quick(**FULL))
     assert caught.value.code == code and signal.getsignal(number) is before
-    assert all_steps(tmp_path / "run" / "checkpoints")[-1] == 3 and len(calls) == 7
+    assert all_steps(tmp_path / "run" / "checkpoints")[-1] == 3
+    assert (3, 0) in parts and (3, 1) not in parts  # the micro-batch was finished, the step was not
     monkeypatch.undo()
     train(tiny_data, tmp_path / "run", quick(**FULL), resume=True)
     assert_same_run(tmp_path / "run", straight)
@@ -125,7 +127,7 @@ def test_another_dataset_is_refused(tiny_data: Path, straight: Path, tmp_path: P
     other = tmp_path / "other"
     shutil.copytree(tiny_data, other)
     (other / "prep.yaml").write_text((other / "prep.yaml").read_text().replace("content: '0", "content: '1"))
-    with pytest.raises(UserError, match="the dataset: .* with other contents"):
+    with pytest.raises(UserError, match=r"the dataset: .* with other contents"):
         train(other, straight, quick(**FULL), resume=True)
 
 

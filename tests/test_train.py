@@ -78,7 +78,7 @@ def test_the_command_from_dataset_to_adapter(
     saved = yaml.safe_load((run / "config.yaml").read_text())["train"]
     assert saved["base"] == str(mono_base) and saved["lora"]["rank"] == 4  # the dataset's own base was filled in
     versions = json.loads((run / "versions.json").read_text())
-    assert versions["packages"]["torch"] == torch.__version__ and versions["clips_per_step"] == 4
+    assert torch.__version__.startswith(versions["packages"]["torch"]) and versions["clips_per_step"] == 4
     assert (run / "report.html").read_text().count("<audio") == 6
 
 
@@ -107,15 +107,15 @@ def test_every_way_of_training_ends_in_an_adapter_that_loads_the_same(
 
 
 def test_one_clip_is_learnt_by_heart_and_played_back(tmp_path: Path) -> None:
-    base = write_debug_base(tmp_path / "base", hidden=64, heads=4, ffn=128)
+    base = write_debug_base(tmp_path / "base", hidden=128, heads=4, ffn=256)
     data = write_dataset(tmp_path / "data", base, train=(24,), validation=())
     settings = quick(
-        steps=120,
+        steps=90,
         batch_size=1,
         accumulation=1,
         condition_dropout=0.0,
-        lora={"rank": 16, "alpha": 32.0},
-        optim={"lr": 0.02, "warmup_steps": 5},
+        lora={"rank": 16, "alpha": 16.0},
+        optim={"lr": 0.01, "warmup_steps": 5},
         checkpoint={"every_steps": 0},
     )
     adapter = train(data, tmp_path / "run", settings)
@@ -148,7 +148,7 @@ def test_without_validation_clips_nothing_is_evaluated(
 
 def test_the_best_weights_become_the_adapter_and_patience_ends_a_run(tiny_data: Path, tmp_path: Path) -> None:
     """A rate that is far too high makes it worse from the first step on: the best is the first evaluation."""
-    more = {"steps": 40, "optim": {"lr": 3.0}, "eval": {"every_steps": 1, "patience": 3}, "checkpoint": {"keep": 1}}
+    more = {"steps": 40, "optim": {"lr": 0.5}, "eval": {"every_steps": 1, "patience": 3}, "checkpoint": {"keep": 1}}
     folder = train(tiny_data, tmp_path / "run", quick(**more))
     losses = [line["loss"] for line in of_kind(tmp_path / "run", "eval")]
     best = losses.index(min(losses)) + 1
@@ -162,18 +162,19 @@ def test_the_best_weights_become_the_adapter_and_patience_ends_a_run(tiny_data: 
 def test_a_loss_that_is_no_number_stops_the_run_after_saving(
     tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, calls = step.codebook_sums, []
+    plain_sums, plain_seed, now = step.codebook_sums, step.seed_everything, []
+    monkeypatch.setattr(step, "seed_everything", lambda *of: now.append(of) or plain_seed(*of))
 
-    def breaks_at_the_seventh(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        calls.append(1)
-        return plain(logits, labels) * (float("nan") if len(calls) == 7 else 1.0)
+    def broken_in_the_fourth_step(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        _, number, _, part = now[-1]
+        return plain_sums(logits, labels) * (float("nan") if (number, part) == (3, 1) else 1.0)
 
-    monkeypatch.setattr(step, "codebook_sums", breaks_at_the_seventh)
+    monkeypatch.setattr(step, "codebook_sums", broken_in_the_fourth_step)
     with pytest.raises(
         UserError, match="loss stopped being a number in step 4; the state before it is saved"
     ) as caught:
         train(tiny_data, tmp_path / "run", quick(checkpoint={"every_steps": 0}, eval={"every_steps": 0}))
-    assert caught.value.where.count("clip0") in (1, 2)  # one micro-batch of two, maybe the same clip twice
+    assert caught.value.where.count("clip0") < 3  # those of one micro-batch, which is not the whole step
     assert "lower --optim.lr" in caught.value.fix
     assert all_steps(tmp_path / "run" / "checkpoints") == [3]
     assert [line["step"] for line in of_kind(tmp_path / "run", "step")] == [1, 2, 3]
