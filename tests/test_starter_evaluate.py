@@ -86,7 +86,7 @@ def test_the_probe_tells_a_hum_from_a_hiss() -> None:
         audio = 0.1 * rng.normal(size=RATE_HZ).astype(np.float32) if hiss else tone(200 + 10 * number, 1.0)
         heard.append(features(audio, RATE_HZ))
         names.append("hiss" if hiss else "hum")
-    probe = Probe(torch.stack(heard[:30]), {"sound": names[:30]})
+    probe = Probe(torch.stack(heard[:30]), {"sound": names[:30]}, steps=30)
     said = probe.answers(torch.stack(heard[30:]))["sound"]
     assert accuracy(said, names[30:]) == 1.0
 

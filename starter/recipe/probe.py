@@ -4,6 +4,7 @@ It is trained on pieces that went through the codec, so that the codec's sound t
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,20 +18,26 @@ BANDS, STEPS, HIDDEN = 64, 600, 96
 
 def features(audio: Float[np.ndarray, " N"], sample_rate_hz: int) -> Float[Tensor, " F"]:
     """Mean, spread and movement of each mel band, the loudness taken out, and cepstral means."""
-    mel = torchaudio.transforms.MelSpectrogram(
-        sample_rate_hz, n_fft=1024, hop_length=sample_rate_hz // 100, n_mels=BANDS, power=1.0
-    )
-    spectrum = (mel(torch.from_numpy(np.ascontiguousarray(audio, np.float32))) + 1e-4).log()  # [bands, T]
+    spectrum = (
+        _mel(sample_rate_hz)(torch.from_numpy(np.ascontiguousarray(audio, np.float32))) + 1e-4
+    ).log()  # [bands, T]
     moved = spectrum.diff(dim=1)
     parts = [spectrum.mean(1) - spectrum.mean(), spectrum.std(1), moved.abs().mean(1), moved.clamp(min=0).amax(1)]
     quantiles = torch.quantile(spectrum - spectrum.mean(), torch.tensor([0.1, 0.9]), dim=1)
     return torch.cat([*parts, *quantiles])
 
 
+@lru_cache(maxsize=2)
+def _mel(sample_rate_hz: int) -> torchaudio.transforms.MelSpectrogram:
+    hop = sample_rate_hz // 100
+    return torchaudio.transforms.MelSpectrogram(sample_rate_hz, n_fft=1024, hop_length=hop, n_mels=BANDS, power=1.0)
+
+
 class Probe:
     """One hidden layer per question, trained to the end in seconds."""
 
-    def __init__(self, heard: Float[Tensor, "M F"], answers: dict[str, Sequence[str]]) -> None:
+    def __init__(self, heard: Float[Tensor, "M F"], answers: dict[str, Sequence[str]], steps: int = STEPS) -> None:
+        self.steps = steps
         self.mean, self.std = heard.mean(0), heard.std(0) + 1e-3
         self.names = {question: sorted(set(said)) for question, said in answers.items()}
         self.nets = {question: self._train(heard, said, self.names[question]) for question, said in answers.items()}
@@ -45,7 +52,7 @@ class Probe:
             optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05)
             target = torch.tensor([names.index(answer) for answer in said])
             known = (heard - self.mean) / self.std
-            for _ in range(STEPS):
+            for _ in range(self.steps):
                 rows = torch.randint(len(known), (128,), generator=generator)
                 noisy = known[rows] + 0.1 * torch.randn(known[rows].shape, generator=generator)
                 loss = F.cross_entropy(net(noisy), target[rows], label_smoothing=0.05)
