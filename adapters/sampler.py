@@ -103,7 +103,9 @@ class Sampler:
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
         arithmetic = choose(settings.precision, device)
-        lm = load_lm(files, weights="fp32")
+        # Merging wants fp32; without adapters, half-precision arithmetic may as well be read in half precision.
+        half = arithmetic.kind == "plain" and not adapters
+        lm = load_lm(files, weights=arithmetic.label if half else "fp32")  # pyright: ignore[reportArgumentType]
         named = _named(adapters)
         updates = {name: _read_updates(spec, files, force=force) for name, spec in named.items()}
         constant = not live and all(spec.strength.is_constant for spec in adapters)

@@ -114,17 +114,21 @@ class Theirs:
     """transformers' `generate` on the whole model, stopped after a few steps at a context."""
 
     def __init__(self, lm: MusicgenLM, n_pieces: int) -> None:
-        text = T5EncoderModel(T5Config(d_model=TEXT_WIDTH, num_layers=1, num_heads=1, d_kv=8, d_ff=8))
-        model = MusicgenForConditionalGeneration(
+        text: Any = T5EncoderModel(T5Config(d_model=TEXT_WIDTH, num_layers=1, num_heads=1, d_kv=8, d_ff=8))
+        model: Any = MusicgenForConditionalGeneration(
             text_encoder=text.to(lm.device, lm.dtype), audio_encoder=EncodecModel(EncodecConfig()), decoder=lm.decoder
         )
         model.enc_to_dec_proj = lm.enc_to_dec_proj
         model.decoder.set_attn_implementation("sdpa")  # its fastest on these machines, and its default for checkpoints
         model.audio_encoder.decode = lambda *args, **options: EncodecDecoderOutput(torch.zeros(n_pieces, 1, 1))
-        self.model = model.eval()
+        self.model: Any = model.eval()
         self.n_pieces = n_pieces
         special = lm.card
-        self.options = {"pad_token_id": special, "bos_token_id": special, "decoder_start_token_id": special}
+        self.options: dict[str, Any] = {
+            "pad_token_id": special,
+            "bos_token_id": special,
+            "decoder_start_token_id": special,
+        }
 
     def steps(self, context: int, n: int) -> Measured:
         """So many steps from this context on, as they pass inside `generate`."""
@@ -153,7 +157,7 @@ class _Cache:
         self.decoder, self.context, self.held = decoder, context, None
 
     def __enter__(self) -> None:
-        plain = self.decoder.forward
+        plain: Any = self.decoder.forward
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             out = plain(*args, **kwargs)

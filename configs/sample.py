@@ -13,7 +13,7 @@ class SampleSettings(Section):
     duration_sec: float = Field(10.0, gt=0, le=3600)
     """Length of each piece. Beyond the model's window it continues from its own last part."""
     guidance: float = Field(3.0, ge=1, le=20)
-    """Classifier-free guidance scale; 1 means none and is nearly twice as fast on long pieces."""
+    """Classifier-free guidance scale; 1 means none and is faster."""
     temperature: float = Field(1.0, ge=0, le=10)
     """Randomness; 0 always takes the likeliest token."""
     top_k: int = Field(250, ge=0)
@@ -27,7 +27,7 @@ class SampleSettings(Section):
     overlap_sec: float = Field(12.0, gt=0, lt=30)
     """How much of its last part a longer piece continues from (audiocraft moves on by 18 of 30 s: the same)."""
     batch_size: int = Field(8, ge=1, le=256)
-    """Pieces played at once: eight take little longer than one, and eight times the memory for the cache."""
+    """Pieces played at once: several together cost far less than one after the other, and more memory."""
     format: Literal["wav", "flac"] = "wav"
     """File format; the settings are written into the file's tags."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import MusicgenForConditionalGeneration
 
 MASK = 0xFFFFFFFF
 
@@ -45,7 +45,7 @@ def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, noises: S
 
 @torch.no_grad()
 def play(
-    model: MusicgenForConditionalGeneration,
+    model: Any,
     text: Tensor,
     n_frames: int,
     seed: int,
@@ -55,7 +55,7 @@ def play(
     top_k: int,
     top_p: float,
 ) -> Tensor:
-    """Codes [K, T] of one piece, the whole sequence through the model at every step. `text` is [L, D_text]."""
+    """Codes [K, T] of one piece, all of it through the whole model at every step. `text` is [L, D_text]."""
     config = model.config.decoder
     K, card, channels = config.num_codebooks, config.vocab_size, config.audio_channels
     projected = model.enc_to_dec_proj(text)[None]

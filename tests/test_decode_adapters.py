@@ -1,6 +1,7 @@
 """Adapters in the engine: live is merged, borrowed is packed, and turning while playing changes what comes after."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -32,9 +33,10 @@ def updates(lm: MusicgenLM, seed: int, *, dora: bool = False, scale: float = 0.7
     draw = torch.Generator().manual_seed(seed)
     found = {}
     for name in lora.matched_modules(lm, ["attention", "ffn", "text_projection"]):
-        rows, columns = lm.get_submodule(name).weight.shape
+        linear: Any = lm.get_submodule(name)
+        rows, columns = linear.weight.shape
         a, b = torch.randn(3, columns, generator=draw), torch.randn(rows, 3, generator=draw)
-        norms = lm.get_submodule(name).weight.norm(dim=1) * (1 + 0.3 * torch.rand(rows, generator=draw))
+        norms = linear.weight.norm(dim=1) * (1 + 0.3 * torch.rand(rows, generator=draw))
         found[name] = LowRank(a * scale, b * scale, alpha=2.0, magnitude=norms if dora else None)
     return found
 
@@ -134,7 +136,8 @@ def test_an_embedding_can_be_merged_but_not_turned(lm: MusicgenLM) -> None:
     name = "decoder.model.decoder.embed_tokens.2"
     update = LowRank(torch.randn(2, 65), torch.randn(16, 2), 2.0, embedding=True)
     merged = packed(lm, {"a": {name: update}}, {"a": 0.5})
-    moved = merged.embeddings[2 * 65 : 3 * 65] - lm.get_submodule(name).weight
+    table: Any = lm.get_submodule(name)
+    moved = merged.embeddings[2 * 65 : 3 * 65] - table.weight
     torch.testing.assert_close(moved, 0.5 * update.delta(), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="embedding"):
         packed(lm, {"a": {name: update}}, None)

@@ -1,4 +1,6 @@
-"""A condition as a prefix (melody's form): the engine has the place for it, and plays what transformers' decoder says."""
+"""A condition as a prefix (melody's form): the engine has a place for it and plays what transformers says."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +34,7 @@ def holder() -> nn.Module:
     return found
 
 
-def slow(decoder: nn.Module, prefix: Tensor, guidance: float) -> Tensor:
+def slow(decoder: Any, prefix: Tensor, guidance: float) -> Tensor:
     """Greedy codes [K, T]: the whole sequence through transformers' decoder at every step."""
     sequence = torch.full((K, 1), CARD)
     codes = torch.full((K, FRAMES), -1)

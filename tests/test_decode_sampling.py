@@ -1,5 +1,7 @@
 """Sampled decoding is the slow reference with the same seed, and the noise is what it says."""
 
+from typing import Any
+
 import pytest
 import torch
 from decode_reference import noise, play
@@ -22,7 +24,7 @@ CPU = torch.device("cpu")
 def test_equals_the_slow_reference(
     request: pytest.FixtureRequest, kind: str, temperature: float, top_k: int, top_p: float
 ) -> None:
-    model = MusicgenForConditionalGeneration.from_pretrained(request.getfixturevalue(f"{kind}_base")).eval()
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(request.getfixturevalue(f"{kind}_base")).eval()
     weights = pack(model, Packing("plain", CPU, torch.float32))
     text = torch.randn(5, model.config.text_encoder.hidden_size, generator=torch.Generator().manual_seed(3))
     # The last codebook is greedy: options are per codebook.

@@ -1,5 +1,7 @@
 """Surprise is transformers' own loss, and the gate that faster arithmetic must pass."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import MusicgenForConditionalGeneration
@@ -17,7 +19,7 @@ GATES = [("fp32", 1e-5), ("fp16", 1e-3), ("bf16", 1e-2), ("int8", 2e-2)]
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
 def test_surprise_is_the_models_own_loss(request: pytest.FixtureRequest, kind: str) -> None:
-    model = MusicgenForConditionalGeneration.from_pretrained(request.getfixturevalue(f"{kind}_base")).eval()
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(request.getfixturevalue(f"{kind}_base")).eval()
     weights = pack(model, Packing("plain", CPU, torch.float32))
     shape = weights.shape
     draw = torch.Generator().manual_seed(0)
@@ -40,7 +42,7 @@ def test_faster_arithmetic_passes_its_gate(mono_base, precision: str, gate: floa
         arithmetic = choose(precision, CPU)  # pyright: ignore[reportArgumentType]
     except UserError:
         pytest.skip(f"this CPU has no {precision}")
-    model = MusicgenForConditionalGeneration.from_pretrained(mono_base).eval()
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(mono_base).eval()
     draw = torch.Generator().manual_seed(0)
     codes, text = torch.randint(64, (4, 200), generator=draw), torch.randn(5, 12, generator=draw)
     exact = surprise(pack(model, Packing("plain", CPU, torch.float32)), codes, text)

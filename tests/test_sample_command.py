@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,8 @@ def adapter(tmp_path: Path) -> Path:
     draw = torch.Generator().manual_seed(0)
     updates = {}
     for name in lora.matched_modules(lm, ["attention", "ffn"]):
-        rows, columns = lm.get_submodule(name).weight.shape
+        linear: Any = lm.get_submodule(name)
+        rows, columns = linear.weight.shape
         updates[name] = LowRank(torch.randn(2, columns, generator=draw), torch.randn(rows, 2, generator=draw), 2.0)
     folder = tmp_path / "runs" / "mine" / "adapter"
     folder.mkdir(parents=True)

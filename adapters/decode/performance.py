@@ -96,7 +96,13 @@ class Performance:
         return max(row.known, min(row.origin + ready, row.end(self.frame)))
 
     def codes(self) -> list[Int[Tensor, "K _"]]:
-        """The pieces' codes, on the device; after `done` all of them are known."""
+        """The pieces' codes, on the device; after `done` all of them are known.
+
+        Raises:
+            UserError: the model's output is not a number; see `Window.check`.
+        """
+        if self.window is not None:
+            self.window.check()
         self._collect()
         return [row.codes for row in self.all_rows]
 
