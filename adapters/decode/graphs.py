@@ -24,7 +24,7 @@ class GraphedSteps:
         self.window = window
         self.at = torch.zeros(1, dtype=torch.long, device=window.weights.device)
         self.graphs: dict[tuple, Any] = {}
-        self.usable = window.weights.device.type == "cuda"
+        self.usable = window.weights.device.type == "cuda" and window.weights.capturable
 
     def play(self, until: int) -> None:
         """Hear steps up to `until`. Where capturing fails, steps run one kernel at a time from then on, with a word."""

@@ -69,6 +69,8 @@ class DecoderWeights:
     """Of activations and of the key/value cache."""
     bytes_per_step: int
     """Weight bytes that one step reads: what bounds its time."""
+    capturable: bool = True
+    """Whether a CUDA graph can hold a step; products that ask the host something on the way cannot be captured."""
     _positions: dict[int, Tensor] = field(default_factory=dict)
 
     def positions(self, n_steps: int) -> Float[Tensor, "{n_steps} D"]:
