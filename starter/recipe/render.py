@@ -44,7 +44,7 @@ def render(pieces: Sequence[Piece], sample_rate_hz: int = SYNTH_RATE_HZ) -> list
 
 
 def render_stems(piece: Piece, sample_rate_hz: int = SYNTH_RATE_HZ) -> dict[str, Float[np.ndarray, " N"]]:
-    """Every part alone, at the gain of the mix: they add up to it."""
+    """Every part alone, at the gain of the mix: they add up to it, but for FluidSynth's event timing (about 2 ms)."""
     alone = [replace(piece, parts=(part,)) for part in piece.parts]
     stems = [_to_rate(audio, sample_rate_hz) for audio in _play(alone)]
     gain = _gain(np.sum(stems, axis=0))
