@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import torch
-from audiocraft.models import builders
-from audiocraft.modules import conditioners, transformer
-from omegaconf import OmegaConf
+from audiocraft.models import builders  # pyright: ignore[reportMissingImports]
+from audiocraft.modules import conditioners, transformer  # pyright: ignore[reportMissingImports]
+from omegaconf import OmegaConf  # pyright: ignore[reportMissingImports]
 from safetensors.torch import load_file, save_file
 
 

@@ -266,7 +266,7 @@ def test_dora_goes_through_the_base(method):
     wanted = {
         "svd": 0.8 * deltas[0] + 0.4 * deltas[1],
         "task-arithmetic": 0.8 * deltas[0] + 0.4 * deltas[1],
-        "slerp": slerped(*deltas, 1 / 3),
+        "slerp": slerped(deltas[0], deltas[1], 1 / 3),
         "ties": ties([0.8 * trimmed(deltas[0], 0.2), 0.4 * trimmed(deltas[1], 0.2)]),
     }[method]
     update = blend(sources, Recipe(method, rank=6), lambda module: base).updates[PLAIN]

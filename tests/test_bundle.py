@@ -36,13 +36,14 @@ def bundle(adapter, tmp_path_factory):
 
 
 def test_round_trip(adapter, bundle, tmp_path):
-    back = unpack(bundle, tmp_path / "deep" / "back")
-    names = {path.relative_to(back.folder).as_posix() for path in back.folder.rglob("*") if path.is_file()}
+    folder = tmp_path / "deep" / "back"
+    back = unpack(bundle, folder)
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert names == {file.name for file in shared_files(adapter)}
     assert names == {*adapter_files_of_four(), "samples/piano 0.wav"}
     for name in names:
-        assert (back.folder / name).read_bytes() == (adapter / name).read_bytes()
-    assert back.label == "mine"
+        assert (folder / name).read_bytes() == (adapter / name).read_bytes()
+    assert back.label == "mine" and back.folder == folder
 
 
 def adapter_files_of_four():

@@ -138,9 +138,10 @@ def test_a_path_of_this_machine_is_not_told(adapter):
         hub.plan_push(adapter)
 
 
-def put(server, adapter, repo="ada/blues", **changes):
-    server.repos[repo] = {file.name: file.path.read_bytes() for file in shared_files(adapter)} | changes
-    return server.repos[repo]
+def put(server, adapter, changes: dict[str, bytes] | None = None) -> dict[str, bytes]:
+    files = {file.name: file.path.read_bytes() for file in shared_files(adapter)} | (changes or {})
+    server.repos["ada/blues"] = files
+    return files
 
 
 def test_pull_takes_an_adapter_and_nothing_else(server, adapter, tmp_path, capsys):
@@ -150,7 +151,7 @@ def test_pull_takes_an_adapter_and_nothing_else(server, adapter, tmp_path, capsy
         "samples/x.exe": b"MZ",
         ".gitattributes": b"",
     }
-    put(server, adapter, **strangers, **{"../escape.txt": b"x"})
+    put(server, adapter, {**strangers, "../escape.txt": b"x"})
     out = tmp_path / "got"
     assert main(["pull", "ada/blues", str(out)]) == 0
     assert "blues, for facebook/musicgen-small" in capsys.readouterr().out
@@ -183,7 +184,7 @@ def test_a_new_commit_is_not_mixed_with_an_old_part(server, adapter, tmp_path):
     server.break_after[WEIGHTS] = 1000
     with pytest.raises(UserError):
         hub.pull("ada/blues", tmp_path / "got")
-    put(server, adapter, **{"README.md": b"new"})
+    put(server, adapter, {"README.md": b"new"})
     assert hub.pull("ada/blues", tmp_path / "got").folder == tmp_path / "got"
     assert (tmp_path / "got" / "README.md").read_bytes() == b"new"
 
