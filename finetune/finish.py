@@ -150,9 +150,8 @@ def proof_lines(proof: Proof) -> list[str]:
     lines.append(
         f"predictions moved by {mean(proof.divergence):.4f} nats from the base, on {proof.n_clips} {where} clips"
     )
-    lines.append(
-        f"loaded afresh it gives the same logits (largest difference {proof.fresh_difference:.0e} of the largest)"
-    )
+    off = f"up to {proof.fresh_difference:.0e} of the largest" if proof.fresh_difference else "to the bit"
+    lines.append(f"loaded afresh it gives the same logits, {off}")
     if not proof.does_something:
         lines.append("Every ΔW is zero: this adapter does nothing. Train for longer, or with a higher --optim.lr.")
     return lines

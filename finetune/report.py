@@ -16,8 +16,8 @@ from finetune.run_log import read_log
 INK, ACCENT, SOFT, BLUE = "#24303a", "#b5622e", "#b9b2a6", "#2f6f8f"
 MAX_AUDIO_BYTES = 24 * 2**20
 """Previews beyond this are linked, not embedded: the newest and the oldest of each prompt come first."""
-SMOOTHING = 0.9
-"""Of the bold training curve: an exponential average."""
+SMOOTHED_SHARE = 0.05
+"""Of the bold training curve: an exponential average over about this share of the run."""
 
 Lines = Sequence[dict[str, Any]]
 
@@ -111,10 +111,11 @@ def _rate_plot(steps: Lines) -> str:
 
 def smooth(values: Sequence[float]) -> list[float]:
     """Exponential average, corrected for its start (Kingma and Ba 2015, section 3)."""
+    decay = 1 - 1 / max(1.0, SMOOTHED_SHARE * len(values))
     smoothed, average = [], 0.0
     for count, value in enumerate(values, start=1):
-        average = SMOOTHING * average + (1 - SMOOTHING) * value
-        smoothed.append(average / (1 - SMOOTHING**count))
+        average = decay * average + (1 - decay) * value
+        smoothed.append(average / (1 - decay**count))
     return smoothed
 
 

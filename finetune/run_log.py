@@ -1,7 +1,7 @@
 """What a run says of itself while it goes: log.jsonl always; TensorBoard, W&B or Trackio when asked for.
 
-A line of log.jsonl is {"kind": "step" | "eval" | "preview" | …, "step": …, …}. A run that goes on drops the lines behind
-its checkpoint first: those steps come again.
+A line of log.jsonl is {"kind": "step" | "eval" | "preview" | …, "step": …, …}. A run that goes on drops the lines
+behind its checkpoint first: those steps come again.
 """
 
 import importlib.util

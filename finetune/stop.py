@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 
-class Stopped(Exception):  # noqa: N818: nothing went wrong
+class Stopped(Exception):  # noqa: N818
     """A run was stopped from outside, after saving. `code` is the exit code that shells expect: 128 + signal."""
 
     def __init__(self, number: int) -> None:

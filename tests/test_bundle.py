@@ -174,6 +174,18 @@ def test_a_changed_byte_is_seen(bundle, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+def test_hashes_count_even_where_a_zip_is_sound(bundle, tmp_path):
+    def lie(entries):
+        """Another card of the same size, with the list of the old one."""
+        return [(e, data[::-1] if e.filename == "README.md" else data) for e, data in entries]
+
+    with zipfile.ZipFile(bundle) as archive:
+        listed = json.loads(archive.read(MANIFEST))["files"]
+    file = rebuilt(bundle, tmp_path / "in.zip", lie, manifest={"files": listed})
+    with pytest.raises(UserError, match="not what its sender packed"):
+        unpack(file, tmp_path / "out")
+
+
 def test_millions_of_entries_are_not_even_read(tmp_path):
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 60_000, 60_000, 2**31, 0, 0)
     (tmp_path / "in.zip").write_bytes(end)

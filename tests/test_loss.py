@@ -25,7 +25,7 @@ def test_loss_equals_transformers_own(base: str, request: pytest.FixtureRequest)
     folder = request.getfixturevalue(base)
     whole = MusicgenForConditionalGeneration.from_pretrained(folder).eval()
     lm = load_lm(resolve_base(str(folder)))
-    whole.config.decoder.decoder_start_token_id = lm.card  # transformers wants it there for training
+    setattr(whole.config.decoder, "decoder_start_token_id", lm.card)  # noqa: B010
     torch.manual_seed(0)
     codes = torch.randint(0, lm.card, (2, lm.n_codebooks, 20))
     states, mask = torch.randn(2, 5, lm.text_width), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])

@@ -77,7 +77,7 @@ def test_a_failed_preview_says_why_and_ends_nothing(
     previews = prepared(files, tiny_data, tmp_path / "samples", said)
     lm = load_lm(files)
     with torch.no_grad():
-        lm.decoder.lm_heads[0].weight.fill_(float("nan"))
+        lm.get_submodule("decoder.lm_heads.0").get_parameter("weight").fill_(float("nan"))
     assert previews.make(lm, 3) == []
     assert len(said) == 1 and said[0].startswith("no preview at step 3: ")
     assert read_previews(tmp_path / "samples") == []

@@ -60,8 +60,8 @@ def test_facts(folder: RunFolder) -> None:
 
 def test_a_constant_stays_when_smoothed() -> None:
     assert smooth([3.0] * 20) == pytest.approx([3.0] * 20)
-    values = smooth([0.0, 1.0])
-    assert values[1] == pytest.approx((0.9 * 0.1 * 0 + 0.1 * 1) / (1 - 0.81))
+    values = smooth([0.0] * 20 + [1.0] * 20)  # 40 steps: an average over about two
+    assert values[19] == 0.0 and values[20] == pytest.approx(0.5) and values[21] == pytest.approx(0.75)
 
 
 def test_the_log_forgets_what_comes_again_and_what_was_cut_off(folder: RunFolder) -> None:
