@@ -45,6 +45,7 @@ def borrow(lm: nn.Module) -> DecoderWeights:
         device=norm.device,
         dtype=norm.dtype,
         bytes_per_step=sum(p.numel() * p.element_size() for p in stack.layers.parameters()),
+        copied=False,
         # bitsandbytes looks for outliers on the host in the middle of a product.
         capturable=not any(type(module).__module__.startswith("bitsandbytes") for module in lm.modules()),
     )

@@ -36,6 +36,7 @@ class KeyValueCache:
         keys = torch.zeros(turned if self.turned else size, device=device, dtype=dtype)
         self.keys = keys.mT if self.turned else keys
         self.values = torch.zeros(size, device=device, dtype=dtype)
+        self._see_rows()
 
     @property
     def n_bytes(self) -> int:
@@ -66,6 +67,18 @@ class KeyValueCache:
         """Go on with these rows only."""
         self.keys = self.keys.mT.index_select(1, rows).mT if self.turned else self.keys.index_select(1, rows)
         self.values = self.values.index_select(1, rows)
+        self._see_rows()
+
+    def append_one(self, layer: int, at: int, k: Float[Tensor, "N H 1 d"], v: Float[Tensor, "N H 1 d"]) -> None:
+        """Write one step, through views made beforehand: a step of a small model is bound by the number of calls."""
+        self.key_places[layer].select(2, at).copy_(k.select(2, 0))
+        self.value_places[layer].select(2, at).copy_(v.select(2, 0))
+
+    def _see_rows(self) -> None:
+        """Per layer: both as [N, H, capacity, d] to write to; keys [N·H, d, capacity], values [N·H, capacity, d]."""
+        self.key_places, self.value_places = self.keys.unbind(0), self.values.unbind(0)
+        self.key_rows = [keys.mT.flatten(0, 1) for keys in self.key_places] if self.turned else []
+        self.value_rows = [values.flatten(0, 1) for values in self.value_places] if self.turned else []
 
 
 def reachable(at: Tensor, reach: int) -> Bool[Tensor, "1 1 1 {reach}"]:

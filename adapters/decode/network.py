@@ -34,14 +34,10 @@ class Rows:
 
 
 def embed(weights: DecoderWeights, tokens: Int[Tensor, "B K n"]) -> Float[Tensor, "B n D"]:
-    """Sum of the K codebooks' embeddings."""
-    shape = weights.shape
-    first = torch.arange(shape.n_codebooks, device=tokens.device)[None, :, None] * (shape.card + 1)
-    gathered = functional.embedding(tokens + first, weights.embeddings)  # [B, K, n, D]
-    total = gathered[:, 0]
-    for k in range(1, shape.n_codebooks):  # in transformers' order: float sums depend on it
-        total = total + gathered[:, k]
-    return total
+    """Sum of the K codebooks' embeddings, added up in transformers' order."""
+    rows = (tokens + weights.first_rows).transpose(1, 2)  # [B, n, K]
+    summed = functional.embedding_bag(rows.flatten(0, 1), weights.embeddings, mode="sum")  # [B·n, D]
+    return summed.view(*rows.shape[:2], -1)
 
 
 def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
@@ -52,19 +48,18 @@ def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
         if q.shape[2] > 1:
             assert at == 0, "several steps at once only from an empty cache"
             return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        if cache.turned:
-            return _one_query(q, keys, values)
         return functional.scaled_dot_product_attention(q, keys, values)
 
-    return attend
+    def attend_one(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """One step as two batched products, over keys that lie place by place (see KeyValueCache)."""
+        if q.shape[2] > 1:
+            return attend(layer, q, k, v)
+        cache.append_one(layer, at, k, v)
+        keys, values = cache.key_rows[layer].narrow(2, 0, at + 1), cache.value_rows[layer].narrow(1, 0, at + 1)
+        scores = torch.bmm(q.reshape(-1, 1, q.shape[3]) * q.shape[3] ** -0.5, keys)  # [N·H, 1, s]
+        return torch.bmm(scores.softmax(-1), values).view(q.shape)
 
-
-def _one_query(
-    q: Float[Tensor, "N H 1 d"], keys: Float[Tensor, "N H s d"], values: Float[Tensor, "N H s d"]
-) -> Float[Tensor, "N H 1 d"]:
-    """Attention of one step as two batched products, over keys that lie place by place (see KeyValueCache)."""
-    scores = torch.bmm(q.flatten(0, 1) * q.shape[3] ** -0.5, keys.flatten(0, 1).mT)  # [N·H, 1, s]
-    return torch.bmm(scores.softmax(-1), values.flatten(0, 1)).view(q.shape)
+    return attend_one if cache.turned else attend
 
 
 def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:
@@ -101,7 +96,7 @@ def logits(weights: DecoderWeights, x: Float[Tensor, "N D"]) -> Float[Tensor, "N
 
 
 def _norm(x: Tensor, norm: Norm) -> Tensor:
-    return functional.layer_norm(x, norm.weight.shape, norm.weight, norm.bias, norm.eps)
+    return torch.layer_norm(x, norm.shape, norm.weight, norm.bias, norm.eps)
 
 
 def _self_attention(
@@ -109,9 +104,8 @@ def _self_attention(
 ) -> Tensor:
     shape = weights.shape
     qkv = layer.qkv(_norm(x, layer.self_norm)).view(*size, 3, shape.n_heads, shape.head_dim)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x [N, H, n, d]
-    mixed = attend(number, q, k, v)
-    return layer.out(mixed.transpose(1, 2).reshape(len(x), shape.hidden))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x [N, H, n, d]
+    return layer.out(_side_by_side(attend(number, q, k, v), len(x)))
 
 
 def _cross_attention(
@@ -125,7 +119,12 @@ def _cross_attention(
         heard = heard * mix[0]
         for part, share in zip(hearing.parts[1:], mix[1:], strict=True):
             heard = heard + _attend_text(q, part, number) * share
-    return cross.out(heard.transpose(1, 2).reshape(len(x), shape.hidden))
+    return cross.out(_side_by_side(heard, len(x)))
+
+
+def _side_by_side(heads: Float[Tensor, "N H n d"], n_rows: int) -> Float[Tensor, "{n_rows} D"]:
+    """All heads of a step in one row."""
+    return heads.transpose(1, 2).reshape(n_rows, -1)
 
 
 def _attend_text(q: Tensor, part: CrossPart, number: int) -> Tensor:

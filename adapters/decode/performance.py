@@ -106,20 +106,21 @@ class Performance:
         self._collect()
         return [row.codes for row in self.all_rows]
 
-    @torch.no_grad()
     def play(self, n_frames: int) -> None:
         """Play on by about so many frames: up to the next turn behind them, or the end of the window."""
         target = self.played + n_frames
-        while not self.done and self.played < target:
-            self._turn()
-            self._play_some(min(TURN_FRAMES, target - self.played))
+        with self.weights.quietly():
+            while not self.done and self.played < target:
+                self._turn()
+                self._play_some(min(TURN_FRAMES, target - self.played))
 
     def turn(self, sampling: Sampling) -> None:
         """Take over other settings from here on."""
         self.sampling = sampling
         self.knobs.turn(sampling)
-        if self.window is not None:
-            self.window.turn()
+        with self.weights.quietly():
+            if self.window is not None:
+                self.window.turn()
 
     def retell(self, stories: Sequence[Story[Tensor]]) -> None:
         """Other texts for the pieces from here on."""

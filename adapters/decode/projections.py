@@ -48,7 +48,7 @@ class OneDnn:
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
         """The product; bf16 weights round the activations too and hand back the dtype they were given."""
-        y = torch.ops.mkldnn._linear_pointwise(x.to(self.dtype), self.packed, None, "none", [], "")
+        y = torch.ops.mkldnn._linear_pointwise.default(x.to(self.dtype), self.packed, None, "none", [], "")
         return y.to(x.dtype)
 
 
@@ -61,7 +61,7 @@ class HalfWeights:
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
         """The product."""
-        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+        return torch.ops.quantized.linear_dynamic_fp16.default(x, self.packed)
 
 
 class Int8Weights:
@@ -85,7 +85,7 @@ class Int8Weights:
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
         """The product."""
-        return torch.ops.quantized.linear_dynamic(x, self.packed, True)
+        return torch.ops.quantized.linear_dynamic.default(x, self.packed, True)
 
 
 class Biased:

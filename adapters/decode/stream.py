@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -66,8 +65,7 @@ class AudioStream:
 
     def turn(self, **changes: Any) -> None:
         """Change sampling from here on: `guidance`, `temperature`, `top_k`, `top_p`."""
-        with torch.no_grad():
-            self.performance.turn(replace(self.performance.sampling, **changes))
+        self.performance.turn(replace(self.performance.sampling, **changes))
 
     def tell(self, prompt: Any) -> None:
         """Another prompt from here on (words, text states, or a story in the piece's own time)."""
