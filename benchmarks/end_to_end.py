@@ -18,6 +18,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import yaml
+
 from benchmarks.rock_songs import song_folder
 
 MIB = 1024 * 1024
@@ -35,13 +37,13 @@ class Stage:
     size_mib: float
 
 
-def run_stage(name: str, arguments: list[str], product: Path, log: Path) -> Stage:
-    """Run `woodshed` with the arguments and measure it; the output goes to the log.
+def run_stage(name: str, arguments: list[str], product: Path, log: Path, module: str = "finetune.cli") -> Stage:
+    """Run `woodshed`, or another module, with the arguments and measure it; the output goes to the log.
 
     Raises:
         SystemExit: when the command fails.
     """
-    command = [sys.executable, "-m", "finetune.cli", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     start = time.perf_counter()
     with log.open("ab") as sink:
         process = subprocess.Popen(command, stdout=sink, stderr=sink)
@@ -50,7 +52,7 @@ def run_stage(name: str, arguments: list[str], product: Path, log: Path) -> Stag
     wall_sec = time.perf_counter() - start
     if process.returncode:
         raise SystemExit(f"{name} failed with exit code {process.returncode}; see {log}")
-    shown = shlex.join(["woodshed", *arguments])
+    shown = shlex.join([*(["woodshed"] if module == "finetune.cli" else ["python", "-m", module]), *arguments])
     cpu_sec = usage.ru_utime + usage.ru_stime
     return Stage(name, shown, wall_sec, cpu_sec, usage.ru_maxrss / 1024, folder_bytes(product) / MIB)
 
@@ -79,6 +81,16 @@ def run_all(songs: Path, work: Path, base: str, train_flags: list[str]) -> list[
     ]
 
 
+def peer_stage(work: Path) -> Stage:
+    """Training on the same dataset the peer's way: as many steps of as many clips as our run had, start-up included."""
+    settings = yaml.safe_load((work / "run" / "config.yaml").read_text("utf-8"))["train"]
+    lines = [json.loads(line) for line in (work / "run" / "log.jsonl").read_text("utf-8").splitlines()]
+    words = [str(work / "data"), str(work / "peer"), "--steps", str(sum(line["kind"] == "step" for line in lines))]
+    words += ["--batch", str(settings["batch_size"]), "--accumulation", str(settings["accumulation"])]
+    words += ["--max-sec", str(settings["max_clip_sec"])]
+    return run_stage("train, peer's way", words, work / "peer", work / "output.log", module="benchmarks.peer_run")
+
+
 def table(stages: list[Stage]) -> str:
     """The stages as a Markdown table."""
     head = "| stage | wall s | cpu s | peak MiB | left on disk MiB |\n| --- | --- | --- | --- | --- |\n"
@@ -93,12 +105,15 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, help="a folder of your own recordings instead")
     parser.add_argument("--base", default="debug")
     parser.add_argument("--train", default="--preset cpu-debug", help="flags for `woodshed train`, in one string")
+    parser.add_argument("--peer", action="store_true", help="train the same dataset the peer's way as well")
     args = parser.parse_args()
     if args.work.exists() and any(child.name not in ("songs", "packages") for child in args.work.iterdir()):
         raise SystemExit(f"{args.work} holds something already; give an empty folder with --work")
     args.work.mkdir(parents=True, exist_ok=True)
     songs = args.songs or song_folder(args.work)
     stages = run_all(songs, args.work, args.base, shlex.split(args.train))
+    if args.peer:
+        stages.append(peer_stage(args.work))
     environment = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
     (args.work / "end_to_end.json").write_text(
         json.dumps({"environment": environment, "stages": [asdict(s) for s in stages]})

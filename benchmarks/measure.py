@@ -112,7 +112,7 @@ def matmul_flops(rows: int, inner: int, columns: int, dtype: Any, device: str = 
 
     a = torch.randn(rows, inner, device=device).to(dtype)
     b = torch.randn(inner, columns, device=device).to(dtype)
-    a @ b
+    _ = a @ b
     best, spent = float("inf"), 0.0
     while spent < seconds:
         took = _timed(lambda: a @ b, device)

@@ -78,16 +78,21 @@ def peer_model(setup: Setup, checkpointing: bool) -> Any:
 
 def peer_batch(codes: Tensor, text_tokens: int, setup: Setup, device: str = "cpu") -> dict[str, Tensor]:
     """What its collator hands over: prompt ids, and labels [B, S, K] with the delay pattern, -100 where nothing is."""
+    labels = delayed_labels(codes, setup)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(3, 32000, (len(codes), text_tokens), generator=generator)
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
+def delayed_labels(codes: Tensor, setup: Setup) -> Tensor:
+    """Codes [B, K, T] as labels [B, S, K] with the delay pattern, -100 where nothing is."""
     B, K, T = codes.shape
-    S = T + setup.shape.largest_delay
-    labels = torch.full((B, S, K), -100, dtype=torch.int64)
+    labels = torch.full((B, T + setup.shape.largest_delay, K), -100, dtype=torch.int64)
     for k in range(K):
         lag = k // setup.shape.channels
         labels[:, lag : lag + T, k] = codes[:, k]
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(3, 32000, (B, text_tokens), generator=generator)
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    return {name: tensor.to(device) for name, tensor in batch.items()}
+    return labels
 
 
 def trainable(model: nn.Module) -> int:

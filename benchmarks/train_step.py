@@ -58,12 +58,7 @@ class Ours:
 
 def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
     """What to time, by name, and how many numbers learn in each. All models are in memory at once."""
-    shape = setup.shape
-    codes = torch.randint(shape.card, (setup.batch_size, shape.codebooks, setup.frames), device=device)
-    n_frames = torch.full((setup.batch_size,), setup.frames, device=device)
-    inputs, labels = inputs_and_labels(codes, n_frames, shape.card, channels=shape.channels)
-    states = torch.randn(setup.batch_size, TEXT_TOKENS, shape.text_width, device=device)
-    conditions = Conditions(states, torch.ones(setup.batch_size, TEXT_TOKENS, dtype=torch.bool, device=device))
+    codes = random_codes(setup)
     found: dict[str, Callable[[], object]] = {}
     learning: dict[str, int] = {}
     for name in names:
@@ -71,12 +66,27 @@ def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callab
         if name.startswith("peer"):
             autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name.split()[1])
             peer = Peer(setup, autocast=autocast, checkpointing="plain" not in name, device=device)
-            theirs = peer_batch(codes.cpu(), TEXT_TOKENS, setup, device)
+            theirs = peer_batch(codes, TEXT_TOKENS, setup, device)
             found[name], learning[name] = bound(peer.step, theirs), trainable(peer.model)
         else:
             ours = Ours(setup_of(name, setup, device), device, lean="peft" not in name)
-            found[name], learning[name] = bound(ours.step, inputs, labels, conditions), ours.adapter.n_trainable
+            found[name], learning[name] = bound(ours.step, *step_inputs(setup, device)), ours.adapter.n_trainable
     return found, learning
+
+
+def random_codes(setup: Setup) -> Tensor:
+    """The clips of every case, [B, K, T]."""
+    size = (setup.batch_size, setup.shape.codebooks, setup.frames)
+    return torch.randint(setup.shape.card, size, generator=torch.Generator().manual_seed(0))
+
+
+def step_inputs(setup: Setup, device: str) -> tuple[Tensor, Tensor, Conditions]:
+    """The clips as our LM takes them: inputs, labels, conditions."""
+    codes, shape = random_codes(setup).to(device), setup.shape
+    n_frames = torch.full((setup.batch_size,), setup.frames, device=device)
+    inputs, labels = inputs_and_labels(codes, n_frames, shape.card, channels=shape.channels)
+    states = torch.randn(setup.batch_size, TEXT_TOKENS, shape.text_width, device=device)
+    return inputs, labels, Conditions(states, torch.ones(states.shape[:2], dtype=torch.bool, device=device))
 
 
 def setup_of(name: str, setup: Setup, device: str) -> Setup:

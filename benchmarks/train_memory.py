@@ -1,0 +1,182 @@
+"""Peak memory of a training step: predicted, simulated, and really used, the peer's way beside ours.
+
+    uv run python -m benchmarks.train_memory                   # predicted peaks of all sizes, and a proof on a CPU
+    uv run python -m benchmarks.train_memory --simulate        # the same peaks on the meta device, beside
+    uv run python -m benchmarks.train_memory --device cuda     # real steps: torch.cuda.max_memory_reserved
+    uv run python -m benchmarks.train_memory --device cuda --sizes medium --cap 6 8 10      # under hard caps, GiB
+
+A CPU cannot hold the large ones, so there the proof is a narrower decoder of true layers: the bytes of its live
+tensors, counted, and what the process grew by.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks import measure
+from benchmarks.peer import Peer, peer_batch
+from benchmarks.train_step import SHAPES, TEXT_TOKENS, Ours, random_codes, step_inputs
+from finetune.memory.auto import Cap, limit_process
+from finetune.memory.dry import measure as measure_step
+from finetune.memory.fit import choose, options
+from finetune.memory.live import LiveBytes
+from finetune.memory.predict import GIB, predict
+from finetune.memory.setup import Setup
+from finetune.memory.simulate import held_tensors, simulate
+
+MIB = 2**20
+BATCHES = {"small": (1, 8), "medium": (1, 2, 8), "large": (1, 2, 8)}
+KINDS = {
+    "bf16, all recomputed": ("bf16", True),
+    "bf16, none recomputed": ("bf16", False),
+    "nf4, all recomputed": ("nf4", True),
+}
+PROOF = {"hidden": 512, "heads": 8, "ffn": 2048, "layers": 12}
+
+
+def setups(sizes: list[str]) -> Iterator[tuple[str, Setup]]:
+    """Every row of the table: 30 s clips, rank 16 on attention, feed-forward and text projection."""
+    for kind, (weights, recompute) in KINDS.items():
+        for size in sizes:
+            for batch in BATCHES[size]:
+                shape = SHAPES[size]
+                setup = Setup(shape, "bf16", "bf16", shape.layers if recompute else 0, batch, 1500, TEXT_TOKENS)
+                yield f"{size} B{batch}, {kind}", replace(setup, weights=weights)
+
+
+def table(sizes: list[str], simulated: bool) -> list[dict]:
+    """Predicted and, where asked for, simulated peaks."""
+    print("| step | predicted GiB | reserved on a GPU, predicted GiB | simulated GiB |")
+    print("| --- | --- | --- | --- |")
+    rows = []
+    for name, setup in setups(sizes):
+        memory = predict(setup)
+        peak = simulate(setup).peak if simulated else None
+        shown = "" if peak is None else f"{peak / GIB:.2f}"
+        print(f"| {name} | {memory.peak / GIB:.2f} | {memory.reserved / GIB:.2f} | {shown} |", flush=True)
+        rows.append({"step": name, "predicted": memory.peak, "reserved": memory.reserved, "simulated": peak})
+    return rows
+
+
+def proof() -> list[dict]:
+    """Real steps on a CPU, in fp32: prediction, live tensors, growth of the process, and the peer's."""
+    shape = replace(SHAPES["small"], **PROOF)
+    print("\n| real step on a CPU, fp32 | predicted MiB | live tensors MiB | the process grew by MiB |")
+    print("| --- | --- | --- | --- |")
+    rows = []
+    for name, checkpointed in (
+        ("ours, all recomputed", shape.layers),
+        ("ours, half", shape.layers // 2),
+        ("ours, none", 0),
+    ):
+        setup = Setup(shape, "fp32", "fp32", checkpointed, 2, 500, TEXT_TOKENS)
+        rows.append({"step": name, "predicted": predict(setup).peak, **in_own_process(setup, "ours")})
+    setup = Setup(shape, "fp32", "fp32", shape.layers, 2, 500, TEXT_TOKENS)
+    rows.append({"step": "peer, all recomputed", "predicted": None, **in_own_process(setup, "peer")})
+    for row in rows:
+        predicted = "" if row["predicted"] is None else f"{row['predicted'] / MIB:.0f}"
+        print(f"| {row['step']} | {predicted} | {row['live'] / MIB:.0f} | {row['grew'] / MIB:.0f} |")
+    return rows
+
+
+def in_own_process(setup: Setup, way: str) -> dict:
+    """What `_measure_here` finds in a fresh process."""
+    words = [sys.executable, "-m", "benchmarks.train_memory", "--one", way, str(setup.checkpointed)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    live, grew = done.stdout.split()[-2:]
+    return {"live": int(live), "grew": int(grew)}
+
+
+def measure_here(way: str, checkpointed: int) -> tuple[int, int]:
+    """Bytes of live tensors at the peak of a step, and what the process grew by for two of them, imports left out."""
+    torch.set_num_threads(1)
+    shape = replace(SHAPES["small"], **PROOF)
+    setup = Setup(shape, "fp32", "fp32", checkpointed, 2, 500, TEXT_TOKENS)
+    tiny = replace(setup, shape=replace(shape, hidden=32, ffn=32, layers=1), frames=10, checkpointed=0)
+    counted(*learner(way, tiny))  # imports what is needed
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model, optimizer, step = learner(way, setup)
+    step()  # makes the optimizer's state
+    grew = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return counted(model, optimizer, step), grew * 1024
+
+
+def learner(way: str, setup: Setup) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
+    """Model, optimizer and step."""
+    if way == "peer":
+        peer = Peer(setup, autocast=None, checkpointing=True)
+        batch = peer_batch(random_codes(setup), TEXT_TOKENS, setup)
+        return peer.model, peer.optimizer, lambda: peer.step(batch)
+    ours, inputs = Ours(setup, "cpu"), step_inputs(setup, "cpu")
+    return ours.lm, ours.optimizer, lambda: ours.step(*inputs)
+
+
+def counted(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: Callable[[], None]) -> int:
+    """Bytes of live tensors at the peak of a step."""
+    live = LiveBytes()
+    live.hold(*held_tensors(model))
+    live.hold(*[t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor)])
+    with live:
+        step()
+    return live.peak
+
+
+def on_gpu(sizes: list[str], caps: list[float]) -> list[dict]:
+    """Real steps at true sizes; with caps, the settings that the fit chooses under each."""
+    rows = []
+    print("| step | predicted reserved GiB | max_memory_reserved GiB |\n| --- | --- | --- |")
+    for name, setup, cap in cases_on_gpu(sizes, caps):
+        torch.cuda.empty_cache()
+        limit_process(cap or Cap(torch.cuda.get_device_properties(0).total_memory))
+        ours, inputs = Ours(setup, "cuda"), step_inputs(setup, "cuda")
+        found = measure_step(lambda ours=ours, inputs=inputs: ours.step(*inputs), ours.lm, ours.weights)
+        peak = None if found is None else found.peak
+        shown = "out of memory" if peak is None else f"{peak / GIB:.2f}"
+        print(f"| {name} | {predict(setup).reserved / GIB:.2f} | {shown} |", flush=True)
+        rows.append({"step": name, "reserved": predict(setup).reserved, "measured": peak})
+        del ours, inputs
+    return rows
+
+
+def cases_on_gpu(sizes: list[str], caps: list[float]) -> Iterator[tuple[str, Setup, Cap | None]]:
+    """Name, setup and cap of every step."""
+    if not caps:
+        yield from ((name, setup, None) for name, setup in setups(sizes))
+    for size in sizes if caps else ():
+        for gib in caps:
+            cap = Cap(round(gib * GIB))
+            setup = Setup(SHAPES[size], "bf16", "bf16", 0, 2, 1500, TEXT_TOKENS)
+            yield f"{size} under {gib:g} GiB", choose(options(setup, 8, cap, ["bf16", "nf4"]), cap).setup, cap
+
+
+def main() -> None:
+    """Parse, measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=list(BATCHES), default=list(BATCHES))
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--simulate", action="store_true", help="run every row on the meta device too: a minute or two")
+    parser.add_argument("--cap", nargs="+", type=float, default=[])
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("benchmark-results/train_memory.json"))
+    args = parser.parse_args()
+    if args.one:
+        print(*measure_here(args.one[0], int(args.one[1])))
+        return
+    measure.print_environment()
+    if args.device == "cuda":
+        results = {"gpu": on_gpu(args.sizes, args.cap)}
+    else:
+        results = {"table": table(args.sizes, args.simulate), "proof": proof()}
+    measure.write(args.out, "train_memory", results)
+
+
+if __name__ == "__main__":
+    main()
