@@ -146,6 +146,20 @@ def test_piping(tmp_path: Path) -> None:
     assert b"Traceback" not in said and b"Broken" not in said
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the player is a shell script")
+@pytest.mark.parametrize("script", ["cat > heard.wav", "head -c 100 > heard.wav; exec 0<&-"])
+def test_playing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A player gets the whole piece; one that is closed in the middle ends the command cleanly."""
+    player = tmp_path / "bin" / "ffplay"
+    player.parent.mkdir()
+    player.write_text(f"#!/bin/sh\n{script}\n")
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{player.parent}:{os.environ['PATH']}")
+    assert run("--base", "debug", "x", "--play", "--duration", "3") == 0
+    heard = Path("heard.wav").read_bytes()
+    assert heard[:4] == b"RIFF" and len(heard) == (100 if "head" in script else 44 + 3 * 32_000 * 2)
+
+
 def test_names_levels_and_pcm(tmp_path: Path) -> None:
     assert slug("Slow ballad, piano / 80's?") == "slow-ballad-piano-80-s"
     assert slug("…") == "piece" and slug("緩い バラード") == "緩い-バラード" and len(slug("word " * 99)) <= 60
