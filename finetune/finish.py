@@ -1,5 +1,6 @@
 """The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
+import gc
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -7,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from adapters import adapter_files
@@ -78,6 +80,7 @@ def finish(outcome: Outcome) -> Path:
     folder = run.folder.adapter
     if not run.accelerator.is_main_process:
         return folder
+    _let_go()
     pieces = [piece for piece in read_previews(run.folder.samples) if piece.step == outcome.step]
     samples = {piece.prompt: f"samples/{Path(piece.file).name}" for piece in pieces}
     adapter_files.save(
@@ -179,3 +182,10 @@ def _copy_samples(source: Path, target: Path, pieces: list[Piece]) -> None:
     for piece in pieces:
         target.mkdir(exist_ok=True)
         shutil.copyfile(source / piece.file, target / Path(piece.file).name)
+
+
+def _let_go() -> None:
+    """Give back the memory of the model that was trained: its layers refer to themselves and wait for the collector."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -10,7 +10,7 @@ from adapters.lora import attach
 from adapters.pattern import IGNORE, build, inputs_and_labels
 from data_prep.base_files import resolve_base
 from data_prep.prepared import PreparedDataset
-from finetune.batches import Stream, clips_of
+from finetune.batches import Stream, clips_of, collate
 from finetune.loss import codebook_counts, codebook_sums, for_backward
 from finetune.precision import Precision
 from finetune.processes import start_processes
@@ -90,10 +90,23 @@ def gradient(folder: Path, data: Path, batch_size: int) -> tuple[list[Tensor], l
     return [weight.grad for weight in learner.weights if weight.grad is not None], found.codebooks
 
 
-def test_gradient_does_not_depend_on_the_micro_batch_size(mono_base: Path, tiny_data: Path) -> None:
-    whole, whole_losses = gradient(mono_base, tiny_data, 6)
+def by_the_definition(folder: Path, data: Path) -> tuple[list[Tensor], list[float]]:
+    """The same step without padding or accumulation: each clip alone, all cells added up, divided by their count."""
+    learner = learner_on(folder, data)
+    draws = Stream(clips_of(learner.dataset, "train"), seed=1, max_frames=60, condition_dropout=0.3).step(0, 6)
+    sums, counts = torch.zeros(4), torch.zeros(4)
+    for draw in draws:
+        batch = collate([draw], learner.dataset, learner.lm.text_width)
+        inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, learner.lm.card, channels=1)
+        sums = sums + codebook_sums(learner.lm(inputs, batch.conditions), labels)
+        counts = counts + codebook_counts(labels)
+    return list(torch.autograd.grad(sums.sum() / counts.sum(), learner.weights)), (sums / counts).tolist()
+
+
+def test_gradient_is_that_of_the_definition_for_every_micro_batch_size(mono_base: Path, tiny_data: Path) -> None:
+    whole, whole_losses = by_the_definition(mono_base, tiny_data)
     assert len(whole) == 42 and all(tensor.abs().sum() > 0 for tensor in whole)
-    for batch_size in (1, 2, 3):
+    for batch_size in (1, 2, 3, 6):
         parts, losses = gradient(mono_base, tiny_data, batch_size)
         torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(losses, whole_losses, rtol=1e-6, atol=0.0)

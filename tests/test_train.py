@@ -1,4 +1,6 @@
+import gc
 import json
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from data_prep.debug_base import write_debug_base
 from data_prep.prepared import PreparedDataset
 from finetune import cli, step
 from finetune.checkpoint import all_steps
+from finetune.proof import prove
 from finetune.run_log import read_log
 from finetune.train import train
 
@@ -211,3 +214,30 @@ def test_a_logger_that_is_not_installed_is_named(tiny_data: Path, tmp_path: Path
         pytest.skip("both are installed here")
     with pytest.raises(UserError, match=f"{missing} is not installed"):
         train(tiny_data, tmp_path / "run", quick(loggers=[missing]))
+
+
+def test_the_trained_model_is_gone_when_the_proof_loads_another(
+    tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models at once would not fit where one just did."""
+    held: list[weakref.ref] = []
+    alive: list[bool] = []
+
+    def loading(*args: Any, **more: Any) -> Any:
+        lm = load_lm(*args, **more)
+        held.append(weakref.ref(lm.decoder.model.decoder.layers[0]))  # its own forward holds it
+        return lm
+
+    def proving(*args: Any, **more: Any) -> Any:
+        alive.extend(reference() is not None for reference in held)
+        return prove(*args, **more)
+
+    monkeypatch.setattr("finetune.train.load_lm", loading)
+    monkeypatch.setattr("finetune.finish.prove", proving)
+    settings = quick(steps=1, checkpointing=True, preview={"every_steps": 1, "duration_sec": 0.1})
+    gc.disable()  # nothing is collected by chance
+    try:
+        train(tiny_data, tmp_path / "run", settings)
+    finally:
+        gc.enable()
+    assert alive == [False]
