@@ -10,23 +10,23 @@ from configs.section import Section
 class SampleSettings(Section):
     """Everything `woodshed sample` can be told."""
 
-    duration_sec: float = Field(10.0, gt=0, le=3600)
+    duration_sec: float = Field(default=10.0, gt=0, le=3600)
     """Length of each piece. Beyond the model's window it continues from its own last part."""
-    guidance: float = Field(3.0, ge=1, le=20)
+    guidance: float = Field(default=3.0, ge=1, le=20)
     """Classifier-free guidance scale; 1 means none and is faster."""
-    temperature: float = Field(1.0, ge=0, le=10)
+    temperature: float = Field(default=1.0, ge=0, le=10)
     """Randomness; 0 always takes the likeliest token."""
-    top_k: int = Field(250, ge=0)
+    top_k: int = Field(default=250, ge=0)
     """Draw among the k likeliest tokens; 0 means all."""
-    top_p: float = Field(0.0, ge=0, lt=1)
+    top_p: float = Field(default=0.0, ge=0, lt=1)
     """Draw among the likeliest tokens that hold this share of the probability; 0 means all."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     """Same seed, same piece. The n-th piece of a call uses seed + n."""
-    window_sec: float = Field(30.0, gt=0, le=30)
+    window_sec: float = Field(default=30.0, gt=0, le=30)
     """How much music the model hears at once."""
-    overlap_sec: float = Field(12.0, gt=0, lt=30)
+    overlap_sec: float = Field(default=12.0, gt=0, lt=30)
     """How much of its last part a longer piece continues from (audiocraft moves on by 18 of 30 s: the same)."""
-    batch_size: int = Field(8, ge=1, le=256)
+    batch_size: int = Field(default=8, ge=1, le=256)
     """Pieces played at once: several together cost far less than one after the other, and more memory."""
     format: Literal["wav", "flac"] = "wav"
     """File format; the settings are written into the file's tags."""
