@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import stat
 import struct
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,11 @@ def test_folder_says_nothing_of_this_machine(written, mono_base):
     assert pattern.startswith("^") and pattern.endswith("$")
     names = [name for name, _ in MusicgenForConditionalGeneration.from_pretrained(mono_base).named_modules()]
     assert {name for name in names if re.fullmatch(pattern, name)} == adapter_files.load(written).updates.keys()
+
+
+def test_others_may_read_all_files_that_one_of_them_may(written):
+    modes = {path.name: stat.filemode(path.stat().st_mode) for path in written.iterdir()}
+    assert len(set(modes.values())) == 1, modes
 
 
 def test_header_holds_the_description_in_short(written):

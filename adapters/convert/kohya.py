@@ -42,7 +42,7 @@ def to_kohya(adapter: "Adapter", out: Path) -> None:
     Raises:
         UserError: `out` is taken.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     if out.exists():
         raise UserError(f"{out} is there already.", fix="Choose another file name.")
@@ -56,7 +56,7 @@ def to_kohya(adapter: "Adapter", out: Path) -> None:
             tensors[f"{flat}.dora_scale"] = plain.magnitude[:, None].contiguous()
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.partial")
-    save_file(tensors, beside, metadata=_metadata(adapter))
+    beside.write_bytes(save(tensors, metadata=_metadata(adapter)))
     beside.rename(out)
 
 
