@@ -1,15 +1,17 @@
 """A training step, the peer's way and ours, side by side: same size, same codes, same rank, same batch.
 
-    uv run python -m benchmarks.train_step                              # small, 5 s clips, batch 2, one CPU thread:
-    minutes uv run python -m benchmarks.train_step --size medium --sec 30 --device cuda uv run python -m
-    benchmarks.train_step --layers 2 --rounds 3        # a quick look
+    uv run python -m benchmarks.train_step --sec 5 --batch 1       # small, on one CPU thread: some minutes
+    uv run python -m benchmarks.train_step --levers --layers 6     # what each lever brings, on a CPU: some minutes
+    uv run python -m benchmarks.train_step --device cuda --size medium --sec 30
+    uv run python -m benchmarks.train_step --layers 2 --rounds 3   # a quick look
 
 Random weights with the true shape serve: time does not depend on values. Prints audio-seconds per second, ratios to the
-peer, and the floor: the step's operations over the rate at which this machine multiplies matrices of these shapes.
+peer, and the floor: the step's operations over the rate at which this machine multiplies matrices of these shapes. A
+case's name says what it is: the way, how the base is held, and after commas the levers that are moved (`LEVERS`).
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,8 @@ from torch import Tensor
 from adapters.lm import Conditions
 from adapters.pattern import inputs_and_labels
 from benchmarks import measure
+from benchmarks.levers import LEVER_CASES, LEVERS, per_clip, warm_up
 from benchmarks.peer import Peer, peer_batch, trainable
-from finetune import lean_lora
 from finetune.lean_loss import codebook_sums
 from finetune.memory.cost import step_flops
 from finetune.memory.setup import Setup, Shape
@@ -33,18 +35,20 @@ SHAPES = {
     "large": Shape(2048, 48, 32, 8192),
 }
 TEXT_TOKENS = 24
-CPU_CASES = ["peer bf16", "peer fp32", "ours fp32", "ours fp32 checkpointed", "ours fp32, peft's forward", "ours bf16"]
+CPU_CASES = ["peer fp32", "ours fp32", "ours fp32 checkpointed", "ours fp32, peft's forward"]
+"""Without the peer's mixed precision and our bf16, which a CPU without bf16 units only emulates: name them in `--cases`
+where it has them."""
 GPU_CASES = ["peer bf16", "peer fp16", "ours bf16", "ours bf16 checkpointed", "ours bf16, peft's forward", "ours nf4"]
 
 
 class Ours:
     """Decoder, lean adapter, lean loss, AdamW: the parts of `finetune.train` that a step is made of."""
 
-    def __init__(self, setup: Setup, device: str, *, lean: bool = True) -> None:
+    def __init__(self, setup: Setup, device: str, levers: Sequence[str] = ()) -> None:
         torch.manual_seed(0)
         self.lm, self.adapter = random_lm(setup, device)
-        if not lean:
-            lean_lora.remove(self.lm)
+        for lever in levers:
+            LEVERS[lever](self.lm)
         self.weights = list(self.adapter.parameters().values())
         self.optimizer = torch.optim.AdamW(self.weights, lr=2e-4, betas=(0.9, 0.99))
 
@@ -63,14 +67,21 @@ def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callab
     learning: dict[str, int] = {}
     for name in names:
         print(f"making: {name}", flush=True)
-        if name.startswith("peer"):
-            autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name.split()[1])
-            peer = Peer(setup, autocast=autocast, checkpointing="plain" not in name, device=device)
+        kind, _, moved = name.partition(", ")
+        levers = [lever for lever in moved.split(", ") if lever]
+        if kind.startswith("peer"):
+            autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind.split()[1])
+            peer = Peer(setup, autocast=autocast, checkpointing="not checkpointed" not in levers, device=device)
             theirs = peer_batch(codes, TEXT_TOKENS, setup, device)
             found[name], learning[name] = bound(peer.step, theirs), trainable(peer.model)
-        else:
-            ours = Ours(setup_of(name, setup, device), device, lean="peft" not in name)
-            found[name], learning[name] = bound(ours.step, *step_inputs(setup, device)), ours.adapter.n_trainable
+            continue
+        twice = "twice the batch" in levers
+        mine = replace(setup_of(kind, setup, device), batch_size=setup.batch_size * (2 if twice else 1))
+        ours = Ours(mine, device, [lever for lever in levers if lever != "twice the batch"])
+        step = bound(ours.step, *step_inputs(mine, device))
+        found[name], learning[name] = per_clip(step, device) if twice else step, ours.adapter.n_trainable
+        if "compiled" in levers:
+            warm_up(step, device)
     return found, learning
 
 
@@ -123,6 +134,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=measure.ROUNDS)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--cases", nargs="+", help=f"of: {', '.join(dict.fromkeys(CPU_CASES + GPU_CASES))}")
+    parser.add_argument("--levers", action="store_true", help="ours with one lever moved back at a time, and the peer")
     parser.add_argument("--out", type=Path, default=Path("benchmark-results/train_step.json"))
     args = parser.parse_args()
     if args.device == "cpu":
@@ -132,6 +144,8 @@ def main() -> None:
     arithmetic = "bf16" if args.device == "cuda" else "fp32"
     setup = Setup(shape, arithmetic, arithmetic, 0, args.batch, round(args.sec * 50), TEXT_TOKENS)
     names = args.cases or (GPU_CASES if args.device == "cuda" else CPU_CASES)
+    if args.levers:
+        names = [case.format(arithmetic) for case in LEVER_CASES]
     timed, learning = cases(names, setup, args.device)
     compared = measure.compare(timed, rounds=args.rounds, device=args.device)
     limit = floor(setup, torch.float32 if arithmetic == "fp32" else torch.bfloat16, args.device)

@@ -33,8 +33,8 @@ class Idle:
         """Seconds of all gaps since the last call; a GPU's queue has to be empty, as after reading the loss."""
         gaps, self._gaps = self._gaps, []
         if self.on_gpu:
-            return sum(first.elapsed_time(second) for first, second in gaps) / 1000
-        return sum(second - first for first, second in gaps)
+            return sum((first.elapsed_time(second) for first, second in gaps), 0.0) / 1000
+        return sum((second - first for first, second in gaps), 0.0)
 
     def _now(self) -> Any:
         if not self.on_gpu:
