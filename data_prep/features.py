@@ -69,7 +69,7 @@ def _spectral(mono: Float[np.ndarray, " N"], loudness: float | None) -> Features
     magnitude[:_LOWEST_BIN] = 0.0  # a constant offset is no music
     if np.square(magnitude).sum() <= _SILENT_POWER * magnitude.shape[1]:
         return Features(loudness_lufs=loudness)
-    harmonic, percussive = librosa.decompose.hpss(magnitude)
+    harmonic, percussive = harmonic_and_percussive(magnitude)
     energy_h, energy_p = float(np.square(harmonic).sum()), float(np.square(percussive).sum())
     tempo, tempo_confidence = _tempo(mono)
     key, key_confidence = _key(harmonic, len(mono))
@@ -82,6 +82,27 @@ def _spectral(mono: Float[np.ndarray, " N"], loudness: float | None) -> Features
         brightness_hz=_brightness_hz(magnitude),
         percussive_share=round(energy_p / (energy_h + energy_p), 3),
     )
+
+
+def harmonic_and_percussive(
+    magnitude: Float[np.ndarray, "F T"],
+) -> tuple[Float[np.ndarray, "F T"], Float[np.ndarray, "F T"]]:
+    """What librosa.decompose.hpss gives, in a fraction of its time: one-dimensional medians are scipy's fast ones."""
+    import librosa
+
+    along_time, along_frequency = _running_median(magnitude), _running_median(magnitude.T).T
+    mask = librosa.util.softmask(along_time, along_frequency, power=2.0, split_zeros=True)
+    other = librosa.util.softmask(along_frequency, along_time, power=2.0, split_zeros=True)
+    return magnitude * mask, magnitude * other
+
+
+def _running_median(rows: Float[np.ndarray, "R T"], width: int = 31) -> Float[np.ndarray, "R T"]:
+    """Of each row, mirrored at its ends; all rows in one long line, so that scipy sees a single dimension."""
+    from scipy.ndimage import median_filter
+
+    half = width // 2
+    padded = np.pad(rows, ((0, 0), (half, half)), mode="symmetric")
+    return median_filter(padded.ravel(), width).reshape(padded.shape)[:, half:-half]
 
 
 def _tempo(mono: Float[np.ndarray, " N"]) -> tuple[float | None, float | None]:

@@ -1,7 +1,8 @@
+import librosa
 import numpy as np
 import pytest
 
-from data_prep.features import Features, measure_features
+from data_prep.features import Features, harmonic_and_percussive, measure_features
 from data_prep.loudness import _high_pass, _shelf, loudness_lufs
 
 RATE_HZ = 32_000
@@ -112,3 +113,12 @@ def test_odd_signals_give_numbers() -> None:
         assert all(
             v is None or isinstance(v, str) or (type(v) is float and np.isfinite(v)) for v in vars(found).values()
         )
+
+
+@pytest.mark.parametrize("n_frames", [3, 40, 200])
+def test_harmonic_and_percussive_are_librosas(n_frames: int) -> None:
+    magnitude = np.abs(np.random.default_rng(0).standard_normal((300, n_frames))).astype(np.float32)
+    magnitude[:5] = 0.0
+    ours, theirs = harmonic_and_percussive(magnitude), librosa.decompose.hpss(magnitude)
+    np.testing.assert_array_equal(ours[0], theirs[0])
+    np.testing.assert_array_equal(ours[1], theirs[1])
