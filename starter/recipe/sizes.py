@@ -71,7 +71,7 @@ CODEC_SIZES = {
         crop_sec=0.6,
         batch_size=6,
         lr=1e-3,
-        steps=12_000,
+        steps=14_000,
         quantize_from=1_000,
         adversarial_from=-1,
     ),
