@@ -1,7 +1,7 @@
 """Peak memory of a training step: predicted, simulated, and really used, the peer's way beside ours.
 
     uv run python -m benchmarks.train_memory                   # predicted peaks of all sizes, and a proof on a CPU
-    uv run python -m benchmarks.train_memory --simulate        # the same peaks on the meta device, beside
+    uv run python -m benchmarks.train_memory --simulate        # the same peaks on the meta device, and the peer's
     uv run python -m benchmarks.train_memory --device cuda     # real steps: torch.cuda.max_memory_reserved
     uv run python -m benchmarks.train_memory --device cuda --sizes medium --cap 6 8 10      # under hard caps, GiB
 
@@ -21,6 +21,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.peer import Peer, peer_batch
+from benchmarks.peer_memory import simulated_peak
 from benchmarks.train_step import SHAPES, TEXT_TOKENS, Ours, random_codes, step_inputs
 from finetune.memory.auto import Cap, limit_process
 from finetune.memory.dry import measure as measure_step
@@ -37,31 +38,60 @@ KINDS = {
     "bf16, none recomputed": ("bf16", False),
     "nf4, all recomputed": ("nf4", True),
 }
+PEER, PEFT = "peer, all recomputed", "bf16, peft's forward, all recomputed"
+ESTIMATED = {
+    PEER: (2.8, 5.3, 8.7, 9.5, 13.9, 14.5, 15.4, 21.3),
+    PEFT: (1.2, 3.2, 4.3, 4.9, 8.1, 7.3, 8.0, 12.3),
+    "bf16, all recomputed": (1.1, 2.2, 4.1, 4.5, 6.5, 7.0, 7.4, 10.2),
+    "bf16, none recomputed": (2.6, 14, 8.7, 13.5, 42, 13, 19.5, 58),
+    "nf4, all recomputed": (0.5, 1.6, 1.7, 2.0, 4.1, 2.7, 3.1, 5.9),
+}
+"""GiB, what these steps were estimated to need before any of this was written; in the order of `BATCHES`."""
 PROOF = {"hidden": 512, "heads": 8, "ffn": 2048, "layers": 12}
 
 
 def setups(sizes: list[str]) -> Iterator[tuple[str, Setup]]:
     """Every row of the table: 30 s clips, rank 16 on attention, feed-forward and text projection."""
     for kind, (weights, recompute) in KINDS.items():
-        for size in sizes:
-            for batch in BATCHES[size]:
-                shape = SHAPES[size]
-                setup = Setup(shape, "bf16", "bf16", shape.layers if recompute else 0, batch, 1500, TEXT_TOKENS)
-                yield f"{size} B{batch}, {kind}", replace(setup, weights=weights)
+        for step, setup in steps(sizes):
+            layers = setup.shape.layers if recompute else 0
+            yield f"{step}, {kind}", replace(setup, weights=weights, checkpointed=layers)
+
+
+def steps(sizes: list[str]) -> Iterator[tuple[str, Setup]]:
+    """Sizes and batches, in bf16 with everything recomputed."""
+    for size in sizes:
+        for batch in BATCHES[size]:
+            shape = SHAPES[size]
+            yield f"{size} B{batch}", Setup(shape, "bf16", "bf16", shape.layers, batch, 1500, TEXT_TOKENS)
+
+
+def estimated(step: str) -> float:
+    """What a row of the table was estimated to need, GiB."""
+    place, kind = step.split(", ", 1)
+    names = [f"{size} B{batch}" for size, batches in BATCHES.items() for batch in batches]
+    return ESTIMATED[kind][names.index(place)]
 
 
 def table(sizes: list[str], simulated: bool) -> list[dict]:
-    """Predicted and, where asked for, simulated peaks."""
-    print("| step | predicted GiB | reserved on a GPU, predicted GiB | simulated GiB |")
-    print("| --- | --- | --- | --- |")
+    """Predicted and, where asked for, simulated peaks; simulated too are peft's forward and the peer's way."""
+    print("| step | estimated GiB | predicted GiB | reserved on a GPU, predicted GiB | simulated GiB |")
+    print("| --- | --- | --- | --- | --- |")
     rows = []
     for name, setup in setups(sizes):
         memory = predict(setup)
-        peak = simulate(setup).peak if simulated else None
-        shown = "" if peak is None else f"{peak / GIB:.2f}"
-        print(f"| {name} | {memory.peak / GIB:.2f} | {memory.reserved / GIB:.2f} | {shown} |", flush=True)
-        rows.append({"step": name, "predicted": memory.peak, "reserved": memory.reserved, "simulated": peak})
+        rows.append(row(name, memory.peak, memory.reserved, simulate(setup).peak if simulated else None))
+    for step, setup in steps(sizes) if simulated else ():
+        rows.append(row(f"{step}, {PEFT}", None, None, simulate(setup, lean=False).peak))
+        rows.append(row(f"{step}, {PEER}", None, None, simulated_peak(setup, random_codes(setup), TEXT_TOKENS)))
     return rows
+
+
+def row(step: str, predicted: int | None, reserved: int | None, simulated: int | None) -> dict:
+    """Print a row and return its figures, bytes."""
+    shown = ["" if n_bytes is None else f"{n_bytes / GIB:.2f}" for n_bytes in (predicted, reserved, simulated)]
+    print(f"| {step} | {estimated(step):g} | {' | '.join(shown)} |", flush=True)
+    return {"step": step, "predicted": predicted, "reserved": reserved, "simulated": simulated}
 
 
 def proof() -> list[dict]:
@@ -162,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=list(BATCHES), default=list(BATCHES))
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--simulate", action="store_true", help="run every row on the meta device too: a minute or two")
+    parser.add_argument("--simulate", action="store_true", help="run every row without data too: minutes")
     parser.add_argument("--cap", nargs="+", type=float, default=[])
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("benchmark-results/train_memory.json"))

@@ -92,22 +92,39 @@ def test_prediction_agrees_with_simulation_of_whole_models(shape: Shape, batch: 
         within(predict(setup).peak, simulate(setup).peak)
 
 
+SIZES = [(SMALL, 1), (SMALL, 8), (MEDIUM, 1), (MEDIUM, 2), (MEDIUM, 8), (LARGE, 1), (LARGE, 2), (LARGE, 8)]
+ESTIMATED = {
+    ("bf16", True): (1.1, 2.2, 4.1, 4.5, 6.5, 7.0, 7.4, 10.2),
+    ("nf4", True): (0.5, 1.6, 1.7, 2.0, 4.1, 2.7, 3.1, 5.9),
+    ("bf16", False): (2.6, 14, 8.7, 13.5, 42, 13, 19.5, 58),
+}
+
+
+@pytest.mark.parametrize(("weights", "recomputed"), ESTIMATED, ids=str)
+def test_the_table_of_the_first_estimate_holds(weights: str, recomputed: bool):
+    """Where nothing is recomputed the loss keeps less than was estimated then: up to 12 % of the whole."""
+    for (shape, batch_size), gib in zip(SIZES, ESTIMATED[weights, recomputed], strict=True):
+        layers = shape.layers if recomputed else 0
+        setup = Setup(shape, weights, checkpointed=layers, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
+        within(predict(setup).peak * (1 if recomputed else 1.07), gib * GIB)
+
+
 @pytest.mark.parametrize(
-    ("shape", "batch", "weights", "gib"),
-    [
-        (SMALL, 1, "bf16", 1.1),
-        (SMALL, 8, "bf16", 2.2),
-        (MEDIUM, 1, "bf16", 4.1),
-        (MEDIUM, 2, "bf16", 4.5),
-        (MEDIUM, 8, "bf16", 6.5),
-        (LARGE, 1, "bf16", 7.0),
-        (LARGE, 2, "bf16", 7.4),
-        (LARGE, 8, "bf16", 10.2),
-    ],
-)
-def test_the_table_of_the_first_estimate_holds(shape: Shape, batch: int, weights: str, gib: float):
-    setup = Setup(shape, weights, checkpointed=shape.layers, batch_size=batch)  # pyright: ignore[reportArgumentType]
-    within(predict(setup).peak, gib * GIB)
+    ("shape", "weights", "gb"), [(SMALL, "bf16", 1.5), (MEDIUM, "bf16", 5.5), (MEDIUM, "nf4", 3), (LARGE, "bf16", 8.5),
+    (LARGE, "nf4", 5)],
+)  # fmt: skip
+def test_what_pytorch_should_reserve_is_below_the_aim(shape: Shape, weights: str, gb: float):
+    """30 s clips, batch 2. A prediction: only a GPU can tell."""
+    setup = Setup(shape, weights, checkpointed=shape.layers, batch_size=2)  # pyright: ignore[reportArgumentType]
+    assert predict(setup).reserved <= gb * 1e9
+
+
+def test_without_the_lean_forward_the_simulation_is_of_pefts():
+    setup = Setup(TINY, "bf16", "bf16", 3, 2, 100)
+    simulated, real = simulate(setup, lean=False), simulate(setup, "cpu", lean=False)
+    within(simulated.peak, real.peak, 0.03)
+    lean = simulate(setup)
+    assert simulated.peak - simulated.held > 1.3 * (lean.peak - lean.held)
 
 
 def test_the_adapter_is_counted_right():

@@ -33,12 +33,15 @@ class Simulated:
     peak: int
 
 
-def simulate(setup: Setup, device: str = "meta") -> Simulated:
+def simulate(setup: Setup, device: str = "meta", *, lean: bool = True) -> Simulated:
     """Forward, loss and backward of one micro-batch, with the gradients of earlier ones already there.
 
     On another device than `meta` the same really runs, on random weights: slow, and the proof of the simulation.
+    Without `lean` the adapter's layers run peft's own forward.
     """
     lm, adapter = random_lm(setup, device)
+    if not lean:
+        lean_lora.remove(lm)
     parameters = list(adapter.parameters().values())
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
