@@ -7,6 +7,7 @@ which other programs disturb least; on a GPU it is CUDA events.
 """
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -62,12 +63,18 @@ class Comparison:
         return max(ratio, 1 / ratio) > self.noise
 
 
-def compare(cases: Mapping[str, Callable[[], object]], *, rounds: int = ROUNDS, device: str = "cpu") -> Comparison:
-    """Time the cases against each other; each call is one sample."""
+def compare(
+    cases: Mapping[str, Callable[[], object]], *, rounds: int = ROUNDS, device: str = "cpu", minutes: float = math.inf
+) -> Comparison:
+    """Time the cases against each other; each call is one sample. After `minutes` the round that runs is the last."""
     first = next(iter(cases))
     order = [*cases, first + AGAIN]
     samples: dict[str, list[float]] = {name: [] for name in order}
+    end = time.perf_counter() + 60 * minutes
     for number in range(rounds):
+        if number > 1 and time.perf_counter() > end:
+            print(f"time is up: {number - 1} rounds kept instead of {rounds - 1}")
+            break
         for name in order if number % 2 == 0 else reversed(order):
             seconds = _timed(cases[name.removesuffix(AGAIN)], device)
             if number > 0:

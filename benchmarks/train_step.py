@@ -26,7 +26,9 @@ from benchmarks.levers import LEVER_CASES, LEVERS, per_clip, warm_up
 from benchmarks.peer import Peer, peer_batch, trainable
 from finetune.lean_loss import codebook_sums
 from finetune.memory.cost import step_flops
+from finetune.memory.predict import predict, weight_bytes
 from finetune.memory.setup import Setup, Shape
+from finetune.memory.setup import trainable as weights_that_learn
 from finetune.memory.simulate import random_lm
 
 SHAPES = {
@@ -114,14 +116,19 @@ def bound(function: Callable[..., object], *args: Any) -> Callable[[], object]:
 
 
 def floor(setup: Setup, dtype: torch.dtype, device: str) -> dict[str, float]:
-    """Seconds that the step's products alone would take at the rate of its largest ones, and that rate."""
+    """Seconds of the step's products alone at the rate of its largest ones, or of its bytes at the rate of memory.
+
+    Bytes: the weights once per pass, what the forward pass keeps written and read, the adapter and its optimizer.
+    """
     shape, rows = setup.shape, setup.batch_size * setup.steps
     up = measure.matmul_flops(rows, shape.hidden, shape.ffn, dtype, device)
     square = measure.matmul_flops(rows, shape.hidden, shape.hidden, dtype, device)
     share_square = 6 * shape.hidden**2 / (6 * shape.hidden**2 + 2 * shape.hidden * shape.ffn)
     rate = 1 / (share_square / square + (1 - share_square) / up)
-    flops = step_flops(setup)
-    return {"flops": flops, "matmul_flops_per_sec": rate, "sec": flops / rate}
+    flops, memory = step_flops(setup), measure.read_bandwidth(device)
+    moved = 2 * weight_bytes(setup) + 2 * predict(setup).kept + 40 * weights_that_learn(setup)
+    figures = {"flops": flops, "matmul_flops_per_sec": rate, "bytes": moved, "bytes_per_sec": memory}
+    return {**figures, "bytes_sec": moved / memory, "sec": max(flops / rate, moved / memory)}
 
 
 def main() -> None:
@@ -132,6 +139,7 @@ def main() -> None:
     parser.add_argument("--sec", type=float, default=5.0, help="length of each clip")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=measure.ROUNDS)
+    parser.add_argument("--minutes", type=float, default=8.0, help="start no further round after this time")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--cases", nargs="+", help=f"of: {', '.join(dict.fromkeys(CPU_CASES + GPU_CASES))}")
     parser.add_argument("--levers", action="store_true", help="ours with one lever moved back at a time, and the peer")
@@ -147,7 +155,7 @@ def main() -> None:
     if args.levers:
         names = [case.format(arithmetic) for case in LEVER_CASES]
     timed, learning = cases(names, setup, args.device)
-    compared = measure.compare(timed, rounds=args.rounds, device=args.device)
+    compared = measure.compare(timed, rounds=args.rounds, device=args.device, minutes=args.minutes)
     limit = floor(setup, torch.float32 if arithmetic == "fp32" else torch.bfloat16, args.device)
     report(compared, learning, limit, args.batch * args.sec)
     facts = {name: vars(args)[name] for name in ("size", "layers", "sec", "batch", "device")}
@@ -158,7 +166,8 @@ def report(compared: measure.Comparison, learning: dict[str, int], limit: dict[s
     """The table."""
     base = next(iter(learning))
     print(f"\nnoise (A/A): {compared.noise:.3f}   floor: {limit['sec']:.2f} s a step without recomputation")
-    print(f"= {limit['flops'] / 1e12:.2f} TFLOP at {limit['matmul_flops_per_sec'] / 1e9:.0f} GFLOP/s\n")
+    print(f"= {limit['flops'] / 1e12:.2f} TFLOP at {limit['matmul_flops_per_sec'] / 1e9:.0f} GFLOP/s; its bytes alone:")
+    print(f"{limit['bytes'] / 1e9:.1f} GB at {limit['bytes_per_sec'] / 1e9:.0f} GB/s, {limit['bytes_sec']:.2f} s\n")
     print(f"| case | s a step | audio-s per s | times the speed of {base} | share of the floor | learning |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, count in learning.items():
