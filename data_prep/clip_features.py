@@ -43,7 +43,7 @@ def clip_features(clips: Sequence[Clip], cache: Cache, *, workers: int) -> dict[
                 progress.advance(reused=True)
         groups = list(_groups([clip for clip in clips if clip.id not in found]))
         for index, outcome in run_each(_measure, [_task(group) for group in groups], workers):
-            if isinstance(outcome, AudioError):
+            if isinstance(outcome, AudioError | OSError):
                 raise changed(groups[index][0].version.track.song.relative, outcome) from outcome
             if isinstance(outcome, Exception):
                 raise outcome

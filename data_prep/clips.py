@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from configs.errors import UserError
-from data_prep.decode import AudioError, stream
+from data_prep.decode import AudioError, reason, stream
 from data_prep.measure import TrackScan
 from data_prep.segment import Segment
 from data_prep.tracks import Track
@@ -62,6 +62,7 @@ def read_clips(
 
     Raises:
         AudioError: the file does not decode, or ends before a segment does: it changed since it was measured.
+        OSError: it cannot be read any more.
     """
     blocks = stream(path, sample_rate_hz=sample_rate_hz, channels=channels, block_sec=BLOCK_SEC)
     held, begins = np.zeros((channels, 0), np.float32), 0  # decoded and still needed, and the sample it begins at
@@ -83,10 +84,10 @@ def _end_sec(segment: Segment) -> float:
     return segment.start_sec + segment.duration_sec
 
 
-def changed(song: str, error: AudioError) -> UserError:
+def changed(song: str, error: AudioError | OSError) -> UserError:
     """What it means that a song decoded when it was measured and does not now."""
     return UserError(
-        "A song changed while it was being prepared.",
-        where=f"{song}: {error.why}",
-        fix="Run the same command again when the songs stay as they are.",
+        "A song changed or went away while it was being prepared.",
+        where=f"{song}: {reason(error)}",
+        fix="Run the same command again when the songs stay as they are: it goes on from here.",
     )

@@ -9,6 +9,10 @@ What a damaged file means: packets that do not decode are left out and counted, 
 are tolerated, as a player would. A file with more, one that stops in the middle, or one that yields far less than its
 container declares, is refused with the place; see `whole` for how a cut is noticed. Playlists are refused and no
 protocol but `file` is allowed, so a file among the songs cannot make FFmpeg open another one or the network.
+
+An AudioError is a verdict on what the file holds, and the same next time. Where the machine fails instead (the file is
+gone, the disk or the memory gives out), that OSError or MemoryError comes through as it is; PyAV's own kinds of both
+are among them.
 """
 
 from collections.abc import Iterator
@@ -51,6 +55,11 @@ class AudioError(Exception):
         self.why = why
 
 
+def reason(error: AudioError | OSError) -> str:
+    """Why a file cannot be used, in plain words: what is wrong with it, or what the system says about reading it."""
+    return error.why if isinstance(error, AudioError) else f"cannot be read: {error.strerror or error}"
+
+
 @dataclass(frozen=True)
 class AudioInfo:
     """What a file says of itself; `duration_sec` is None where it states no length that can be believed."""
@@ -82,7 +91,8 @@ def probe(path: Path) -> AudioInfo:
     """Read a file's header.
 
     Raises:
-        AudioError: it cannot be opened, or there is no audio in it.
+        AudioError: it is no audio file, or there is no audio in it.
+        OSError: it cannot be read.
     """
     with _open(path) as container:
         stream = container.streams.audio[0]
@@ -110,6 +120,7 @@ def stream(
     Raises:
         AudioError: nothing decodes, the file is cut off or corrupt, or it holds samples that are not numbers. It may
             come after blocks were handed out: what is made of them then has to be thrown away.
+        OSError: it cannot be read, or not to its end.
     """
     source = source if source is not None else Source()
     native = _native_blocks(path, channels, source)
@@ -171,6 +182,8 @@ class _Reader:
         try:
             for packet in self.container.demux(self.stream):
                 yield from self._decoded(packet)
+        except (OSError, MemoryError):
+            raise
         except av.error.FFmpegError as error:
             if not self.packets_good:
                 return
@@ -237,7 +250,9 @@ def _open(path: Path) -> Any:
         container = av.open(str(path.absolute()), metadata_errors="replace", options={"protocol_whitelist": "file"})
     except av.error.InvalidDataError as error:
         raise AudioError("not audio, or damaged at its beginning: FFmpeg does not recognise it") from error
-    except (av.error.FFmpegError, OSError, ValueError) as error:
+    except (OSError, MemoryError):
+        raise
+    except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(f"cannot be opened: {getattr(error, 'strerror', None) or error}") from error
     if container.format.name in _PLAYLISTS:
         container.close()

@@ -52,7 +52,7 @@ def _tags(track: Track, cache: Cache) -> dict[str, str]:
     if in_file is None:
         try:
             in_file = probe(track.song.path).tags
-        except AudioError as error:
+        except (AudioError, OSError) as error:
             raise changed(track.song.relative, error) from error
         cache.write_json("tags", key, in_file)
     return normalise(in_file, track.song.fields)

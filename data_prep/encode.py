@@ -72,7 +72,7 @@ def _audio(clips: Sequence[Clip], codec: Codec) -> Iterator[tuple[Clip, Tensor]]
             )
             for clip, samples in zip(group, audio, strict=True):
                 yield clip, torch.from_numpy(samples)
-        except AudioError as error:
+        except (AudioError, OSError) as error:
             raise changed(version.track.song.relative, error) from error
 
 

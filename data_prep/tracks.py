@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.cache import Cache, work_key
-from data_prep.decode import AudioError
+from data_prep.decode import AudioError, reason
 from data_prep.measure import TrackScan, measure
 from data_prep.pool import run_each
 from data_prep.progress import stage
@@ -109,7 +109,7 @@ def _scans(
         for index, outcome in run_each(function, [unique[digest].path for digest in todo], workers):
             digest = todo[index]
             results[digest] = outcome
-            if isinstance(outcome, TrackScan | AudioError):  # anything else may be different next time
+            if isinstance(outcome, TrackScan | AudioError):  # a disk that failed, say, may be well next time
                 cache.write_json("tracks", keys[digest], _to_json(outcome))
             progress.advance()
     return results
@@ -128,10 +128,8 @@ def _from_json(value: dict[str, Any]) -> TrackScan | AudioError:
 
 def _rejection(song: SongFile, error: Any) -> Rejection:
     """The reason in plain words. Whatever a strange file made the decoder raise, the other songs go on."""
-    if isinstance(error, AudioError):
-        why = error.why
-    elif isinstance(error, OSError):
-        why = f"cannot be read: {error.strerror or error}"
+    if isinstance(error, AudioError | OSError):
+        why = reason(error)
     else:
         why = f"decoding it failed: {type(error).__name__}: {error}"
     return Rejection("track", song.relative, why)

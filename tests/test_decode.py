@@ -311,8 +311,28 @@ def test_bad_files_say_why(tmp_path: Path, kind: str, capfd: pytest.CaptureFixtu
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.wav"):
-        with pytest.raises(AudioError, match="cannot be opened"):
+        with pytest.raises(OSError, match=r"Is a directory|No such file"):
             probe(path)
+
+
+@pytest.mark.parametrize("failure", [av.error.OSError(5, "Input/output error"), av.error.MemoryError(12, "no memory")])
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_failure_of_the_machine_is_no_verdict_on_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, after: int
+) -> None:
+    from data_prep import decode
+
+    path = encode(tmp_path / "a.mp3", tone(440, RATE_HZ, 2.0), "libmp3lame")
+    real, packets = decode._Reader._decoded, iter(range(1000))
+
+    def failing(self: decode._Reader, packet: Any) -> Any:
+        if next(packets) == after:
+            raise failure
+        return real(self, packet)
+
+    monkeypatch.setattr(decode._Reader, "_decoded", failing)
+    with pytest.raises(type(failure)):
+        read(path)
 
 
 def test_a_stream_without_a_length_is_whole(tmp_path: Path) -> None:
