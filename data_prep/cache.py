@@ -94,19 +94,36 @@ def written_beside(path: Path) -> Iterator[Path]:
     Raises:
         UserError: the disk is full or refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = part_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(path)
+        with storing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield part
+            part.replace(path)
+    finally:
+        remove(part)
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Around what only writes: a disk that is full or refuses is told in plain words.
+
+    Raises:
+        UserError: it is so.
+    """
+    try:
+        yield
     except OSError as error:
         raise UserError(
             "Finished work could not be stored.",
             where=f"{path}: {error.strerror or error}",
             fix="Free some disk space or make the folder writable, then run the same command: it goes on from here.",
         ) from error
-    finally:
-        remove(part)
+
+
+def part_of(path: Path) -> Path:
+    """The name under which a file is written before it becomes `path`; another process has another."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def remove(path: Path) -> None:

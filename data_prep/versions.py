@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from configs.prep import StemSettings
-from data_prep.cache import Cache, remove, work_key
+from data_prep.cache import Cache, remove, storing, work_key
 from data_prep.clips import Version, changed
 from data_prep.decode import AudioError
 from data_prep.measure import TrackScan, measure
@@ -107,7 +107,7 @@ def _stems_of(job: _Job, cache: Cache, progress: Stage) -> dict[str, Version]:
             on_progress=show,
         )
         found.update({s.name: _keep(job, s, paths[s.name], cache) for s in missing})
-    except AudioError as error:
+    except (AudioError, OSError) as error:
         raise changed(job.track.song.relative, error) from error
     finally:
         remove(folder)
@@ -130,10 +130,11 @@ def _keep(job: _Job, selection: Selection, written: Path, cache: Cache) -> Versi
     """Measure a stem and move it to its place; the entry that says it is whole comes last."""
     key = job.key(selection)
     path = cache.path("stems", key, ".wav")
-    path.parent.mkdir(parents=True, exist_ok=True)
     scan = measure(written)
     entry = {"measure": MEASURE_VERSION, "bytes": written.stat().st_size, "scan": asdict(scan)}
-    written.replace(path)
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written.replace(path)
     cache.write_json("stems", key, entry)
     return Version(job.track, selection.name, path, scan, key)
 

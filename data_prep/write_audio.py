@@ -1,7 +1,7 @@
 """Write audio: beside its place first, then renamed into it, so that a file that is there is whole."""
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from configs.errors import UserError
+from data_prep.cache import part_of, remove, storing, written_beside
 
 _WAV_LIMIT_BYTES = 4_000_000_000
 _TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
@@ -20,33 +21,42 @@ class FloatWavWriter:
 
     A context manager: leaving it by an exception leaves nothing behind. `samples` is the expected length per channel,
     which decides between WAV and RF64.
+
+    Raises:
+        UserError: the disk is full or refuses.
     """
 
     def __init__(self, path: Path, sample_rate_hz: int, channels: int, samples: int) -> None:
         self.path = path
-        self.part = _part(path)
+        self.part = part_of(path)
         self.kind = "WAV" if samples * channels * 4 < _WAV_LIMIT_BYTES else "RF64"
         self.rate_hz, self.channels = sample_rate_hz, channels
 
     def __enter__(self) -> "FloatWavWriter":
         import soundfile
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = soundfile.SoundFile(self.part, "w", self.rate_hz, self.channels, subtype="FLOAT", format=self.kind)
+        with storing(self.path), _plain_errors():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = soundfile.SoundFile(
+                self.part, "w", self.rate_hz, self.channels, subtype="FLOAT", format=self.kind
+            )
         return self
 
     def write(self, audio: Float[np.ndarray, "C N"]) -> None:
         """Append a block."""
-        self.file.write(audio.T)
+        with storing(self.path), _plain_errors():
+            self.file.write(audio.T)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
-        if kind is None:
-            self.part.replace(self.path)
-        else:
-            self.part.unlink(missing_ok=True)
+        try:
+            with storing(self.path), _plain_errors():
+                self.file.close()
+                if kind is None:
+                    self.part.replace(self.path)
+        finally:
+            remove(self.part)
 
 
 def write_audio(
@@ -58,7 +68,7 @@ def write_audio(
     software, …
 
     Raises:
-        UserError: the name ends in neither .wav nor .flac.
+        UserError: the name ends in neither .wav nor .flac, or the disk is full or refuses.
         ValueError: a tag neither format knows, or samples that are not numbers.
     """
     import soundfile
@@ -72,15 +82,13 @@ def write_audio(
         raise ValueError(f"no tag for {sorted(unknown)}; there are {', '.join(_TAGS)}")
     if not np.isfinite(audio).all():
         raise ValueError("samples that are not numbers cannot be written")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _part(path)
-    try:
-        with soundfile.SoundFile(part, "w", sample_rate_hz, len(audio), subtype="PCM_24", format=kind) as file:
-            _set_tags(file, tags or {})
-            file.write(np.clip(audio, -1.0, 1.0).T)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        written_beside(path) as part,
+        _plain_errors(),
+        soundfile.SoundFile(part, "w", sample_rate_hz, len(audio), subtype="PCM_24", format=kind) as file,
+    ):
+        _set_tags(file, tags or {})
+        file.write(np.clip(audio, -1.0, 1.0).T)
 
 
 def _set_tags(file: Any, tags: Mapping[str, str]) -> None:
@@ -88,5 +96,12 @@ def _set_tags(file: Any, tags: Mapping[str, str]) -> None:
         setattr(file, name, text)
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """What libsndfile says of a full disk ("System error.") as the OSError that it is."""
+    import soundfile
+
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        raise OSError(str(error)) from error

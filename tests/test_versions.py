@@ -99,6 +99,12 @@ def test_a_damaged_stem_is_made_again(tracks, settings, separated, tmp_path):
     assert made_again[1000:] == content[1000:], "only the header, with its time of writing, may differ"
 
 
+def test_a_song_that_went_away_is_told_in_plain_words(tracks, settings, tmp_path):
+    tracks[0].song.path.unlink()
+    with pytest.raises(UserError, match=r"(?s)went away.*a\.wav: cannot be read: No such file"):
+        made(tracks, ["vocals"], settings, Cache(tmp_path / "cache"))
+
+
 def test_a_stem_the_model_lacks_is_refused(tracks, settings, tmp_path):
     with pytest.raises(UserError, match="no stem piano"):
         made(tracks, ["piano"], settings, Cache(tmp_path / "cache"))

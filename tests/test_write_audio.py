@@ -1,3 +1,5 @@
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +42,47 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
         file.write(np.zeros((1, 10), np.float32))
         raise RuntimeError
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 100 kB, which the system says in the same way as that the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, full_disk: None, name: str) -> None:
+    audio = np.random.default_rng(0).uniform(-1, 1, (2, 100_000)).astype(np.float32)
+    with pytest.raises(UserError, match=r"(?s)could not be stored.*Free some disk space"):
+        write_audio(tmp_path / name, audio, RATE_HZ)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stems_on_a_full_disk_are_told_in_plain_words(tmp_path: Path, full_disk: None) -> None:
+    block = np.zeros((2, 10_000), np.float32)
+    with (
+        pytest.raises(UserError, match="Free some disk space"),
+        FloatWavWriter(tmp_path / "a.wav", RATE_HZ, 2, 100_000) as file,
+    ):
+        for _ in range(10):
+            file.write(block)
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="Free some disk space"),
+        FloatWavWriter(tmp_path / "file" / "a.wav", RATE_HZ, 2, 10),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_the_reader_cannot_read_is_no_full_disk(tmp_path: Path) -> None:
+    """A stem is written while its song is read: what fails there is not said of the disk."""
+    with pytest.raises(FileNotFoundError), FloatWavWriter(tmp_path / "a.wav", RATE_HZ, 2, 10):
+        (tmp_path / "song").read_bytes()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_past_four_gigabytes_the_format_changes(tmp_path: Path) -> None:
