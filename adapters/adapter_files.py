@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from adapters import peft_layout
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed, parse
+from adapters.printable import printable
 from adapters.safe_files import PICKLE_NAMES, check_header, read_json, read_tensors
 from configs.errors import UserError
 
@@ -47,10 +48,10 @@ class Adapter:
 
     @property
     def label(self) -> str:
-        """What to call it: its name, or its folder's."""
+        """What to call it, on one line: its name, or its folder's."""
         if self.woodshed is not None:
-            return self.woodshed.name
-        return self.folder.name if self.folder else "adapter"
+            return printable(self.woodshed.name)
+        return printable(self.folder.name) if self.folder else "adapter"
 
 
 def save(

@@ -18,7 +18,8 @@ from typing import Any
 
 from adapters import adapter_files
 from adapters.adapter_files import CONFIG, WEIGHTS, Adapter
-from adapters.shareable import MAX_SAMPLES, SharedFile, check_number, check_size, printable, shared_files
+from adapters.printable import short
+from adapters.shareable import MAX_SAMPLES, SharedFile, check_number, check_size, shared_files
 from configs.errors import UserError
 
 MANIFEST, FORMAT, VERSION = "bundle.json", "woodshed-bundle", 1
@@ -91,7 +92,7 @@ def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
     except FileNotFoundError as error:
         raise UserError(f"There is no bundle {file}.", fix="Give the .zip that `woodshed bundle` made.") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, struct.error) as error:
-        raise _unfit(f"it is damaged ({printable(str(error))})", file) from error
+        raise _unfit(f"it is damaged ({short(str(error))})", file) from error
     except OSError as error:
         raise UserError(f"{file.name} cannot be opened: {error.strerror}.", where=str(file)) from error
 
@@ -114,11 +115,11 @@ def _checked_entries(archive: zipfile.ZipFile, file: Path) -> dict[str, zipfile.
     for entry in entries:
         kind = (entry.external_attr >> 16) & 0o170000
         if entry.flag_bits & ~0x800 or entry.compress_type != zipfile.ZIP_STORED or entry.extra or entry.comment:
-            raise _unfit(f"{printable(entry.filename)} is packed in a way that bundles are not", file)
+            raise _unfit(f"{short(entry.filename)} is packed in a way that bundles are not", file)
         if kind not in (0, 0o100000) or entry.is_dir() or entry.orig_filename != entry.filename:
-            raise _unfit(f"{printable(entry.filename)} is a link or a folder", file)
+            raise _unfit(f"{short(entry.filename)} is a link or a folder", file)
         if entry.compress_size != entry.file_size:
-            raise _unfit(f"{printable(entry.filename)} has two sizes", file)
+            raise _unfit(f"{short(entry.filename)} has two sizes", file)
         if entry.filename != MANIFEST:
             check_size(entry.filename, entry.file_size, str(file))
     check_number([entry.filename for entry in entries], str(file))

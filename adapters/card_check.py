@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters.adapter_files import CARD, Adapter
 from adapters.card import HUB_ID
-from adapters.shareable import printable
+from adapters.printable import short
 from configs.errors import UserError
 
 MAX_FRONT_MATTER = 20_000
@@ -69,7 +69,7 @@ def _problems(folder: Path, adapter: Adapter) -> Iterator[str]:
     if not isinstance(fields.get("license"), str) or not fields["license"].strip():
         yield "license: missing; an adapter inherits its base's (cc-by-nc-4.0 for MusicGen)"
     elif adapter.woodshed is not None and fields["license"] != adapter.woodshed.license:
-        yield f"license: the card says {printable(fields['license'])}, woodshed.json {adapter.woodshed.license}"
+        yield f"license: the card says {short(fields['license'])}, woodshed.json {adapter.woodshed.license}"
     if fields.get("library_name") != "peft":
         yield "library_name: must be peft, so that the hub shows how to load it"
     yield from _about_samples(fields, folder)
@@ -92,4 +92,4 @@ def _about_samples(fields: Mapping[str, Any], folder: Path) -> Iterator[str]:
         output = item.get("output") if isinstance(item, dict) else None
         url = output.get("url") if isinstance(output, dict) else None
         if isinstance(url, str) and "://" not in url and not (folder / url).is_file():
-            yield f"widget: {printable(url)} is not there"
+            yield f"widget: {short(url)} is not there"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adapters.low_rank import LowRank
 from adapters.metadata import BaseInfo, CodecInfo, public_id
+from adapters.printable import short
 from adapters.tensor_stream import StoredTensors
 from configs.errors import UserError
 from data_prep.base_files import weight_files
@@ -34,7 +35,7 @@ def check_fit(adapter: "Adapter", files: "BaseFiles", *, force: bool = False) ->
     impossible = differences_in_shape(adapter.updates, files)
     unwise = differences_in_weights(adapter, files)
     if impossible or (unwise and not force):
-        wanted = adapter.base_id or "an unnamed base"
+        wanted = short(adapter.base_id) or "an unnamed base"
         raise UserError(
             f"This adapter does not fit {public_id(files)}:\n  " + "\n  ".join(_some([*unwise, *impossible])),
             where=str(adapter.folder or ""),
@@ -65,7 +66,7 @@ def differences_in_weights(adapter: "Adapter", files: "BaseFiles") -> list[str]:
     told = adapter.woodshed
     if told is None:
         names = adapter.base_id, public_id(files)
-        return [f"base: made for {names[0]}, this is {names[1]}"] if _are_two_hub_ids(*names) else []
+        return [f"base: made for {short(names[0])}, this is {names[1]}"] if _are_two_hub_ids(*names) else []
     base, codec = describe_base(files, adapter.updates), describe_codec(files)
     names = {
         "weight_fingerprint": "fingerprint of the weights",

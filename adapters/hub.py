@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from adapters import adapter_files
 from adapters.adapter_files import CONFIG, WEIGHTS, Adapter
 from adapters.card_check import check_card
-from adapters.shareable import SharedFile, check_number, check_size, limit_of, printable, shared_files
+from adapters.printable import short
+from adapters.shareable import SharedFile, check_number, check_size, limit_of, shared_files
 from configs.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def plan_pull(repo: str, revision: str | None = None) -> tuple[str, list[RemoteF
     check_number(names, repo)
     commit = info.sha or ""
     if not commit.isalnum():
-        raise UserError(f"The hub does not say which commit of {repo} this is.", where=printable(commit))
+        raise UserError(f"The hub does not say which commit of {repo} this is.", where=short(commit))
     return commit, sorted(files, key=lambda file: file.n_bytes)
 
 
@@ -138,7 +139,7 @@ def _meaning(error: Exception, repo: str) -> UserError | None:
     import httpx
     from huggingface_hub import errors
 
-    text = printable(str(error))
+    text = short(str(error))
     if isinstance(error, errors.HFValidationError):
         return UserError(f"{repo!r} is no id on the hub.", fix="It is owner/name, e.g. ada/blues-lora.")
     if isinstance(error, errors.GatedRepoError):

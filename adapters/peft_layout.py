@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from adapters.low_rank import LowRank, layer_number
+from adapters.printable import short
 from configs.errors import UserError
 
 if TYPE_CHECKING:
@@ -136,11 +137,11 @@ def check_config(config: Mapping[str, Any], where: str, *, force: bool = False) 
     """
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise _unfit(f"its kind is {_said(kind)}, not LORA", where)
+        raise _unfit(f"its kind is {short(kind)}, not LORA", where)
     start = config.get("init_lora_weights", True)
     if isinstance(start, str) and start.lower() not in ("gaussian", "orthogonal", "eva"):
         raise _unfit(
-            f"it was saved relative to a base that {_said(start)} had changed, not to the base itself",
+            f"it was saved relative to a base that {short(start)} had changed, not to the base itself",
             where,
             "Ask its author to convert it (peft: save_pretrained(path_initial_model_for_weight_conversion=…)).",
         )
@@ -149,7 +150,7 @@ def check_config(config: Mapping[str, Any], where: str, *, force: bool = False) 
     active = sorted(name for name, value in config.items() if name not in NO_EFFECT and value)
     if active and not force:
         raise _unfit(
-            f"its settings use {_said(', '.join(active))}, which this version does not know",
+            f"its settings use {short(', '.join(active))}, which this version does not know",
             where,
             "Update Woodshed, or use --force if you know that this changes nothing.",
         )
@@ -160,7 +161,7 @@ def _split(key: str, where: str) -> tuple[str, str]:
     part = next((part for part in PARTS if name.endswith(f".{part}")), None)
     module = name.removesuffix(f".{part}")
     if not key.startswith(PREFIX) or part is None or not MODULE.fullmatch(module):
-        raise _unfit(f"it holds {_said(key)}, which is no part of a LoRA", where)
+        raise _unfit(f"it holds {short(key)}, which is no part of a LoRA", where)
     return module, part
 
 
@@ -195,13 +196,13 @@ class _Tables:
     def rank(self, module: str) -> int:
         value = self._find(self.ranks, module, self.r)
         if type(value) is not int or not 1 <= value <= MAX_RANK:
-            raise _unfit(f"{module} has the rank {_said(value)}", self.where)
+            raise _unfit(f"{module} has the rank {short(value)}", self.where)
         return value
 
     def alpha(self, module: str) -> float:
         value = self._find(self.alphas, module, self.lora_alpha)
         if type(value) not in (int, float) or not abs(value) < MAX_ALPHA:
-            raise _unfit(f"{module} has the alpha {_said(value)}", self.where)
+            raise _unfit(f"{module} has the alpha {short(value)}", self.where)
         return float(value)
 
     def _table(self, config: Mapping[str, Any], field: str) -> tuple[dict[str, Any], dict[re.Pattern[str], Any]]:
@@ -218,7 +219,7 @@ class _Tables:
                 continue
             fine = len(pattern) <= 300 and SAFE_PATTERN.fullmatch(pattern) and pattern.count("\\d+") <= 2
             if not fine or len(loose) >= MAX_PATTERNS:
-                raise _unfit(f"its {field} holds {_said(pattern)}, which is more than a module's name", self.where)
+                raise _unfit(f"its {field} holds {short(pattern)}, which is more than a module's name", self.where)
             loose[re.compile(rf"(.*\.)?({pattern})$")] = value
         return exact, loose
 
@@ -240,11 +241,6 @@ def _commonest(values: list[Any]) -> Any:
 
 def _whole(alpha: float) -> float | int:
     return int(alpha) if alpha == int(alpha) else alpha
-
-
-def _said(value: object) -> str:
-    text = "".join(character if character.isprintable() else "?" for character in str(value))
-    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def _unfit(why: str, where: str, fix: str = "") -> UserError:

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.printable import short
 from configs.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"it is not valid JSON: {_short(error)}") from error
+        raise _damaged(path, f"it is not valid JSON: {short(error)}") from error
     if not isinstance(value, dict):
         raise _damaged(path, "it holds no JSON object")
     return value
@@ -57,11 +58,11 @@ def read_tensors(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
             for name in opened.keys():  # noqa: SIM118 (not a mapping)
                 tensors[name] = opened.get_tensor(name)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise _damaged(path, _short(error)) from error
+        raise _damaged(path, short(error)) from error
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise UserError(
-                f"The adapter holds values that are no numbers (NaN or infinity), first in {_short(name)}.",
+                f"The adapter holds values that are no numbers (NaN or infinity), first in {short(name)}.",
                 where=str(path),
                 fix="Its training went wrong: take an earlier checkpoint of it, or another adapter.",
             )
@@ -87,7 +88,7 @@ def check_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
                 raise _damaged(path, "its header is longer than the file or than any adapter's")
             header = _parse_header(path, file.read(length))
     except OSError as error:
-        raise _damaged(path, _short(error)) from error
+        raise _damaged(path, short(error)) from error
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise _damaged(path, "its metadata are not plain strings")
@@ -101,7 +102,7 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     try:
         header = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise _damaged(path, f"its header is not valid: {_short(error)}") from error
+        raise _damaged(path, f"its header is not valid: {short(error)}") from error
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no table of tensors")
     return header
@@ -112,15 +113,15 @@ def _check_entries(path: Path, entries: dict[str, Any], data_bytes: int) -> None
     spans = []
     for name, entry in entries.items():
         if not _is_entry(entry):
-            raise _damaged(path, f"the entry of {_short(name)} is not valid")
+            raise _damaged(path, f"the entry of {short(name)} is not valid")
         if entry["dtype"] not in ITEM_BYTES:
-            raise _damaged(path, f"{_short(name)} is {_short(entry['dtype'])}; adapters hold floating-point numbers")
+            raise _damaged(path, f"{short(name)} is {short(entry['dtype'])}; adapters hold floating-point numbers")
         n_bytes = ITEM_BYTES[entry["dtype"]]
         for length in entry["shape"]:
             n_bytes *= length
         start, end = entry["data_offsets"]
         if end - start != n_bytes:
-            raise _damaged(path, f"{_short(name)} has another size than its shape says")
+            raise _damaged(path, f"{short(name)} has another size than its shape says")
         spans.append((start, end))
     position = 0
     for start, end in sorted(spans):
@@ -148,7 +149,7 @@ def _read_bounded(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             text = file.read(limit + 1)
     except OSError as error:
-        raise _damaged(path, _short(error)) from error
+        raise _damaged(path, short(error)) from error
     if len(text) > limit:
         raise _damaged(path, f"it is larger than {limit // 2**20} MB")
     return text
@@ -177,9 +178,3 @@ def _pickled(path: Path) -> UserError:
         where=str(path),
         fix="Ask its author for adapter_model.safetensors.",
     )
-
-
-def _short(value: object) -> str:
-    """A piece of somebody's text for a message: one line, printable, at most 120 characters."""
-    text = "".join(character if character.isprintable() else "?" for character in str(value))
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.adapter_files import CARD, CONFIG, DESCRIPTION, WEIGHTS
+from adapters.printable import short
 from configs.errors import UserError
 
 MIB = 2**20
@@ -64,7 +65,7 @@ def check_size(name: str, n_bytes: int, where: str) -> None:
     """
     limit = limit_of(name)
     if limit is None:
-        raise UserError(f"{printable(name)} is no file of an adapter.", where=where)
+        raise UserError(f"{short(name)} is no file of an adapter.", where=where)
     if not 0 <= n_bytes <= limit:
         raise UserError(f"{name} has {n_bytes} bytes; an adapter's has at most {limit}.", where=where)
 
@@ -79,7 +80,7 @@ def check_number(names: list[str], where: str) -> None:
     for name in names:
         same = unicodedata.normalize("NFKC", name).casefold()
         if same in seen:
-            raise UserError(f"{printable(name)} and {printable(seen[same])} are the same file here.", where=where)
+            raise UserError(f"{short(name)} and {short(seen[same])} are the same file here.", where=where)
         seen[same] = name
     if len(names) > len(MAX_BYTES) + MAX_SAMPLES:
         raise UserError(f"It has {len(names)} files; an adapter has at most {MAX_SAMPLES} samples.", where=where)
@@ -91,8 +92,3 @@ def size_text(n_bytes: int) -> str:
         if n_bytes >= scale:
             return f"{n_bytes / scale:.1f} {unit}"
     return f"{n_bytes} bytes"
-
-
-def printable(text: str) -> str:
-    """Somebody's text for a message: one line, at most 120 characters."""
-    return "".join(character if character.isprintable() else "?" for character in text)[:120]

@@ -40,8 +40,9 @@ def write_adapter(folder: Path, base: Path, updates=None, *, told=None, **more) 
     """An adapter folder with a description; `told` are fields of it, `more` is for `random_updates`."""
     files = resolve_base(str(base))
     updates = random_updates(base, **more) if updates is None else updates
-    fields = {"trigger": f"in the style of {folder.name}", "prompts": ["slow ballad"], **(told or {})}
-    described = Woodshed(name=folder.name, base=describe_base(files, updates), codec=describe_codec(files), **fields)
+    fields = {"name": folder.name, "trigger": f"in the style of {folder.name}", "prompts": ["slow ballad"]}
+    fields |= told or {}
+    described = Woodshed(base=describe_base(files, updates), codec=describe_codec(files), **fields)
     return adapter_files.save(folder, updates, described)
 
 

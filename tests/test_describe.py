@@ -13,7 +13,7 @@ from adapters.low_rank import LowRank
 from adapters.metadata import HeldOut, Woodshed
 from data_prep.base_files import resolve_base
 from finetune import cli
-from finetune.commands.inspect import harmless
+from finetune.terminal import harmless
 
 EVIL = "[bold]x[/] \x1b[31mred\x1b]0;title\x07 \u202e"
 Q = "decoder.model.decoder.layers.0.self_attn.q_proj"

@@ -8,6 +8,7 @@ from adapters.fit import check_fit, describe_base, describe_codec
 from adapters.low_rank import LowRank
 from adapters.metadata import MadeInfo, SourceInfo, Woodshed, license_of
 from adapters.peft_layout import to_tensors
+from adapters.printable import short
 from configs.errors import UserError
 from data_prep.fingerprint import fingerprint
 
@@ -51,8 +52,8 @@ def check_same_base(adapters: Sequence["Adapter"], files: "BaseFiles | None", *,
         if of_base or told.codec.fingerprint != first.codec.fingerprint:
             what = "bases" if of_base else "codecs"
             raise UserError(
-                f"These adapters were made for different {what}: {adapters[0].label} for {first.base.id}, "
-                f"{adapter.label} for {told.base.id}" + (", with other weights." if of_base else "."),
+                f"These adapters were made for different {what}: {adapters[0].label} for {short(first.base.id)}, "
+                f"{adapter.label} for {short(told.base.id)}" + (", with other weights." if of_base else "."),
                 where=str(adapter.folder or ""),
                 fix="Blend only adapters of the same base.",
             )

@@ -33,7 +33,7 @@ def run(args: Namespace, settings: None) -> int:
     folders = args.folders or [Path("runs"), hub_cache()]
     found = list_adapters(folders, resolve_base(args.fits) if args.fits else None)
     if args.json:
-        print(json.dumps([listed.as_json() for listed in found], indent=2, ensure_ascii=False))
+        print(json.dumps([listed.as_json() for listed in found], indent=2, ensure_ascii=True))
     elif found:
         show(found, fits=bool(args.fits))
     else:
@@ -44,23 +44,23 @@ def run(args: Namespace, settings: None) -> int:
 def show(found: "list[Listed]", *, fits: bool) -> None:
     """A table; broken ones below it, with the reason."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    from adapters.shareable import printable, size_text
+    from adapters.shareable import size_text
+    from finetune.terminal import harmless
 
     console = Console(highlight=False)
-    table = Table("name", "base", "trigger", "rank", "size", "held-out loss", *(["fits"] if fits else []), "folder")
+    table = Table("name", "base", "trigger", "rank", "size", "held-out loss", *(["fits"] if fits else []))
+    table.add_column("folder", overflow="fold")
     sound = [listed for listed in found if not listed.problem]
     for listed in sound:
         ranks = "–".join(dict.fromkeys(str(rank) for rank in (listed.ranks[0], listed.ranks[-1])))
         loss = f"{listed.loss[0]:.3f} → {listed.loss[1]:.3f}" if listed.loss else ""
         texts = [listed.name, listed.base, listed.trigger, ranks, size_text(listed.n_bytes), loss]
         texts += [("yes" if listed.fits else f"no: {listed.misfit}")] if fits else []
-        table.add_row(*(escape(printable(text)) for text in (*texts, str(listed.path))))
+        table.add_row(*map(harmless, (*texts, str(listed.path))))
     if sound:
         console.print(table)
     for listed in found:
         if listed.problem:
-            line = escape(printable(f"{listed.path}: {listed.problem}"))
-            console.print(f"[yellow]broken:[/] {line}", soft_wrap=True)
+            console.print(f"[yellow]broken:[/] {harmless(f'{listed.path}: {listed.problem}')}", soft_wrap=True)

@@ -72,21 +72,21 @@ def run(args: Namespace, settings: None) -> int:
 def show(out: Path, modules: "dict[str, Truncated]") -> None:
     """Where it is, its rank, and how much of what was asked for it is."""
     from rich.console import Console
-    from rich.markup import escape
 
     from adapters.blend.truncate import total_error
+    from finetune.terminal import harmless
 
     error = total_error(list(modules.values()))
     ranks = sorted({part.update.rank for part in modules.values()})
     rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     console = Console(highlight=False)
-    console.print(f"{escape(str(out))}: {len(modules)} modules of rank {rank}", soft_wrap=True)
+    console.print(f"{harmless(str(out))}: {len(modules)} modules of rank {rank}", soft_wrap=True)
     if error < 1e-5:
         console.print("exact: nothing is lost")
         return
     console.print(f"lost: {error:.2%} of ΔW's norm; kept: {1 - error**2:.2%} of its energy")
     for module in sorted(modules, key=lambda module: -modules[module].error)[:3]:
-        console.print(f"  {modules[module].error:7.2%}  {escape(module)}", soft_wrap=True)
+        console.print(f"  {modules[module].error:7.2%}  {harmless(module)}", soft_wrap=True)
 
 
 def _blended(

@@ -21,22 +21,22 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: None) -> int:
     """Pack or unpack, and say what is in it."""
     from rich.console import Console
-    from rich.markup import escape
 
     from adapters.bundle import pack, unpack
-    from adapters.shareable import printable, size_text
+    from adapters.shareable import size_text
+    from finetune.terminal import harmless
 
     console = Console(highlight=False)
     if args.open:
         adapter = unpack(args.source, args.out)
         trigger = adapter.woodshed.trigger if adapter.woodshed else ""
         base = f", for {adapter.base_id}" if adapter.base_id else ""
-        console.print(escape(printable(f"{args.out}: {adapter.label}{base}")), soft_wrap=True)
+        console.print(harmless(f"{args.out}: {adapter.label}{base}"), soft_wrap=True)
         if trigger:
-            console.print(escape(printable(f"trigger: {trigger}")), soft_wrap=True)
-        console.print(f"next: woodshed inspect {escape(str(args.out))}", soft_wrap=True)
+            console.print(harmless(f"trigger: {trigger}"), soft_wrap=True)
+        console.print(f"next: woodshed inspect {harmless(str(args.out))}", soft_wrap=True)
         return 0
     for file in pack(args.source, args.out):
-        console.print(f"  {size_text(file.n_bytes):>9}  {escape(file.name)}", soft_wrap=True)
-    console.print(f"{escape(str(args.out))}: {size_text(args.out.stat().st_size)}", soft_wrap=True)
+        console.print(f"  {size_text(file.n_bytes):>9}  {harmless(file.name)}", soft_wrap=True)
+    console.print(f"{harmless(str(args.out))}: {size_text(args.out.stat().st_size)}", soft_wrap=True)
     return 0

@@ -41,11 +41,11 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: None) -> int:
     """Convert, and say what was lost."""
     from rich.console import Console
-    from rich.markup import escape
 
     from adapters.convert.read import Cut
     from adapters.convert.run import convert
     from data_prep.base_files import resolve_base
+    from finetune.terminal import harmless
 
     source, strength = parse_spec(args.source)
     error = convert(
@@ -60,6 +60,6 @@ def run(args: Namespace, settings: None) -> int:
         force=args.force,
     )
     console = Console(highlight=False)
-    console.print(f"{args.to}: {escape(str(args.out))}", soft_wrap=True)
+    console.print(f"{args.to}: {harmless(str(args.out))}", soft_wrap=True)
     console.print(f"lost: {error:.2%} of ΔW's norm" if error > 1e-5 else "exact: nothing is lost")
     return 0

@@ -84,15 +84,10 @@ def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
         yield name, _list(value) if isinstance(value, list) else str(value)
 
 
-def harmless(text: str) -> str:
-    """Somebody's text for the terminal: control characters shown as signs, rich's markup escaped."""
-    from rich.markup import escape
-
-    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
-
-
 def _print_pairs(console: "Console", title: str, pairs: Iterator[tuple[str, str]]) -> None:
     from rich.table import Table
+
+    from finetune.terminal import harmless
 
     table = Table(title=harmless(title), title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, text in pairs:
@@ -117,6 +112,8 @@ def _print_groups(console: "Console", facts: Mapping[str, Any]) -> None:
 
 
 def _print_fit(console: "Console", base: str, differences: list[str]) -> None:
+    from finetune.terminal import harmless
+
     if not differences:
         console.print(f"[green]fits[/] {harmless(base)}", soft_wrap=True)
         return

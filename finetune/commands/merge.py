@@ -39,19 +39,23 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: None) -> int:
     """Read, check, merge, and say what comes next."""
     from rich.console import Console
-    from rich.markup import escape
 
     from adapters.adapter_files import load
     from adapters.merge import merge
+    from finetune.terminal import harmless
 
     console = Console(highlight=False)
     chosen = [(load(folder, force=args.force), strength) for folder, strength in map(parse_spec, args.adapters)]
     files = base_of(chosen[0][0], args.base)
     notes = merge(files, chosen, args.out, dtype=args.dtype, force=args.force)
     for note in notes:
-        console.print(f"[yellow]forced:[/] {escape(note)}", soft_wrap=True)
-    console.print(f"merged {len(chosen)} adapter(s) into {escape(files.id)}: {escape(str(args.out))}", soft_wrap=True)
-    console.print(f'[dim]next:[/] woodshed sample --base {escape(str(args.out))} "slow ballad, piano"', soft_wrap=True)
+        console.print(f"[yellow]forced:[/] {harmless(note)}", soft_wrap=True)
+    console.print(
+        f"merged {len(chosen)} adapter(s) into {harmless(files.id)}: {harmless(str(args.out))}", soft_wrap=True
+    )
+    console.print(
+        f'[dim]next:[/] woodshed sample --base {harmless(str(args.out))} "slow ballad, piano"', soft_wrap=True
+    )
     return 0
 
 

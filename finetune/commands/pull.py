@@ -21,11 +21,10 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: None) -> int:
     """Fetch, check, and say what came."""
     from rich.console import Console
-    from rich.markup import escape
     from rich.progress import Progress
 
     from adapters.hub import pull
-    from adapters.shareable import printable
+    from finetune.terminal import harmless
 
     out = args.out or Path(args.repo.rpartition("/")[2])
     console = Console(highlight=False)
@@ -39,6 +38,6 @@ def run(args: Namespace, settings: None) -> int:
 
         adapter = pull(args.repo, out, revision=args.revision, progress=progress)
     base = f", for {adapter.base_id}" if adapter.base_id else ""
-    console.print(escape(printable(f"{out}: {adapter.label}{base}")), soft_wrap=True)
-    console.print(f"next: woodshed inspect {escape(str(out))}", soft_wrap=True)
+    console.print(harmless(f"{out}: {adapter.label}{base}"), soft_wrap=True)
+    console.print(f"next: woodshed inspect {harmless(str(out))}", soft_wrap=True)
     return 0

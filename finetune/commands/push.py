@@ -23,21 +23,21 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: None) -> int:
     """Check, list, and upload only when told to."""
     from rich.console import Console
-    from rich.markup import escape
 
     from adapters.hub import plan_push, push
     from adapters.shareable import size_text
+    from finetune.terminal import harmless
 
     console = Console(highlight=False)
     files = plan_push(args.adapter)
     for file in files:
-        console.print(f"  {size_text(file.n_bytes):>9}  {escape(file.name)}", soft_wrap=True)
+        console.print(f"  {size_text(file.n_bytes):>9}  {harmless(file.name)}", soft_wrap=True)
     total = size_text(sum(file.n_bytes for file in files))
     whose = "public" if args.public else "private"
-    where = escape(args.repo)
+    where = harmless(args.repo)
     console.print(f"{len(files)} files, {total}, to {where} ({whose} if it is new); nothing else", soft_wrap=True)
     if not args.yes:
         console.print("nothing was sent: add --yes to upload exactly this")
         return 0
-    console.print(f"uploaded: {escape(push(files, args.repo, private=not args.public))}", soft_wrap=True)
+    console.print(f"uploaded: {harmless(push(files, args.repo, private=not args.public))}", soft_wrap=True)
     return 0

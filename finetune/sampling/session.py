@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, free_name, slug, start_player, stdout_pipe, write_piece
@@ -24,6 +23,7 @@ from data_prep.base_files import resolve_base
 from data_prep.codec import Codec
 from data_prep.progress import quiet_libraries
 from finetune.sampling.line import Request
+from finetune.terminal import harmless
 
 
 def play_line(request: Request) -> int:
@@ -35,7 +35,7 @@ def play_line(request: Request) -> int:
         files = resolve_base(request.base_id, request.revision)
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
     assert sampler.codec is not None
-    console.print(f"{escape(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
+    console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
@@ -150,7 +150,7 @@ def _write(
     path = free_name(request.out, f"{slug(title)}-s{seed}", settings.format)
     write_piece(path, title, audio, codec.sample_rate_hz, _made_by(request, prompt, seed, sampler))
     seconds = audio.shape[1] / codec.sample_rate_hz
-    console.print(f"{escape(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
+    console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
 
 def _made_by(request: Request, prompt: str | Story[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
