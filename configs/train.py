@@ -1,12 +1,13 @@
 """Settings of `woodshed train`: a prepared dataset → a run with an adapter."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from configs.section import Section
 
 TargetGroup = Literal["attention", "self_attention", "cross_attention", "q", "k", "v", "out", "ffn", "text_projection"]
+DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LoraSettings(Section):
@@ -18,7 +19,7 @@ class LoraSettings(Section):
     """Scale: an update is multiplied by alpha / rank (alpha / sqrt(rank) with rslora)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input. 0 is faster and smaller in memory."""
-    targets: list[TargetGroup] = Field(default_factory=lambda: ["attention", "ffn", "text_projection"])
+    targets: list[TargetGroup] = Field(default_factory=lambda: ["attention", "ffn", "text_projection"], min_length=1)
     """Which parts of the model learn."""
     rslora: bool = False
     """Rank-stabilised scale (Kalajdzievski 2023, arXiv:2312.03732)."""
@@ -37,7 +38,7 @@ class OptimSettings(Section):
     """adamw; 8-bit and paged 8-bit from bitsandbytes; prodigy finds its own step size (leave lr out for it)."""
     lr: float | None = Field(default=None, gt=0, le=10)
     """Peak learning rate. Left out: 2e-4, or 1 for prodigy."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[DecayRate, DecayRate] = (0.9, 0.99)
     """Adam's decay rates."""
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     """Decoupled weight decay."""
@@ -65,7 +66,7 @@ class PreviewSettings(Section):
 
     every_steps: int = Field(default=200, ge=0)
     """Steps between previews; 0 means none at all."""
-    prompts: list[str] = Field(default_factory=list)
+    prompts: list[str] = Field(default_factory=list, max_length=64)
     """What to play. Empty: captions of the dataset, with the trigger."""
     duration_sec: float = Field(default=8.0, gt=0, le=300)
     """Length of each preview."""
@@ -102,7 +103,7 @@ class TrainSettings(Section):
     """Clips of full length (`max_clip_sec`) in memory at once, per process; of shorter ones as many more as fit."""
     accumulation: int = Field(default=4, ge=1)
     """Micro-batches per optimizer step: the gradient is that of batch_size * accumulation clips at once."""
-    max_clip_sec: float = Field(default=30.0, gt=0)
+    max_clip_sec: float = Field(default=30.0, ge=0.1)
     """Longer clips are cropped at a random place each time they come up."""
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working."""

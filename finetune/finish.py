@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ def describe(outcome: Outcome) -> Woodshed:
     run, files = outcome.run, outcome.files
     settings = run.settings.model_dump(mode="json", exclude={"loggers", "preview", "device"})
     loss = None
-    if outcome.adapter_loss and outcome.base_loss:
+    if outcome.adapter_loss and outcome.base_loss and isfinite(mean(outcome.adapter_loss) + mean(outcome.base_loss)):
         n_clips = len(run.validation)
         loss = HeldOut(adapter=mean(outcome.adapter_loss), base=mean(outcome.base_loss), n_clips=n_clips)
     return Woodshed(

@@ -1,5 +1,6 @@
 """What happens around the steps of a run: looking at it, writing it down, saving it. The loop itself is in `train`."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ class Run:
     def judge(self, position: Position, losses: list[float]) -> bool:
         """Compare held-out losses with the best so far; whether they are better."""
         position.last_loss = losses
-        better = not position.best_loss or mean(losses) < mean(position.best_loss)
+        better = math.isfinite(mean(losses)) and (not position.best_loss or mean(losses) < mean(position.best_loss))
         if better:
             position.best_loss, position.best_step, position.without_better = losses, position.step, 0
         else:

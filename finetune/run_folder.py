@@ -114,15 +114,17 @@ def only_one(folder: RunFolder) -> Iterator[None]:
 
 
 def refuse_used(folder: RunFolder) -> None:
-    """A new run writes over nothing. One that ended before its first checkpoint left nothing to lose: it is cleared.
+    """A new run writes over nothing. One that ended before its first checkpoint left nothing to lose: it is cleared,
+    unless the folder holds anything that no run writes.
 
     Raises:
         UserError: the folder holds a run, or anything else.
     """
-    if folder.config.exists() and newest(folder.checkpoints) is None and not folder.adapter.exists():
-        _clear(folder)
     held = sorted(path.name for path in folder.path.iterdir() if path.name != ".lock") if folder.path.is_dir() else []
     if not held:
+        return
+    if _hardly_begun(folder, held):
+        _clear(folder)
         return
     if folder.config.exists():
         raise UserError(
@@ -162,7 +164,13 @@ def checkpoint_to_resume(folder: RunFolder) -> Path:
 def resumed_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
     """The settings of the run, with those changed that were given this time and differ."""
     saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
-    return TrainSettings.model_validate(_over(saved, given.model_dump(mode="json", exclude_unset=True)))
+    asked = asked_before(folder)
+    return TrainSettings.model_validate(_over(saved, given.model_dump(mode="json", exclude_unset=True), asked))
+
+
+def asked_before(folder: RunFolder) -> dict[str, Any]:
+    """What the person gave when the run began: `--memory` may have chosen other values since."""
+    return json.loads(folder.versions.read_text("utf-8"))["asked"]
 
 
 def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, Any]) -> None:
@@ -192,10 +200,10 @@ def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping
         )
 
 
-def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, Any]) -> None:
-    """Write config.yaml and versions.json."""
+def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Write versions.json, then config.yaml: a folder with the second has the first. `asked`: the settings as given."""
+    write_text(folder.versions, json.dumps({**versions(), **standing, "asked": asked}, indent=2) + "\n")
     write_text(folder.config, to_yaml(settings))
-    write_text(folder.versions, json.dumps({**versions(), **standing}, indent=2) + "\n")
 
 
 def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint: str, clips_per_step: int) -> dict:
@@ -219,12 +227,29 @@ def write_text(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
+    """Whether a run of ours, and nothing else, left this folder before its first checkpoint."""
+    if not set(held) <= {path.name for path in _cleared(folder)} or newest(folder.checkpoints) is not None:
+        return False
+    try:
+        stood = json.loads(folder.versions.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(stood, dict) and {"clips_per_step", "asked"} <= stood.keys()
+
+
+def _cleared(folder: RunFolder) -> list[Path]:
+    """What a run writes before its first checkpoint; the mark of a run, versions.json, is the last to go."""
+    folders = [folder.checkpoints, folder.samples, folder.path / "tensorboard", folder.path / "wandb"]
+    return [*folders, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
+
+
 def _clear(folder: RunFolder) -> None:
-    """Remove what a run that hardly began left: only the names that a run writes."""
-    for path in (folder.checkpoints, folder.samples, folder.path / "tensorboard"):
-        shutil.rmtree(path, ignore_errors=True)
-    for path in (folder.log, folder.versions, folder.report, folder.config):
-        path.unlink(missing_ok=True)
+    for path in _cleared(folder):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _packages() -> Iterator[tuple[str, str]]:
@@ -235,10 +260,14 @@ def _packages() -> Iterator[tuple[str, str]]:
             yield name, "not installed"
 
 
-def _over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _over(below: dict[str, Any], above: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with those values of `above` that are not what was asked for before."""
     merged = dict(below)
     for name, value in above.items():
-        merged[name] = _over(merged[name], value) if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            merged[name] = _over(merged[name], value, asked.get(name, {}))
+        elif name not in asked or asked[name] != value:
+            merged[name] = value
     return merged
 
 

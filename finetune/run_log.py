@@ -7,6 +7,7 @@ behind its checkpoint first: those steps come again.
 import importlib.util
 import json
 import math
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -114,6 +115,14 @@ def _points(kind: str, values: Mapping[str, Any]) -> Iterable[tuple[str, float]]
             yield (f"{kind}/{name}/{index}" if isinstance(value, list) else f"{kind}/{name}"), number
 
 
+def _run_id(folder: RunFolder, from_step: int | None) -> str:
+    """What Weights & Biases knows this run by, kept for resuming; folders of the same name are common."""
+    path = folder.path / "wandb-id"
+    if from_step is None or not path.exists():
+        write_text(path, secrets.token_hex(8))
+    return path.read_text("utf-8")
+
+
 class _TensorBoard:
     def __init__(self, folder: RunFolder, settings: TrainSettings, from_step: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -135,7 +144,12 @@ class _Wandb:
 
         name = folder.path.resolve().name
         self.run = wandb.init(
-            project="woodshed", name=name, id=name, resume="allow", dir=folder.path, config=settings.model_dump()
+            project="woodshed",
+            name=name,
+            id=_run_id(folder, from_step),
+            resume="allow",
+            dir=folder.path,
+            config=settings.model_dump(),
         )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -151,7 +165,8 @@ class _Trackio:
 
         self.trackio = trackio
         name = folder.path.resolve().name
-        trackio.init(project="woodshed", name=name, resume="allow", config=settings.model_dump())
+        resume = "never" if from_step is None else "allow"
+        trackio.init(project="woodshed", name=name, resume=resume, config=settings.model_dump())
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self.trackio.log(dict(values), step=step)

@@ -32,6 +32,7 @@ from finetune.processes import start_processes
 from finetune.run import Run
 from finetune.run_folder import (
     RunFolder,
+    asked_before,
     checkpoint_to_resume,
     describe,
     only_one,
@@ -67,6 +68,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     folder = RunFolder(run_path)
     dataset = PreparedDataset(data)
     checkpoint = checkpoint_to_resume(folder) if resume else None
+    asked = asked_before(folder) if resume else settings.model_dump(mode="json", exclude_unset=True)
     settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
 
     # 2. The machine: device, arithmetic, processes
@@ -93,7 +95,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if first:
         stack.enter_context(only_one(folder))
         refuse_changes(folder, settings, standing) if resume else refuse_used(folder)
-        describe(folder, settings, standing)
+        describe(folder, settings, standing, asked)
     accelerator.wait_for_everyone()
 
     # 5. What is heard when: every step of the run is known from here on

@@ -1,5 +1,6 @@
 """`woodshed plan`, and `woodshed train --memory`: what fits, shown before anything is loaded and proved by a step."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,10 @@ from training_fixtures import quick, write_dataset
 from configs.errors import UserError
 from configs.train import TrainSettings
 from finetune import cli
+from finetune.commands import plan as plan_command
+from finetune.commands import train as train_command
 from finetune.commands.plan import shape_of_base
+from finetune.flags import declare, read
 from finetune.memory import auto, prove
 from finetune.memory.fit import Cap
 from finetune.memory.predict import GIB, predict
@@ -94,13 +98,17 @@ def test_the_shape_of_a_folder_is_that_of_its_weights(mono_base: Path, stereo_ba
 def test_the_table(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "140")
     words = ["plan", str(data), "--base", "facebook/musicgen-medium", "--memory", "6gb", "--rank", "32"]
+    words += ["--optim.betas", "[0.8, 0.9]", "--lora.targets", "q,v"]
     assert cli.main(words) == 0
     said = capsys.readouterr().out
     rows = [line for line in said.splitlines() if " of 48" in line]
     assert "→" in rows[0] and len(rows) == 8 and all(" 32 " in row for row in rows)
     peaks = [float(row.split("│")[-3]) for row in rows if "too large" not in row]
     assert peaks and max(peaks) <= 6
-    assert f"woodshed train {data} runs/NAME --base facebook/musicgen-medium --memory 6gb" in said
+    command = next(line for line in said.splitlines() if line.startswith("next: "))
+    assert shlex.split(command)[1:5] == ["woodshed", "train", str(data), "runs/NAME"]
+    line = read(declare("train", "", train_command), shlex.split(command)[3:])
+    assert line.settings == read(declare("plan", "", plan_command), words[1:]).settings, "the plan, and nothing else"
 
 
 def test_no_memory_given_and_too_little(data: Path, capsys: pytest.CaptureFixture[str]):

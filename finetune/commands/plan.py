@@ -1,7 +1,9 @@
 """`woodshed plan DATA`: which settings fit into a card's memory, and how fast each would be. Loads no model."""
 
 import argparse
+import functools
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +110,21 @@ def show(
     console.print("Predicted, not measured. `train` measures a step on the longest clips first and adjusts once.")
     if before.lora.dora or before.lora.dropout:
         console.print("DoRA and adapter dropout need more than is predicted here.")
-    base = "" if before.base == dataset.info["base"]["id"] else f" --base {before.base}"
-    console.print(f"next: woodshed train {data} runs/NAME{base} --memory {before.memory}", soft_wrap=True)
+    words = ["woodshed", "train", str(data), "runs/NAME", *flags_of(before, dataset)]
+    console.print(f"next: {shlex.join(words)}", soft_wrap=True, markup=False)
+
+
+def flags_of(settings: "TrainSettings", dataset: "PreparedDataset") -> list[str]:
+    """Every setting that is not the default, as `train` takes it; no base where it is the dataset's own."""
+    from configs.fields import default_of, leaves
+
+    own, words = dataset.info["base"], []
+    for name, _ in leaves(type(settings)):
+        value = functools.reduce(getattr, name.split("."), settings)
+        if value == default_of(type(settings), name) or (name in ("base", "revision") and settings.base == own["id"]):
+            continue
+        words += [f"--{name}", json.dumps(value) if isinstance(value, list | tuple | bool) else str(value)]
+    return words
 
 
 def table_of(fitted: "Fitted") -> Any:

@@ -1,6 +1,7 @@
 """`woodshed train DATA RUN`: teach a base model to play like a prepared dataset."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     try:
         train(args.data, args.run, settings, resume=args.resume)
     except Stopped as stopped:
-        print(f"\nStopped and saved. Go on with: woodshed train {args.data} {args.run} --resume", file=sys.stderr)
+        command = shlex.join(["woodshed", "train", str(args.data), str(args.run), "--resume"])
+        print(f"\nStopped and saved. Go on with: {command}", file=sys.stderr)
         return stopped.code
     return 0

@@ -34,10 +34,6 @@ class LiveBytes(TorchDispatchMode):
         for tensor in tensors:
             self._count(tensor)
 
-    def reset_peak(self) -> None:
-        """Forget the highest point so far."""
-        self.peak = self.live
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operation and count what came out of it.
 

@@ -92,18 +92,18 @@ CODEC_SIZES = {
 }
 LM_SIZES = {
     "cpu": LMSize(
-        hidden=160,
-        layers=4,
+        hidden=128,
+        layers=3,
         heads=4,
-        ffn=640,
+        ffn=512,
         text_width=64,
         text_layers=2,
         text_heads=2,
         vocabulary=320,
         crop_sec=10.0,
         batch_size=4,
-        lr=2e-3,
-        steps=10_000,
+        lr=3e-3,
+        steps=20_000,
     ),
     "gpu": LMSize(
         hidden=256,
