@@ -255,7 +255,13 @@ class Sampler:
 
 def sampling_of(settings: SampleSettings) -> Sampling:
     """The part of the settings that decides how tokens are drawn."""
-    return Sampling(settings.guidance, settings.temperature, settings.top_k, settings.top_p)
+    each = settings.per_codebook
+    return Sampling(
+        settings.guidance,
+        each.temperature or settings.temperature,
+        each.top_k or settings.top_k,
+        each.top_p or settings.top_p,
+    )
 
 
 def _named(adapters: Sequence[AdapterSpec]) -> dict[str, AdapterSpec]:

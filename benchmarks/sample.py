@@ -37,6 +37,7 @@ from adapters.decode.arithmetic import choose
 from adapters.decode.cache import KeyValueCache
 from adapters.decode.conditions import Hearing, hear_part
 from adapters.decode.performance import Performance, Piece
+from adapters.decode.projections import has_fbgemm
 from adapters.decode.sampling import Knobs, Sampling
 from adapters.decode.story import Story
 from adapters.decode.surprise import surprise
@@ -58,6 +59,8 @@ from configs.errors import UserError
 SIZES = {"small": (1024, 24, 16, 4096), "medium": (1536, 48, 24, 6144), "large": (2048, 48, 32, 8192)}
 TEXT_TOKENS, TEXT_WIDTH = 12, 768
 GUIDANCE, TOP_K, WINDOW_FRAMES = 3.0, 250, 1500
+FP32_OF_HALVES = "ours fp32, fp16 base"
+"""fp32 where every weight is an fp16 number, as in a base that was published in half precision."""
 
 
 def random_lm(size: str, device: torch.device, dtype: torch.dtype) -> MusicgenLM:
@@ -201,6 +204,9 @@ def cases_of(size: str, device: torch.device, precisions: Sequence[str]) -> dict
         arithmetic = choose(precision, device)  # pyright: ignore[reportArgumentType]
         found[f"ours {precision}"] = ("ours", pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype)))
     if device.type == "cpu":
+        if "fp32" in precisions and has_fbgemm():
+            _round_to_half(lm)
+            found[FP32_OF_HALVES] = ("ours", pack(lm, Packing("fp32", device, torch.float32)))
         found["transformers fp32"] = ("theirs", lm)
         half = random_lm(size, device, torch.bfloat16)
         found["transformers bf16"] = ("theirs", half)
@@ -208,6 +214,13 @@ def cases_of(size: str, device: torch.device, precisions: Sequence[str]) -> dict
     dtype = choose("auto", device).dtype
     found[f"transformers {str(dtype).removeprefix('torch.')}"] = ("theirs", lm.to(dtype))
     return found
+
+
+def _round_to_half(lm: MusicgenLM) -> None:
+    """The same weights as a base has that was published in half precision: fp16 numbers, held in fp32."""
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.copy_(parameter.half())
 
 
 def measure(size: str, n_pieces: int, contexts: Sequence[int], sides: dict[str, tuple[str, Any]], args: Any) -> dict:
@@ -259,9 +272,17 @@ def over_30_sec(found: dict) -> None:
         print(f"  {name:<24}{mean:7.2f} ms a step   {20 / mean * found['batch']:.2f} x real time")
 
 
+def together(results: Sequence[dict]) -> None:
+    """What several pieces at once cost against one, in the mean over 30 s."""
+    means = {found["batch"]: found.get("mean_ms_over_30_sec", {}) for found in results}
+    for n_pieces in sorted(means.keys() - {1} if 1 in means else ()):
+        shares = [f"{name} {mean / means[1][name]:.2f}" for name, mean in means[n_pieces].items() if name in means[1]]
+        print(f"{n_pieces} pieces together cost, in steps of one: {', '.join(shares)}")
+
+
 def quality(sides: dict[str, tuple[str, Any]]) -> dict[str, float]:
     """What each arithmetic adds to the cross-entropy of tokens that the first one draws."""
-    ours = {name: weights for name, (kind, weights) in sides.items() if kind == "ours"}
+    ours = {name: weights for name, (kind, weights) in sides.items() if kind == "ours" and name != FP32_OF_HALVES}
     exact = next(iter(ours.values()))
     text = torch.randn(TEXT_TOKENS, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
     drawn = Performance(exact, [Piece(Story.of(text), 40)], Sampling(GUIDANCE, 1.0, TOP_K))
@@ -297,6 +318,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             found = measure(size, n_pieces, args.contexts, sides, args)
             over_30_sec(found)
             results.append(found)
+        together([found for found in results if found["size"] == size])
         print(f"\nmost memory held by now: {_peak_mib(device):.0f} MiB (all sides together)")
     if args.json:
         write(args.json, "sample", {"results": results})

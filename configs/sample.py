@@ -1,10 +1,21 @@
 """Settings of `woodshed sample`: prompts → audio files."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from configs.section import Section
+
+
+class CodebookSettings(Section):
+    """One value per codebook, the coarsest first; where nothing is given, the value for all of them counts."""
+
+    temperature: list[Annotated[float, Field(ge=0, le=10)]] = Field(default_factory=list)
+    """Randomness of each codebook, e.g. 1,0.9,0.8,0.8: the finer ones calmer."""
+    top_k: list[Annotated[int, Field(ge=0)]] = Field(default_factory=list)
+    """Each codebook's k."""
+    top_p: list[Annotated[float, Field(ge=0, lt=1)]] = Field(default_factory=list)
+    """Each codebook's share."""
 
 
 class SampleSettings(Section):
@@ -20,6 +31,8 @@ class SampleSettings(Section):
     """Draw among the k likeliest tokens; 0 means all."""
     top_p: float = Field(default=0.0, ge=0, lt=1)
     """Draw among the likeliest tokens that hold this share of the probability; 0 means all."""
+    per_codebook: CodebookSettings = Field(default_factory=CodebookSettings)
+    """Values for single codebooks (stereo: left, right, left, right, …)."""
     seed: int = Field(default=0, ge=0)
     """Same seed, same piece. The n-th piece of a call uses seed + n."""
     window_sec: float = Field(default=30.0, gt=0, le=30)

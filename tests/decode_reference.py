@@ -52,8 +52,8 @@ def play(
     *,
     guidance: float,
     temperature: Sequence[float],
-    top_k: int,
-    top_p: float,
+    top_k: Sequence[int],
+    top_p: Sequence[float],
 ) -> Tensor:
     """Codes [K, T] of one piece, all of it through the whole model at every step. `text` is [L, D_text]."""
     config = model.config.decoder
@@ -71,6 +71,6 @@ def play(
             frame = step - k // channels
             if 0 <= frame < n_frames:
                 noises = [noise(seed, frame, k, token) for token in range(card)]
-                codes[k, frame] = column[k] = pick(logits[k], temperature[k], top_k, top_p, noises)
+                codes[k, frame] = column[k] = pick(logits[k], temperature[k], top_k[k], top_p[k], noises)
         sequence = torch.cat([sequence, column], dim=1)
     return codes

@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
 from adapters.decode.performance import Performance, Piece
+from adapters.decode.projections import HalfWeights, has_fbgemm
 from adapters.decode.sampling import Sampling
 from adapters.decode.story import Story
 from adapters.decode.weights import DecoderWeights, Packing, pack
@@ -99,3 +100,16 @@ def test_continuing_audio(base: Base, n_pieces: int, guidance: float) -> None:
     got = ours(base, heard, 40, guidance, prompt)
     torch.testing.assert_close(got, reference(base, heard, 40, guidance, prompt))
     torch.testing.assert_close(got[..., :11], prompt)
+
+
+@pytest.mark.parametrize("halves", [False, True])
+def test_in_the_fp32_of_a_cpu(mono_base, halves: bool) -> None:
+    """With oneDNN's layout, and with the fp16 storage that a base published in half precision gets."""
+    model = MusicgenForConditionalGeneration.from_pretrained(mono_base).eval()
+    if halves:
+        for parameter in [*model.decoder.parameters(), *model.enc_to_dec_proj.parameters()]:
+            parameter.data = parameter.data.half().float()
+    base = Base(model, pack(model, Packing("fp32", CPU, torch.float32)))
+    assert isinstance(base.weights.layers[0].fc1, HalfWeights) == (halves and has_fbgemm())
+    heard = texts(base, 3)
+    torch.testing.assert_close(ours(base, heard, 40, 3.0), reference(base, heard, 40, 3.0))

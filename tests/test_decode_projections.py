@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adapters.decode.arithmetic import choose
-from adapters.decode.projections import Biased, Kind, Plain, projection
+from adapters.decode.projections import Biased, HalfWeights, Kind, OneDnn, Plain, projection
 from configs.errors import UserError
 
 CPU = torch.device("cpu")
@@ -29,6 +29,23 @@ def test_products(kind: Kind, tolerance: float, n_rows: int) -> None:
     assert got.dtype == x.dtype
     assert float((got - exact).norm() / exact.norm()) < tolerance
     torch.testing.assert_close(Biased(Plain(weight), torch.ones(48))(x), Plain(weight)(x) + 1)
+
+
+@pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")
+def test_fp32_holds_halves_where_that_rounds_nothing() -> None:
+    """Subnormal and largest fp16 numbers too; one number that fp16 does not have, and the matrix stays in fp32."""
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(48, 64, generator=draw).half().float(), torch.randn(2, 64, generator=draw)
+    weight[0, :4] = torch.tensor([2.0**-24, -3 * 2.0**-24, 65504.0, 2.0**-14])
+    held = projection("fp32", weight)
+    assert isinstance(held, HalfWeights) and held.bytes_per_weight == 2
+    exact = (x.double() @ weight.double().T).float()
+    torch.testing.assert_close(held(x), exact, rtol=1e-6, atol=1e-5)
+    alone = projection("fp32", torch.full((1, 8), 2.0**-24))(torch.ones(1, 8))
+    torch.testing.assert_close(alone, torch.full((1, 1), 2.0**-21), rtol=0, atol=0)
+    for stranger in (1 + 2.0**-20, 65536.0, 2.0**-26):
+        weight[7, 7] = stranger
+        assert isinstance(projection("fp32", weight), OneDnn)
 
 
 @pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")

@@ -19,21 +19,31 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"), [(1.0, 0, 0.0), (0.7, 5, 0.0), (1.3, 0, 0.6), (1.0, 20, 0.5)]
+    ("temperature", "top_k", "top_p"),
+    [(1.0, 0, 0.0), (0.7, 5, 0.0), (1.3, 0, 0.6), (1.0, 20, 0.5), (1.5, [1, 0, 3, 0], 0.0), (1.0, 0, [0.3, 0.0])],
 )
 def test_equals_the_slow_reference(
-    request: pytest.FixtureRequest, kind: str, temperature: float, top_k: int, top_p: float
+    request: pytest.FixtureRequest, kind: str, temperature: float, top_k: int | list[int], top_p: float | list[float]
 ) -> None:
     model: Any = MusicgenForConditionalGeneration.from_pretrained(request.getfixturevalue(f"{kind}_base")).eval()
     weights = pack(model, Packing("plain", CPU, torch.float32))
     text = torch.randn(5, model.config.text_encoder.hidden_size, generator=torch.Generator().manual_seed(3))
     # The last codebook is greedy: options are per codebook.
     temperatures = [temperature] * (weights.shape.n_codebooks - 1) + [0.0]
-    expected = play(model, text, 12, 5, guidance=2.5, temperature=temperatures, top_k=top_k, top_p=top_p)
-    sampling = Sampling(2.5, temperatures, top_k, top_p)
+    ks, ps = _for_each(top_k, weights.shape.n_codebooks), _for_each(top_p, weights.shape.n_codebooks)
+    expected = play(model, text, 12, 5, guidance=2.5, temperature=temperatures, top_k=ks, top_p=ps)
+    sampling = Sampling(
+        2.5, temperatures, ks if isinstance(top_k, list) else top_k, ps if isinstance(top_p, list) else top_p
+    )
     performance = Performance(weights, [Piece(Story.of(text), 12, 5)], sampling)
     performance.play(12)
     torch.testing.assert_close(performance.codes()[0], expected)
+
+
+def _for_each(value: Any, n_codebooks: int) -> list:
+    """One value, or a pattern that repeats, for every codebook."""
+    pattern = value if isinstance(value, list) else [value]
+    return (pattern * n_codebooks)[:n_codebooks]
 
 
 def test_noise_is_the_plain_python_noise() -> None:

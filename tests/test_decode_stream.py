@@ -74,6 +74,25 @@ def test_a_stream_can_be_turned(sampler: Sampler) -> None:
     assert turned.shape == straight.shape and (turned[:, n:] - straight[:, n:]).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("knob", ["temperature", "guidance", "top_k", "top_p", "prompt"])
+def test_every_knob_counts_from_the_next_chunk_on(mono_base, knob: str) -> None:
+    settings = SampleSettings.model_validate({"duration_sec": 2.0, "precision": "fp32"})
+    sampler = Sampler.load(BaseFiles("debug", None, mono_base), (), settings)
+    straight = sampler.sample(["drums"], seeds=[4])[0].waveform
+    with sampler.stream("drums", seed=4) as music:
+        chunks = iter(music)
+        first = next(chunks)
+        if knob == "prompt":
+            music.tell("a quiet piano")
+        else:
+            music.turn(**{knob: {"temperature": [0.2] * 4, "guidance": 1.0, "top_k": [1, 2, 3, 4], "top_p": 0.1}[knob]})
+        turned = torch.cat([first, *chunks], dim=1)
+    n = first.shape[1]
+    assert 0 < n <= 0.5 * 32_000, "the first chunk comes early"
+    torch.testing.assert_close(turned[:, :n], straight[:, :n], rtol=0, atol=2e-6)
+    assert turned.shape == straight.shape and (turned[:, n:] - straight[:, n:]).abs().max() > 1e-3
+
+
 def test_stories() -> None:
     story = read_story(["0:00 calm piano", "0:15 add drums", "1:02.5 end"])
     assert list(story.starts_sec) == [0, 15, 62.5] and story.texts[1] == "add drums"

@@ -4,13 +4,19 @@ from typing import Any
 
 import pytest
 import torch
+from training_fixtures import write_dataset
 from transformers import MusicgenForConditionalGeneration
 
 from adapters import pattern
 from adapters.decode.arithmetic import choose
+from adapters.decode.gate import added, losses
 from adapters.decode.surprise import surprise
 from adapters.decode.weights import Packing, pack
+from adapters.lm import load_lm
+from benchmarks import precision
 from configs.errors import UserError
+from data_prep.base_files import resolve_base
+from data_prep.prepared import PreparedDataset
 
 CPU = torch.device("cpu")
 GATES = [("fp32", 1e-5), ("fp16", 1e-3), ("bf16", 1e-2), ("int8", 2e-2)]
@@ -36,17 +42,35 @@ def test_surprise_is_the_models_own_loss(request: pytest.FixtureRequest, kind: s
     torch.testing.assert_close(surprise(weights, codes, text), torch.stack(expected))
 
 
-@pytest.mark.parametrize(("precision", "gate"), GATES)
-def test_faster_arithmetic_passes_its_gate(mono_base, precision: str, gate: float) -> None:
+@pytest.mark.parametrize(("name", "gate"), GATES)
+def test_faster_arithmetic_passes_its_gate(mono_base, name: str, gate: float) -> None:
     try:
-        arithmetic = choose(precision, CPU)  # pyright: ignore[reportArgumentType]
+        arithmetic = choose(name, CPU)  # pyright: ignore[reportArgumentType]
     except UserError:
-        pytest.skip(f"this CPU has no {precision}")
+        pytest.skip(f"this CPU has no {name}")
     model: Any = MusicgenForConditionalGeneration.from_pretrained(mono_base).eval()
     draw = torch.Generator().manual_seed(0)
     codes, text = torch.randint(64, (4, 200), generator=draw), torch.randn(5, 12, generator=draw)
     exact = surprise(pack(model, Packing("plain", CPU, torch.float32)), codes, text)
     added = surprise(pack(model, Packing(arithmetic.kind, CPU, arithmetic.dtype)), codes, text) - exact
-    print(f"{precision} adds {float(added.mean()):+.5f} nats, at most {float(added.abs().max()):.4f} to any token")
+    print(f"{name} adds {float(added.mean()):+.5f} nats, at most {float(added.abs().max()):.4f} to any token")
     assert abs(float(added.mean())) < gate
     assert float(added.abs().mean()) < 10 * gate
+
+
+def test_the_gates_on_held_out_clips(mono_base, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All arithmetic of this machine, nf4 too, is printed and passes; weights that were packed wrongly do not."""
+    dataset = PreparedDataset(write_dataset(tmp_path / "data", mono_base))
+    files = resolve_base(str(mono_base))
+    clips = precision.held_out(dataset, 2, 20)
+    assert [codes.shape for codes, _ in clips] == [(4, 20), (4, 20)]
+    assert precision.run_gates(files, clips, CPU)
+    said = capsys.readouterr().out
+    assert all(f"\n{name}" in said for name in ("fp16", "int8", "bnb-int8", "nf4")) and "FAILS" not in said
+    lm: Any = load_lm(files)
+    exact = losses(pack(lm, Packing("plain", CPU, torch.float32)), clips)
+    with torch.no_grad():
+        lm.decoder.model.decoder.layers[0].fc2.weight *= -1
+    wrong = added("nf4", exact, losses(pack(lm, Packing("plain", CPU, torch.float32)), clips))
+    assert not wrong.passes and "FAILS" in str(wrong)
+    assert not added("int8", exact, exact * float("nan")).passes

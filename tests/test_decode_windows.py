@@ -86,7 +86,7 @@ def test_beyond_the_training_window(mono_base) -> None:
     ours = play(pack(model, Packing("plain", CPU, torch.float32)), [Piece(Story.of(states), 60)], Sampling(1.0, 0.0))[0]
     from decode_reference import play as slow
 
-    expected = slow(model, states, 60, 0, guidance=1.0, temperature=[0.0] * 4, top_k=0, top_p=0.0)
+    expected = slow(model, states, 60, 0, guidance=1.0, temperature=[0.0] * 4, top_k=[0] * 4, top_p=[0.0] * 4)
     torch.testing.assert_close(ours, expected)
 
 

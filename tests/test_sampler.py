@@ -1,6 +1,7 @@
 """The sampler: one piece by prompt, states or codes; around a model in training; turnable adapters in a stream."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,6 +66,24 @@ def test_n_frames_and_a_prompt(base: BaseFiles) -> None:
     whole = sampler.codes(["x"], n_frames=30)[0]
     # Random numbers follow the piece's frames: going on from its first part is the piece.
     np.testing.assert_array_equal(sampler.codes(["x"], n_frames=10, continue_from=whole[:, :20])[0], whole)
+
+
+def test_single_codebooks_may_have_their_own_settings(mono_base) -> None:
+    """The first frame's first token has heard nothing yet: it follows its own codebook's settings alone."""
+    files = BaseFiles("debug", None, mono_base)
+
+    def first_frame(**settings: Any) -> np.ndarray:
+        shared = {"precision": "fp32", "guidance": 1.0, "duration_sec": 0.02, "top_k": 0}
+        return Sampler.load(files, (), SampleSettings.model_validate({**shared, **settings})).codes(["x"])[0][:, 0]
+
+    drawn, greedy = first_frame(temperature=9.0), first_frame(temperature=0.0)
+    assert drawn[0] != greedy[0]
+    assert first_frame(temperature=9.0, per_codebook={"temperature": [0.0, 9.0, 9.0, 9.0]})[0] == greedy[0]
+    assert first_frame(temperature=9.0, per_codebook={"top_k": [1, 0, 0, 0]})[0] == greedy[0]
+    assert first_frame(temperature=9.0, per_codebook={"top_k": [0, 1, 1, 1]})[0] == drawn[0]
+    assert first_frame(temperature=9.0, per_codebook={"top_p": [0.0001, 0.0, 0.0, 0.0]})[0] == greedy[0]
+    with pytest.raises(UserError, match="4: one per codebook"):
+        first_frame(per_codebook={"top_p": [0.5, 0.5]})
 
 
 def test_a_live_adapter_turns_in_a_stream(adapter: Path) -> None:  # noqa: F811

@@ -10,7 +10,7 @@ from typing import Literal
 
 import torch
 
-from adapters.decode.projections import Kind
+from adapters.decode.projections import Kind, has_fbgemm
 from configs.errors import UserError
 
 Precision = Literal["auto", "bf16", "fp16", "fp32", "int8"]
@@ -46,10 +46,7 @@ def _on_gpu(precision: Precision, device: torch.device) -> Arithmetic:
 
 
 def _on_cpu(precision: Precision) -> Arithmetic:
-    fbgemm = "fbgemm" in torch.backends.quantized.supported_engines and torch.backends.cpu.get_cpu_capability() in (
-        "AVX2",
-        "AVX512",
-    )
+    fbgemm = has_fbgemm()
     if precision == "auto":
         precision = "fp16" if fbgemm else "fp32"
     if precision in ("fp16", "int8") and not fbgemm:

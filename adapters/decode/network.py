@@ -55,9 +55,9 @@ def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
         if q.shape[2] > 1:
             return attend(layer, q, k, v)
         cache.append_one(layer, at, k, v)
-        keys, values = cache.key_rows[layer].narrow(2, 0, at + 1), cache.value_rows[layer].narrow(1, 0, at + 1)
+        keys, values = cache.key_rows[layer].narrow(2, 0, at + 1), cache.value_rows[layer].narrow(2, 0, at + 1)
         scores = torch.bmm(q.reshape(-1, 1, q.shape[3]) * q.shape[3] ** -0.5, keys)  # [N·H, 1, s]
-        return torch.bmm(scores.softmax(-1), values).view(q.shape)
+        return torch.bmm(scores.softmax(-1), values.mT).view(q.shape)
 
     return attend_one if cache.turned else attend
 

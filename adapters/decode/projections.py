@@ -4,7 +4,8 @@ At two rows (one piece with guidance) a step is bound by reading the weights, so
 Each kind is a small callable `x [M, D_in] -> [M, D_out]`; `projection` picks the class by name:
 
     plain   torch's own linear; GPU, and the reference everywhere
-    fp32    CPU, oneDNN with weights laid out beforehand
+    fp32    CPU, oneDNN with weights laid out beforehand; a matrix whose every number is an fp16 number (a base that was
+            published in half precision) is held as fp16 instead, which rounds nothing and halves what is read
     fp16    CPU, weights in half precision, arithmetic and activations in fp32 (FBGEMM; needs AVX2)
     bf16    CPU, weights and activations in bf16, oneDNN (needs native bf16: AVX512 or AMX)
     int8    CPU, weights in int8 per output channel, activations quantised row batch by row batch (FBGEMM)
@@ -33,6 +34,7 @@ class Plain:
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
+        self.bytes_per_weight = weight.element_size()
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
         """The product."""
@@ -44,6 +46,7 @@ class OneDnn:
 
     def __init__(self, weight: Tensor) -> None:
         self.dtype = weight.dtype
+        self.bytes_per_weight = weight.element_size()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
@@ -54,6 +57,8 @@ class OneDnn:
 
 class HalfWeights:
     """FBGEMM with fp16 weights that are widened as they are read: half the bytes, fp32 sums."""
+
+    bytes_per_weight = 2
 
     def __init__(self, weight: Tensor) -> None:
         with _fbgemm():
@@ -69,6 +74,8 @@ class Int8Weights:
 
     Without VNNI two products are summed in 16 bits, so activations keep 7 bits (`reduce_range`).
     """
+
+    bytes_per_weight = 1
 
     def __init__(self, weight: Tensor) -> None:
         weight = weight.float()
@@ -100,15 +107,26 @@ class Biased:
         return self.inner(x) + self.bias
 
 
-def projection(kind: Kind, weight: Float[Tensor, "D_out D_in"]) -> Projection:
+def projection(kind: Kind, weight: Float[Tensor, "D_out D_in"]) -> Plain | OneDnn | HalfWeights | Int8Weights:
     """The weight made ready for this kind of arithmetic; the fp32 weight may be freed afterwards."""
     if kind == "plain":
         return Plain(weight)
     if kind == "fp32":
-        return OneDnn(weight.float())
+        return HalfWeights(weight) if has_fbgemm() and is_half(weight) else OneDnn(weight.float())
     if kind == "bf16":
         return OneDnn(weight.bfloat16())
     return HalfWeights(weight) if kind == "fp16" else Int8Weights(weight)
+
+
+def has_fbgemm() -> bool:
+    """Whether products with fp16 and int8 weights are fast here."""
+    engines, capability = torch.backends.quantized.supported_engines, torch.backends.cpu.get_cpu_capability()
+    return "fbgemm" in engines and capability in ("AVX2", "AVX512")
+
+
+def is_half(weight: Tensor) -> bool:
+    """Whether fp16 holds every one of these numbers as it is."""
+    return weight.dtype == torch.float16 or torch.equal(weight.half().to(weight.dtype), weight)
 
 
 class _fbgemm:  # noqa: N801

@@ -53,6 +53,7 @@ class Knobs:
         self.greedy = not any(temperature)
         self.limit = max(top_k)
         self.uses_top_p = any(0 < p < 1 for p in top_p)
+        self.filters = self.uses_top_p or min(top_k) < self.card
         self.guidance.fill_(sampling.guidance)
         _fill(self.temperature, [t or 1.0 for t in temperature])
         _fill(self.noise_on, [float(t > 0) for t in temperature])
@@ -62,7 +63,7 @@ class Knobs:
     @property
     def form(self) -> tuple:
         """What a captured step has fixed: another form needs another capture."""
-        return self.greedy, self.limit, self.uses_top_p
+        return self.greedy, self.limit, self.uses_top_p, self.filters
 
     def _per_codebook(self, name: str, value: Number | Sequence[Number], low: int, high: int) -> list[Number]:
         values = list(value) if isinstance(value, Sequence) else [value] * self.n_codebooks
@@ -90,7 +91,7 @@ def draw(logits: Float[Tensor, "B K card"], knobs: Knobs, words: Int[Tensor, "B 
     if knobs.greedy:
         return logits.argmax(-1)
     scaled = logits / knobs.temperature
-    if knobs.limit == knobs.card and not knobs.uses_top_p:
+    if not knobs.filters:
         tokens = torch.arange(knobs.card, device=logits.device).expand(scaled.shape)
         return (scaled + gumbel(words, tokens) * knobs.noise_on).argmax(-1)
     values, tokens = scaled.topk(knobs.limit, dim=-1)  # [B, K, n], likeliest first

@@ -203,7 +203,7 @@ class _Packer:
         if self.packing.kind == "plain":
             weight = weight.to(self.packing.device, self.packing.dtype)
         inner = projection(self.packing.kind, weight)
-        self.bytes += weight.numel() * _bytes_per_weight(self.packing)
+        self.bytes += weight.numel() * inner.bytes_per_weight
         if self.packing.merged_at is not None:
             return inner
         touched = [self.turnables(names, parts, updates) for updates in self.packing.adapters.values()]
@@ -238,8 +238,3 @@ class _Packer:
                 f"the adapter changes {len(strangers)} modules that this base does not have, e.g. {strangers[0]}",
                 fix="choose the base that the adapter was trained on; its adapter_config.json names it",
             )
-
-
-def _bytes_per_weight(packing: Packing) -> int:
-    sizes = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-    return sizes.get(packing.kind, packing.dtype.itemsize)
