@@ -2,9 +2,11 @@
 
     uv run python -m benchmarks.end_to_end                  # the 27 minutes of rock_songs.py, on the debug base
     uv run python -m benchmarks.end_to_end --songs my_songs --base facebook/musicgen-small
+    uv run python -m benchmarks.end_to_end --songs one_song --random facebook/musicgen-small --train "--steps 3"
 
 Prints time, processor time and peak memory per stage and the size of what each leaves, and writes the same as JSON.
-The debug base is random and tiny: it times everything around the model, and its music is noise.
+The debug base is random and tiny: it times everything around the model, and its music is noise. `--random` writes a
+base with the true configuration of a hub model and random weights: its cost without its download.
 """
 
 import argparse
@@ -21,6 +23,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.rock_songs import song_folder
+from data_prep.debug_base import write_random_base
 
 MIB = 1024 * 1024
 
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("benchmark-end-to-end"), help="an empty folder to work in")
     parser.add_argument("--songs", type=Path, help="a folder of your own recordings instead")
     parser.add_argument("--base", default="debug")
+    parser.add_argument("--random", metavar="ID", help="a base like this one of the hub, with random weights")
     parser.add_argument("--train", default="--preset cpu-debug", help="flags for `woodshed train`, in one string")
     parser.add_argument("--peer", action="store_true", help="train the same dataset the peer's way as well")
     args = parser.parse_args()
@@ -111,7 +115,8 @@ def main() -> None:
         raise SystemExit(f"{args.work} holds something already; give an empty folder with --work")
     args.work.mkdir(parents=True, exist_ok=True)
     songs = args.songs or song_folder(args.work)
-    stages = run_all(songs, args.work, args.base, shlex.split(args.train))
+    base = str(write_random_base(args.work / "base", args.random)) if args.random else args.base
+    stages = run_all(songs, args.work, base, shlex.split(args.train))
     if args.peer:
         stages.append(peer_stage(args.work))
     environment = {"python": platform.python_version(), "machine": platform.machine(), "cores": os.cpu_count()}
