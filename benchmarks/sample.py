@@ -56,7 +56,13 @@ from benchmarks.measure import (
 )
 from configs.errors import UserError
 
-SIZES = {"small": (1024, 24, 16, 4096), "medium": (1536, 48, 24, 6144), "large": (2048, 48, 32, 8192)}
+SIZES = {
+    "starter": (256, 5, 8, 1024),
+    "small": (1024, 24, 16, 4096),
+    "medium": (1536, 48, 24, 6144),
+    "large": (2048, 48, 32, 8192),
+}
+"""Width, layers, heads, inner width. The starter is the larger of its two recipes (starter/recipe/sizes.py)."""
 TEXT_TOKENS, TEXT_WIDTH = 12, 768
 GUIDANCE, TOP_K, WINDOW_FRAMES = 3.0, 250, 1500
 FP32_OF_HALVES = "ours fp32, fp16 base"
@@ -64,7 +70,7 @@ FP32_OF_HALVES = "ours fp32, fp16 base"
 
 
 def random_lm(size: str, device: torch.device, dtype: torch.dtype) -> MusicgenLM:
-    """A decoder of true size whose weights mean nothing. `layers` makes it shallower."""
+    """A decoder of true size whose weights mean nothing."""
     hidden, depth, heads, ffn = SIZES[size]
     decoder = {"hidden_size": hidden, "num_hidden_layers": depth, "num_attention_heads": heads, "ffn_dim": ffn}
     config = MusicgenConfig(
