@@ -31,20 +31,31 @@ class Cache:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "CACHEDIR.TAG").write_text(_TAG)
+
+    def claim(self) -> None:
+        """Tag the folder, where that is not done, and remove what killed runs left half-written.
+
+        Only while holding the folder's lock.
+
+        Raises:
+            UserError: the disk is full or refuses.
+        """
+        for path in self.folder.glob("**/*.part"):
+            remove(path)
+        if Cache.is_one(self.folder):
+            return
+        with written_beside(self.folder / "CACHEDIR.TAG") as part, part.open("w") as file:
+            file.write(_TAG)
+            file.flush()
+            os.fsync(file.fileno())
 
     @staticmethod
     def is_one(folder: Path) -> bool:
-        """Whether a folder was made by this class."""
+        """Whether a folder was tagged by this class."""
         try:
             return (folder / "CACHEDIR.TAG").read_text() == _TAG
         except (OSError, ValueError):
             return False
-
-    def remove_leftovers(self) -> None:
-        """Remove what killed runs left half-written. Only while holding the folder's lock."""
-        for path in self.folder.glob("**/*.part"):
-            remove(path)
 
     def path(self, stage: str, key: str, suffix: str) -> Path:
         """Where an entry lies, whether it exists or not."""

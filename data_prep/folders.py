@@ -34,7 +34,8 @@ def check_folders(songs: Path, out: Path) -> None:
             where=f"{out}: {error.strerror or error}",
             fix="Give another folder, or make this one writable.",
         ) from error
-    ours = Cache.is_one(out / ".cache") or INFO_FILE in held
+    begun = held == [".cache"] and (out / ".cache").is_dir()  # killed before it was tagged, or by a power cut then
+    ours = begun or Cache.is_one(out / ".cache") or INFO_FILE in held
     if held and not ours:
         raise UserError(
             "The dataset's folder holds something else already.",

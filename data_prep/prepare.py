@@ -57,7 +57,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
     device = pick_device(settings.device)
     cache = Cache(out / ".cache")
     with only_one(cache.folder):
-        cache.remove_leftovers()
+        cache.claim()
 
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
         files = resolve_base(settings.base, settings.revision)

@@ -36,7 +36,6 @@ def test_values_come_back(cache):
     cache.write_tensors("things", KEY, {"codes": np.arange(12, dtype=np.int16).reshape(3, 4)})
     assert cache.read_json("things", KEY) == {"name": "zwölf\n\u2028", "list": [1.5, None]}
     np.testing.assert_array_equal(cache.read_tensors("things", KEY)["codes"], np.arange(12).reshape(3, 4))
-    assert Cache.is_one(cache.folder) and not Cache.is_one(cache.folder.parent)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
@@ -66,8 +65,23 @@ def test_leftovers_of_killed_runs_go(cache):
     (cache.folder / "things" / ".x.json.99.part").write_text("half")
     (cache.folder / "dataset.99.part").mkdir()
     cache.write_json("things", KEY, 1)
-    cache.remove_leftovers()
+    cache.claim()
     assert not list(cache.folder.rglob("*.part")) and cache.read_json("things", KEY) == 1
+
+
+def test_the_tag_is_written_once_and_in_one_step(cache, monkeypatch):
+    tag, synced = cache.folder / "CACHEDIR.TAG", []
+    assert not Cache.is_one(cache.folder)
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, tag.exists())))
+    cache.claim()
+    assert Cache.is_one(cache.folder) and not Cache.is_one(cache.folder.parent)
+    assert synced == [(tag.stat().st_size, False)], "on the disk before it has its name"
+    inode = tag.stat().st_ino
+    cache.claim()
+    assert tag.stat().st_ino == inode and len(synced) == 1
+    tag.write_text("")
+    cache.claim()
+    assert Cache.is_one(cache.folder) and not list(cache.folder.rglob("*.part"))
 
 
 def test_two_at_once_are_refused_and_the_first_is_named(tmp_path):
