@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_prep.names import printable
 from data_prep.sidecar import caption_text, decode_text, field_texts
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -92,4 +93,4 @@ def _inside(name: str, below: PurePosixPath) -> str:
     absolute = place.startswith("/") or place[1:2] == ":"
     if absolute or place == ".." or place.startswith("../") or "\0" in place:
         raise ValueError(f"names a file outside its folder: {name[:200]!r}")
-    return posixpath.normpath((below / place).as_posix())
+    return printable(posixpath.normpath((below / place).as_posix()))

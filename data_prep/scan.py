@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from configs.errors import UserError
 from data_prep.metadata import MetadataRow, read_metadata
+from data_prep.names import printable
 from data_prep.sidecar import read_sidecars
 
 _KINDS = (
@@ -83,13 +84,14 @@ def scan(folder: Path) -> ScanResult:
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.exists():
-        raise UserError("there is no such folder", where=str(folder), fix="give the folder that holds your songs")
-    if not folder.is_dir():
-        fix = f"give the folder it lies in: {folder.parent}"
-        raise UserError("this is a file, and a folder of songs is wanted", where=str(folder), fix=fix)
     try:
         os.scandir(folder).close()
+    except FileNotFoundError as error:
+        fix = "give the folder that holds your songs"
+        raise UserError("there is no such folder", where=str(folder), fix=fix) from error
+    except NotADirectoryError as error:
+        fix = f"give the folder it lies in: {folder.parent}"
+        raise UserError("this is a file, and a folder of songs is wanted", where=str(folder), fix=fix) from error
     except OSError as error:
         raise UserError(f"the song folder cannot be read: {error.strerror}", where=str(folder)) from error
 
@@ -140,7 +142,7 @@ class _Walk:
 
 
 def _relative(path: Path, root: Path) -> str:
-    return os.fsencode(path.relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+    return printable(path.relative_to(root).as_posix())
 
 
 def _may_be_audio(path: Path) -> bool:
@@ -180,7 +182,8 @@ def _all_metadata(root: Path, files: list[Path]) -> tuple[list[MetadataRow], lis
 
 def _rows_without_song(rows: list[MetadataRow], root: Path, songs: set[str]) -> list[Rejection]:
     lost = [row for row in rows if row.song not in songs]
-    return [
-        Rejection("metadata", row.where, f"{row.song}: {'not audio' if (root / row.song).exists() else 'no such file'}")
-        for row in lost
-    ]
+    return [Rejection("metadata", row.where, f"{row.song}: {_why_no_song(root / row.song)}") for row in lost]
+
+
+def _why_no_song(path: Path) -> str:
+    return "not audio" if os.path.exists(path) else "no such file"  # noqa: PTH110 Path.exists raises on a long name

@@ -6,9 +6,12 @@ caption.
 """
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from data_prep.names import printable
 
 MAX_FILE_BYTES = 64 * 1024
 MAX_CAPTION_CHARS = 1000
@@ -32,12 +35,12 @@ def read_sidecars(song: Path) -> Sidecars:
     for stem in dict.fromkeys((song.name, song.stem)):
         for suffix in (".txt", ".json"):
             path = song.with_name(stem + suffix)
-            if path == song or not path.is_file():
+            if path == song or not os.path.isfile(path):  # noqa: PTH113 Path.is_file raises where a name is too long
                 continue
             try:
                 _read(path, found)
             except (OSError, ValueError, RecursionError) as error:
-                found.refused.append((path.name, _plain(error)))
+                found.refused.append((printable(path.name), _plain(error)))
     found.captions = list(dict.fromkeys(found.captions))
     return found
 
@@ -50,7 +53,7 @@ def caption_text(value: Any) -> str:
     """
     if not isinstance(value, str):
         raise ValueError(f"a caption must be text, got {type(value).__name__}")
-    text = " ".join(value.split())
+    text = " ".join(_whole(value).split())
     if len(text) > MAX_CAPTION_CHARS:
         raise ValueError(f"too long for a caption: {len(text)} characters, at most {MAX_CAPTION_CHARS}")
     return text
@@ -60,11 +63,11 @@ def field_texts(values: dict[Any, Any]) -> dict[str, str]:
     """Named facts as text: lower-case names, lists joined by commas; what is neither text nor number is left out.
 
     Raises:
-        ValueError: there are too many, or one is too long.
+        ValueError: there are too many, or one is too long or no text.
     """
     if len(values) > MAX_FIELDS:
         raise ValueError(f"{len(values)} fields, at most {MAX_FIELDS}")
-    texts = {str(name).strip().lower(): _field_text(value) for name, value in values.items()}
+    texts = {_whole(str(name)).strip().lower(): _field_text(value) for name, value in values.items()}
     for name, text in texts.items():
         if len(text) > MAX_FIELD_CHARS or len(name) > MAX_FIELD_CHARS:
             raise ValueError(f"field {name[:40]!r} is too long: at most {MAX_FIELD_CHARS} characters")
@@ -112,7 +115,16 @@ def _field_text(value: Any) -> str:
         return ", ".join(filter(None, map(_field_text, value)))
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return ""
-    return " ".join(str(value).split())
+    return " ".join(_whole(str(value)).split())
+
+
+def _whole(text: str) -> str:
+    """The text, unless it cannot be written: JSON can spell half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"no text: half a character in {text[:40]!r}") from error
+    return text
 
 
 def _plain(error: Exception) -> str:

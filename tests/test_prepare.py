@@ -214,6 +214,21 @@ def test_bad_input_is_listed_and_the_rest_goes_on(songs, settings, tmp_path):
     assert "truncated.wav" in report
 
 
+def test_names_that_are_no_text_do_not_spoil_the_report(songs, settings, tmp_path):
+    odd, name = tmp_path / "songs", os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    shutil.copy(songs / "two.flac", odd / f"{name}.flac")
+    (odd / f"{name}.json").write_text("[]")
+    (odd / f"{name} 2.mp3").touch()
+    (odd / "metadata.jsonl").write_text(json.dumps({"file_name": "\ud800.wav"}))
+    summary = prepare(odd, tmp_path / "out", settings)
+    left_out = ["caf\\xe9 2.mp3", "caf\\xe9.json", "metadata.jsonl:1"]
+    assert [r.where for r in summary.rejected] == left_out
+    report = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert all(where in report for where in left_out) and "\\ud800.wav: no such file" in report
+    assert {row.source for row in PreparedDataset(tmp_path / "out").clips()} == {"caf\\xe9.flac"}
+
+
 def test_text_from_outside_is_escaped_in_the_report(songs, settings, tmp_path):
     tricky = tmp_path / "songs"
     tricky.mkdir()
@@ -248,6 +263,19 @@ def test_a_folder_with_something_else_is_refused(songs, settings, tmp_path):
     with pytest.raises(UserError, match="something else"):
         prepare(songs, tmp_path, settings)
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("tag", [None, ""])
+def test_a_folder_with_finished_work_only_is_ours(songs, tmp_path, tag):
+    from data_prep.folders import check_folders
+
+    (tmp_path / ".cache" / "stems").mkdir(parents=True)
+    if tag is not None:
+        (tmp_path / ".cache" / "CACHEDIR.TAG").write_text(tag)
+    check_folders(songs, tmp_path)
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(UserError, match="something else"):
+        check_folders(songs, tmp_path)
 
 
 def test_damaged_cache_and_dataset_are_made_again(prepared, songs, settings, tmp_path):

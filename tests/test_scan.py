@@ -47,6 +47,33 @@ def test_names_that_are_no_text(tmp_path: Path) -> None:
     assert json.loads(json.dumps(song.relative)) == song.relative and song.path.exists()
 
 
+def test_names_too_long_for_a_file_beside_them(tmp_path: Path) -> None:
+    put(tmp_path, "s" * 252 + ".wa", "a.wav")
+    rows = [{"file_name": "x" * 300 + ".wav"}, {"file_name": "a.wav", "text": "ok"}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = scan(tmp_path)
+    assert [len(song.relative) for song in found.songs] == [5, 255] and found.songs[0].own_captions == ["ok"]
+    (rejection,) = found.rejected
+    assert rejection.where == "metadata.jsonl:1" and rejection.why.endswith("x.wav: no such file")
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        scan(tmp_path / ("y" * 300))
+
+
+def test_every_name_in_what_was_left_out_can_be_written(tmp_path: Path) -> None:
+    song = os.fsdecode(b"caf\xe9")
+    put(tmp_path, f"{song}.wav", f"{song}/b.wav")
+    (tmp_path / f"{song}.json").write_text("[]")
+    (tmp_path / f"{song}/b.txt").write_bytes(b"\xff")
+    names = ["\ud800.wav", "\udce9.wav", f"{song}.wav"]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps({"file_name": n, "text": n[:3]}) for n in names))
+    found = scan(tmp_path)
+    assert {r.where for r in found.rejected} == {
+        "caf\\xe9.json", "caf\\xe9/b.txt", "metadata.jsonl:1", "metadata.jsonl:2"
+    }  # fmt: skip
+    assert all((r.where + r.why).encode() for r in found.rejected)
+    assert [song.own_captions for song in found.songs] == [["caf"], []]
+
+
 def test_link_loops_and_dead_ends(tmp_path: Path) -> None:
     put(tmp_path, "a/one.wav")
     (tmp_path / "a/up").symlink_to(tmp_path)
@@ -107,6 +134,9 @@ def test_sidecars(tmp_path: Path) -> None:
         ("s.json", b"[1]", "expected an object"),
         ("s.json", b"[" * 60_000, "JSON"),
         ("s.json", b'{"caption": 7}', "must be text"),
+        ("s.json", b'{"caption": "a \\ud800"}', "half a character"),
+        ("s.json", b'{"genre": ["a", "\\udfff"]}', "half a character"),
+        ("s.json", b'{"\\ud800": "a"}', "half a character"),
         ("s.json", json.dumps({str(i): "x" for i in range(100)}).encode(), "100 fields"),
         ("s.json", json.dumps({"genre": "x" * 600}).encode(), "too long"),
     ],
@@ -153,6 +183,8 @@ def test_metadata_csv_in_a_folder_below(tmp_path: Path) -> None:
         ('{"file_name": "cover.jpg"}', "not audio"),
         ('{"text": "x"}', "no file_name"),
         ('{"file_name": 3}', "no file_name"),
+        ('{"file_name": "\\ud83d.wav"}', "ud83d.wav: no such file"),
+        ('{"file_name": "a.wav", "text": "\\ud83d"}', "half a character"),
         ("{oops", "not a JSON object"),
         ("[" * 100_000, "not a JSON object"),
         ('{"file_name": "a.wav", "text": 5}', "must be text"),
