@@ -19,11 +19,16 @@ MAX_HEADER_BYTES = 16 * 2**20
 """A safetensors header: about 100 bytes per tensor. The largest MusicGen with LoRA everywhere needs 0.2 MB."""
 MAX_JSON_BYTES = 4 * 2**20
 MAX_TENSORS = 20_000
+MAX_SIDE = 2**31
+"""Of a tensor. Beside a side of 0 any other would fit the file, and strides overflow."""
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 """Numbers an adapter may hold, in safetensors' names."""
 PICKLE_NAMES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """How torch's zip archives and bare pickles begin."""
+LFS_START = b"version "
+"""How the text begins that Git LFS leaves in place of a file (https://git-lfs.com/spec/v1). As the length of a header
+it would be larger than any file."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,6 +88,8 @@ def check_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
             start = file.read(8)
             if start.startswith(PICKLE_STARTS):
                 raise _pickled(path)
+            if start == LFS_START:
+                raise lfs_pointer(path)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
             if length > min(MAX_HEADER_BYTES, size - 8):
                 raise _damaged(path, "its header is longer than the file or than any adapter's")
@@ -138,8 +145,8 @@ def _is_entry(entry: Any) -> bool:
     shape, offsets = entry["shape"], entry["data_offsets"]
     if not isinstance(entry["dtype"], str) or not isinstance(shape, list) or not isinstance(offsets, list):
         return False
-    whole = [*shape, *offsets]
-    return len(offsets) == 2 and len(shape) <= 4 and all(type(n) is int and 0 <= n < 2**53 for n in whole)
+    sides = len(shape) <= 4 and all(type(n) is int and 1 <= n <= MAX_SIDE for n in shape)
+    return sides and len(offsets) == 2 and all(type(n) is int and 0 <= n < 2**53 for n in offsets)
 
 
 def _read_bounded(path: Path, limit: int) -> bytes:
@@ -169,6 +176,15 @@ def _no_constant(name: str) -> None:
 def _damaged(path: Path, why: str) -> UserError:
     return UserError(
         f"{path.name} cannot be used: {why}.", where=str(path), fix="Ask for it, or fetch it, again; do not mend it."
+    )
+
+
+def lfs_pointer(path: Path) -> UserError:
+    """A clone without Git LFS: the file's place is taken by a line that says where it is."""
+    return UserError(
+        f"{path.name} is a Git LFS pointer, not the file itself.",
+        where=str(path),
+        fix="Run `git lfs pull` in the clone, or fetch the file from its page.",
     )
 
 

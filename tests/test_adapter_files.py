@@ -336,6 +336,7 @@ def header_of(**entries):
         header_of(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}) + b"\0" * 4,
         header_of(a={"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}) + b"\0" * 8,
         header_of(a={"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}) + b"\0" * 4,
+        header_of(a={"dtype": "F32", "shape": [0, 2**52, 2**52], "data_offsets": [0, 0]}),
         header_of(a={"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}) + b"\0" * 4,
         header_of(a={"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}) + b"\0" * 8,
         header_of(a={"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}) + b"\0" * 8,

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 
 import pytest
 from adapter_fixtures import write_adapter
@@ -72,6 +73,16 @@ def test_one_that_cannot_be_read_does_not_stop_the_others(place, tmp_path):
     loop.symlink_to(copy)
     blues, broken = list_adapters([copy])
     assert blues.problem and broken.problem
+
+
+def test_a_giant_of_no_bytes_does_not_stop_the_others(place, tmp_path):
+    copy = shutil.copytree(place / "runs", tmp_path / "runs")
+    weights = copy / "broken" / "adapter" / "adapter_model.safetensors"
+    entry = {"dtype": "F32", "shape": [0, 2**52, 2**52], "data_offsets": [0, 0]}
+    text = json.dumps({"base_model.model.enc_to_dec_proj.lora_A.weight": entry}).encode()
+    weights.write_bytes(struct.pack("<Q", len(text)) + text)
+    blues, broken = list_adapters([copy])
+    assert not blues.problem and "not valid" in broken.problem
 
 
 def test_command(place, mono_base, capsys, monkeypatch):
