@@ -13,6 +13,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
+from adapters.printable import short
+from adapters.safe_files import LFS_START, lfs_pointer
+from configs.errors import UserError
+
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -25,6 +29,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+ENTRY = {"dtype", "shape", "data_offsets"}
+"""What a header tells of each tensor."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -67,19 +73,39 @@ class StoredTensors(Mapping[str, Tensor]):
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, dict[str, Any]], dict[str, str], int]:
-    """Entries by tensor name, metadata, and where the data start."""
-    length = struct.unpack("<Q", file.read(8))[0]
-    header = json.loads(file.read(length))
-    return header, header.pop("__metadata__", {}), 8 + length
+    """Entries by tensor name, metadata, and where the data start.
+
+    Raises:
+        UserError: a Git LFS pointer, or no safetensors file.
+    """
+    path = Path(file.name)
+    start, size = file.read(8), path.stat().st_size
+    if start == LFS_START:
+        raise lfs_pointer(path)
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+    if length > size - 8:
+        raise _damaged(path, "it is empty or cut off" if size < 8 else "its header is longer than the file")
+    try:
+        header = json.loads(file.read(length))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"its header is not valid: {short(error)}") from error
+    metadata = header.pop("__metadata__", {}) if isinstance(header, dict) else {}
+    if not isinstance(header, dict) or not all(isinstance(e, dict) and e.keys() >= ENTRY for e in header.values()):
+        raise _damaged(path, "its header is no table of tensors")
+    return header, metadata, 8 + length
 
 
 def read_tensor(file: BinaryIO, entry: dict[str, Any], data_start: int) -> Tensor:
-    """One tensor, in memory of its own."""
+    """One tensor, in memory of its own.
+
+    Raises:
+        UserError: the file ends before it.
+    """
     start, end = entry["data_offsets"]
     file.seek(data_start + start)
     buffer = bytearray(file.read(end - start))
     if len(buffer) != end - start:
-        raise OSError("the file ends inside a tensor")
+        raise _damaged(Path(file.name), "it ends inside a tensor")
     dtype = DTYPES[entry["dtype"]]
     flat = torch.frombuffer(buffer, dtype=dtype) if buffer else torch.empty(0, dtype=dtype)
     return flat.reshape(entry["shape"])
@@ -135,3 +161,7 @@ def _plan(layout: Layout) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
 def _pieces(tensor: Tensor) -> Iterator[memoryview]:
     if tensor.numel():
         yield tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _damaged(path: Path, why: str) -> UserError:
+    return UserError(f"{path.name} cannot be read: {why}.", where=str(path), fix="Fetch or copy it again.")
