@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ INFO_FILE, CLIPS_FILE, REJECTED_FILE, TOKENS_FOLDER, TEXT_FOLDER = (
     "text_states",
 )
 _STATES_IN_MEMORY = 512
+_STATES_MAPPED = 30_000
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ def text_state_name(caption: str, encoder_fingerprint: str) -> str:
 class PreparedDataset:
     """A folder written by `woodshed prep`, checked on opening.
 
+    Tokens and text states are mapped into memory then, and stay readable when `prep` replaces the dataset meanwhile.
+    They are read from disk when they are asked for, and the system may drop them again; what is held besides is a
+    kilobyte or two per caption, and the last 512 states asked for. Of more than 30,000 captions (Linux allows a process
+    65,530 mapped files), the others are read by name, and gone with a dataset that is replaced.
+
     Raises:
         UserError: it is no such folder, incomplete, or of another version.
     """
@@ -66,6 +73,7 @@ class PreparedDataset:
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(self.folder, str(error)) from error
         self._check()
+        self._mapped = self._map_states()
         self._state = lru_cache(maxsize=_STATES_IN_MEMORY)(self._read_state)
 
     def clips(self, split: str | None = None) -> list[ClipRow]:
@@ -86,15 +94,30 @@ class PreparedDataset:
 
     def _read_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
         from safetensors import SafetensorError
-        from safetensors.numpy import load_file
 
-        path = self._state_path(caption)
+        file = self._mapped.get(caption) or self._open_state(caption)
         try:
-            states = load_file(path)["states"]
-        except (OSError, SafetensorError, KeyError) as error:
-            raise _damaged(self.folder, f"{path.name} for {caption!r}: {error}") from error
+            states = file.get_tensor("states")
+        except SafetensorError as error:
+            raise self._damaged_state(caption, error) from error
         states.flags.writeable = False
         return states
+
+    def _map_states(self) -> dict[str, Any]:
+        """Open files by caption. They keep no file descriptor, only the mapped memory."""
+        captions = dict.fromkeys(caption for row in self._rows for caption in row.captions)
+        return {caption: self._open_state(caption) for caption in islice(captions, _STATES_MAPPED)}
+
+    def _open_state(self, caption: str) -> Any:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            return safe_open(self._state_path(caption), framework="np")
+        except (OSError, SafetensorError) as error:
+            raise self._damaged_state(caption, error) from error
+
+    def _damaged_state(self, caption: str, error: Exception) -> UserError:
+        return _damaged(self.folder, f"{self._state_path(caption).name} for {caption!r}: {error}")
 
     def _state_path(self, caption: str) -> Path:
         name = text_state_name(caption, self.info["text_encoder"]["fingerprint"])

@@ -1,6 +1,7 @@
 """Splits keep recordings together; tokens are views of the file; an incomplete dataset is refused on opening."""
 
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from configs.errors import UserError
+from data_prep import prepared
 from data_prep.clips import read_clips
 from data_prep.decode import AudioError, stream
 from data_prep.prepared import FORMAT, FORMAT_VERSION, PreparedDataset, text_state_name
@@ -95,6 +97,7 @@ def test_many_chunks_read_the_same(tmp_path):
         (lambda p: (p / "clips.jsonl").write_bytes(b'{"id"'), "damaged"),
         (lambda p: next((p / "tokens").glob("*.arrow")).unlink(), "damaged"),
         (lambda p: next((p / "text_states").iterdir()).unlink(), "no text states"),
+        (lambda p: next((p / "text_states").iterdir()).write_bytes(b"{"), "damaged"),
         (lambda p: _change_row(p, n_frames=17), "tokens are"),
         (lambda p: _change_row(p, id="zzz"), "has no tokens"),
     ],
@@ -103,6 +106,28 @@ def test_an_incomplete_dataset_is_refused(folder, break_it, says):
     break_it(folder[0])
     with pytest.raises(UserError, match=says):
         PreparedDataset(folder[0])
+
+
+def test_a_dataset_that_is_replaced_stays_readable(folder):
+    """What `prep` does when it is run again: nothing of the old dataset is left by its name."""
+    path, codes = folder
+    dataset = PreparedDataset(path)
+    shutil.rmtree(path)
+    for clip_id in IDS:
+        np.testing.assert_array_equal(dataset.codes(clip_id), codes[clip_id])
+    for length, caption in enumerate(CAPTIONS, 3):
+        np.testing.assert_array_equal(dataset.text_state(caption), np.full((length, 12), length, dtype=np.float32))
+
+
+def test_captions_beyond_those_mapped_are_read_by_name(folder, monkeypatch):
+    monkeypatch.setattr(prepared, "_STATES_MAPPED", 1)
+    dataset = PreparedDataset(folder[0])
+    assert dataset.text_state(CAPTIONS[1]).shape == (4, 12)
+    dataset = PreparedDataset(folder[0])
+    shutil.rmtree(folder[0])
+    assert dataset.text_state(CAPTIONS[0]).shape == (3, 12)
+    with pytest.raises(UserError, match="incomplete or damaged"):
+        dataset.text_state(CAPTIONS[1])
 
 
 def _change_row(path, **values):
