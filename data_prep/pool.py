@@ -8,10 +8,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -26,55 +27,78 @@ def run_each(
 ) -> Iterator[tuple[int, Any | Exception]]:
     """Yield (index, result or the exception raised) as they finish, in any order. 0 workers means one per core.
 
+    All of it in other processes, even a single input. Where one of them crashes, the few inputs in hand at that moment
+    are tried again one at a time, which shows whose fault it was; the rest goes on as before.
+
     `function` is a module's own function; inputs, results and exceptions travel between processes.
     """
-    count = min(workers or os.cpu_count() or 1, len(inputs))
-    if count <= 1:
-        yield from ((index, _outcome(function, value)) for index, value in enumerate(inputs))
-        return
-    left = set(range(len(inputs)))
-    for index, result in _together(function, inputs, count):
-        left.discard(index)
-        yield index, result
-    for index in sorted(left):
-        yield index, _alone(function, inputs[index])
+    count = max(1, min(workers or os.cpu_count() or 1, len(inputs)))
+    ahead = iter(enumerate(inputs))
+    while in_hand := (yield from _until_crash(function, ahead, count, at_once=2 * count)):
+        yield from _one_at_a_time(function, in_hand)
 
 
-def _outcome(function: Callable[[Any], Any], value: Any) -> Any | Exception:
-    try:
-        return function(value)
-    except Exception as error:
-        return error
-
-
-def _together(function: Callable[[Any], Any], inputs: Sequence[Any], count: int) -> Iterator[tuple[int, Any]]:
-    """Results until all are there or a process crashes, which ends the whole pool."""
-    with _pool(count) as pool:
-        waiting: dict[Future[Any], int] = {}
-        ahead = iter(enumerate(inputs))
+def run_here(function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Any | Exception]]:
+    """The same in this process, in order: for what cannot crash and takes less time than a process to start."""
+    for index, value in enumerate(inputs):
         try:
-            while True:
-                while len(waiting) < 2 * count and (task := next(ahead, None)):
-                    waiting[pool.submit(function, task[1])] = task[0]
-                if not waiting:
-                    return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        return
-                    yield waiting.pop(future), error if error is not None else future.result()
-        except BrokenProcessPool:
-            return
-
-
-def _alone(function: Callable[[Any], Any], value: Any) -> Any | Exception:
-    with _pool(1) as pool:
-        try:
-            return pool.submit(function, value).result()
-        except BrokenProcessPool:
-            return CrashError("the process working on it crashed")
+            result = function(value)
         except Exception as error:
-            return error
+            result = error
+        yield index, result
+
+
+def _until_crash(
+    function: Callable[[Any], Any], ahead: Iterator[tuple[int, Any]], count: int, *, at_once: int
+) -> Generator[tuple[int, Any], None, list[tuple[int, Any]]]:
+    """Yield results until there is nothing ahead, or a process crashes, which ends its whole pool.
+
+    Returns the inputs that were in hand then and have no result.
+    """
+    in_hand: dict[int, Any] = {}
+    with _pool(count) as pool:
+        try:
+            yield from _results(partial(pool.submit, function), ahead, in_hand, at_once)
+        except BrokenProcessPool:
+            return list(in_hand.items())
+    return []
+
+
+def _results(
+    submit: Callable[[Any], Future[Any]], ahead: Iterator[tuple[int, Any]], in_hand: dict[int, Any], at_once: int
+) -> Iterator[tuple[int, Any]]:
+    waiting: dict[Future[Any], int] = {}
+    while True:
+        while len(in_hand) < at_once and (task := next(ahead, None)):
+            in_hand[task[0]] = task[1]
+            waiting[submit(task[1])] = task[0]
+        if not waiting:
+            return
+        for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+            result = _result(future)
+            index = waiting.pop(future)
+            del in_hand[index]
+            yield index, result
+
+
+def _one_at_a_time(function: Callable[[Any], Any], tasks: Sequence[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """A process that has nothing but one input in hand crashes because of that input."""
+    ahead = iter(tasks)
+    while in_hand := (yield from _until_crash(function, ahead, 1, at_once=1)):
+        for index, _ in in_hand:
+            yield index, CrashError("the process working on it crashed")
+
+
+def _result(future: Future[Any]) -> Any | Exception:
+    """What the function returned or raised.
+
+    Raises:
+        BrokenProcessPool: neither; its process crashed, or that of another input.
+    """
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        raise error
+    return future.result() if error is None else error
 
 
 @contextmanager

@@ -10,12 +10,13 @@ from typing import Any
 from data_prep.cache import Cache, work_key
 from data_prep.decode import AudioError, reason
 from data_prep.measure import TrackScan, measure
-from data_prep.pool import run_each
+from data_prep.pool import run_each, run_here
 from data_prep.progress import stage
 from data_prep.scan import Rejection, SongFile
 
 MEASURE_VERSION = 1
 _CHUNK_BYTES = 2**20
+_FEW = 8  # files that are read sooner than processes for it have started
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ def _hashes(songs: Sequence[SongFile], cache: Cache, workers: int) -> Iterator[t
                 continue
             progress.advance(reused=True)
             yield song.relative, known
-        for index, outcome in run_each(_file_sha256, [song.path for song, _ in todo], workers if len(todo) > 8 else 1):
+        paths = [song.path for song, _ in todo]
+        hashed = run_here(_file_sha256, paths) if len(todo) <= _FEW else run_each(_file_sha256, paths, workers)
+        for index, outcome in hashed:
             song, key = todo[index]
             if isinstance(outcome, str) and key:
                 cache.write_json("hashes", key, outcome)

@@ -14,7 +14,7 @@ import pytest
 from configs.errors import UserError
 from data_prep.cache import Cache, work_key, written_beside
 from data_prep.lock import only_one
-from data_prep.pool import CrashError, run_each
+from data_prep.pool import CrashError, run_each, run_here
 
 KEY = work_key(1, source="a", level=3)
 
@@ -120,6 +120,31 @@ def test_a_crash_costs_one_input_only():
     assert sorted(results) == list(range(8))
     assert isinstance(results.pop(3), CrashError) and isinstance(results.pop(5), ValueError)
     assert results == {n: 2 * n for n in (0, 1, 2, 4, 6, 7)}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_input_alone_cannot_end_this_process_either(workers):
+    ((index, result),) = run_each(double_or_crash, [3], workers)
+    assert index == 0 and isinstance(result, CrashError)
+
+
+def process_or_crash(value: int) -> int:
+    if value == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_after_a_crash_the_rest_goes_on_together():
+    results = dict(run_each(process_or_crash, range(40), workers=2))
+    assert isinstance(results.pop(0), CrashError)
+    assert len(results) == 39 and len(set(results.values())) <= 2 + 2, "two alone at most, then a new pool of two"
+
+
+def test_in_this_process_errors_are_results_too():
+    results = list(run_here(double_or_crash, [1, 5, 2]))
+    assert [index for index, _ in results] == [0, 1, 2] and isinstance(results[1][1], ValueError)
+    assert list(run_here(double_or_crash, [])) == list(run_each(double_or_crash, [], 2)) == []
 
 
 def note_and_sleep(folder: Path) -> None:

@@ -15,8 +15,9 @@ import soundfile
 
 from configs.errors import UserError
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import encode
+from data_prep import clip_features, encode, texts, tracks
 from data_prep import prepare as prepare_module
+from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
 from data_prep.write_audio import write_audio
@@ -33,6 +34,17 @@ def song(seed: int, seconds: float) -> np.ndarray:
     tune = np.concatenate([np.sin(2 * np.pi * hz * time_sec) * np.exp(-3 * time_sec) for hz in notes])
     tune = tune[: int(seconds * RATE_HZ)] * 0.5
     return np.stack([tune, np.roll(tune, 100)]).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """Starting other processes costs seconds each time, and what is counted must be done here. See test_prep_command
+    for a run as it is.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (tracks, clip_features):
+            patch.setattr(module, "run_each", lambda function, inputs, workers: run_here(function, inputs))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +89,6 @@ def files_of(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def count_work(monkeypatch):
     """Counts of what is really computed, by stage."""
-    from data_prep import clip_features, texts, tracks
-
     counts: dict[str, int] = {}
 
     def counted(module, name, stage, size):

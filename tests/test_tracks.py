@@ -7,7 +7,9 @@ import av.error
 import numpy as np
 import pytest
 
+from data_prep import tracks
 from data_prep.cache import Cache
+from data_prep.pool import run_here
 from data_prep.scan import Rejection, scan
 from data_prep.tracks import Track, measure_tracks
 from data_prep.write_audio import write_audio
@@ -21,6 +23,12 @@ def songs(tmp_path):
     write_audio(tmp_path / "songs" / "a.wav", noise, RATE_HZ)
     (tmp_path / "songs" / "b.wav").write_bytes(b"nonsense")
     return tmp_path / "songs"
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch):
+    """Where the tests make the machine fail."""
+    monkeypatch.setattr(tracks, "run_each", lambda function, inputs, workers: run_here(function, inputs))
 
 
 def measured(songs: Path) -> tuple[list[Track], list[Rejection]]:
@@ -43,10 +51,10 @@ def test_a_file_that_cannot_be_read_now_is_measured_next_time(songs, monkeypatch
 
     with monkeypatch.context() as broken:
         broken.setattr("data_prep.decode.av.open", fail)
-        tracks, rejected = measured(songs)
-        assert not tracks and all(said in r.why for r in rejected) and len(rejected) == 2
-    tracks, rejected = measured(songs)
-    assert [track.song.relative for track in tracks] == ["a.wav"]
+        found, rejected = measured(songs)
+        assert not found and all(said in r.why for r in rejected) and len(rejected) == 2
+    found, rejected = measured(songs)
+    assert [track.song.relative for track in found] == ["a.wav"]
     assert [(r.where, r.why.partition(",")[0]) for r in rejected] == [("b.wav", "not audio")]
 
 
