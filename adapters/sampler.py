@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from adapters.decode.schedule import Schedule
 from adapters.decode.story import Story
 from adapters.decode.stream import AudioStream
 from adapters.decode.weights import DecoderWeights, Packing, pack
-from adapters.low_rank import LowRank
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec import Codec
+
+if TYPE_CHECKING:
+    from adapters.adapter_files import Adapter
 
 Prompt = str | Tensor | Story[str]
 """Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
@@ -69,6 +71,7 @@ class Sampler:
         schedules: Mapping[str, Schedule] | None = None,
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
         label: str = "",
+        forced: Sequence[str] = (),
     ) -> None:
         self.weights = weights
         self.encode = encode
@@ -77,6 +80,7 @@ class Sampler:
         self.frame_rate = frame_rate
         self.schedules = dict(schedules or {})
         self.label = label
+        self.forced = list(forced)
         self._guard = guard
 
     @classmethod
@@ -92,7 +96,8 @@ class Sampler:
         """Read the base, its text encoder and codec, and the adapters; check that they belong together.
 
         Adapters whose strengths never change are merged in fp32; one that changes, or `live`, keeps all of them
-        turnable (`turn_adapter`). `force` plays an adapter that was made for other weights of the same shapes.
+        turnable (`turn_adapter`). `force` plays an adapter that was made for other weights of the same shapes, which
+        `forced` then tells.
 
         Raises:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
@@ -107,7 +112,9 @@ class Sampler:
         half = arithmetic.kind == "plain" and not adapters
         lm = load_lm(files, weights=arithmetic.label if half else "fp32")  # pyright: ignore[reportArgumentType]
         named = _named(adapters)
-        updates = {name: _read_updates(spec, files, force=force) for name, spec in named.items()}
+        read = {name: _read(spec, files, force=force) for name, spec in named.items()}
+        updates = {name: adapter.updates for name, (adapter, _) in read.items()}
+        forced = [f"{name}: {note}" for name, (_, notes) in read.items() for note in notes]
         constant = not live and all(spec.strength.is_constant for spec in adapters)
         merged_at = {name: spec.strength.at(0.0) for name, spec in named.items()} if constant else None
         weights = pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at))
@@ -117,7 +124,14 @@ class Sampler:
         codec = Codec.load(files, device)
         rate = codec.frame_rate
         return cls(
-            weights, encoder.encode, codec, settings, frame_rate=rate, schedules=schedules, label=arithmetic.label
+            weights,
+            encoder.encode,
+            codec,
+            settings,
+            frame_rate=rate,
+            schedules=schedules,
+            label=arithmetic.label,
+            forced=forced,
         )
 
     @classmethod
@@ -275,13 +289,13 @@ def _named(adapters: Sequence[AdapterSpec]) -> dict[str, AdapterSpec]:
     return named
 
 
-def _read_updates(spec: AdapterSpec, files: BaseFiles, *, force: bool) -> dict[str, LowRank]:
+def _read(spec: AdapterSpec, files: BaseFiles, *, force: bool) -> "tuple[Adapter, list[str]]":
+    """An adapter that fits the base, and what `force` let pass."""
     from adapters.adapter_files import load
     from adapters.fit import check_fit
 
     adapter = load(spec.path, force=force)
-    check_fit(adapter, files, force=force)
-    return adapter.updates
+    return adapter, check_fit(adapter, files, force=force)
 
 
 def _no_words(prompts: Sequence[str]) -> list[Tensor]:

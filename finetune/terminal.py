@@ -5,6 +5,7 @@ rich follows NO_COLOR and leaves colours out when the output is no terminal.
 
 import sys
 import traceback
+from collections.abc import Iterable
 
 from rich.console import Console
 from rich.markup import escape
@@ -40,6 +41,11 @@ def show_bug(error: BaseException, *, debug: bool) -> None:
 def harmless(text: str) -> str:
     """Somebody's text on one line for rich: what cannot be printed is shown as an escape, markup is not obeyed."""
     return escape(printable(text))
+
+
+def forced_lines(notes: Iterable[str]) -> list[str]:
+    """For rich: what --force let pass, each thing once."""
+    return [f"[yellow]forced:[/] {harmless(note)}" for note in dict.fromkeys(notes)]
 
 
 def _lines(text: str) -> str:

@@ -98,6 +98,13 @@ def test_adapters_of_different_bases_are_refused(two, tmp_path, capsys):
     assert main([*command, "--base", str(other)]) == 2
     assert "fingerprint" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    for number, more in enumerate(([], ["--base", str(other)])):
+        forced = [*command[:-1], str(tmp_path / f"forced-{number}"), *more, "--force"]
+        assert main(forced) == 0
+        shown = capsys.readouterr().out
+        assert "forced:" in shown and ("different bases" in shown or "fingerprint" in shown)
+        one, two_, both = (dense(folder, other) for folder in (two[0], stranger, tmp_path / f"forced-{number}"))
+        assert_close(both[Q], one[Q] + two_[Q], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from adapters.convert.read import Cut, kind_of
 from adapters.convert.run import convert
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
+from data_prep.debug_base import write_debug_base
 from finetune.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -73,7 +74,7 @@ def reference_logits(state, codes, text_states, *, heads, layers):
 
 @torch.no_grad()
 def test_audiocraft_state_gives_the_same_logits(mono_base, adapter, wanted, tmp_path):
-    assert convert(adapter, "audiocraft", tmp_path / "ac", base=resolve_base(str(mono_base))) == 0
+    assert convert(adapter, "audiocraft", tmp_path / "ac", base=resolve_base(str(mono_base))) == (0, [])
     state = load_file(tmp_path / "ac" / "state_dict.safetensors")
     codes, conditions = fixed_batch(64, 4, 12)
     got = reference_logits(state, codes[:1], conditions.text_states[:1], heads=2, layers=2)
@@ -111,7 +112,7 @@ def test_round_trip_through_audiocraft(mono_base, adapter, wanted, tmp_path):
     convert(adapter, "audiocraft", tmp_path / "ac", base=base)
     convert(tmp_path / "ac", "transformers", tmp_path / "model", base=base)
     assert_close(lm_logits(resolve_base(str(tmp_path / "model"))), wanted, rtol=1e-4, atol=1e-4)
-    error = convert(tmp_path / "ac", "peft", tmp_path / "again", base=base, cut=Cut(rank=2), name="again")
+    error, _ = convert(tmp_path / "ac", "peft", tmp_path / "again", base=base, cut=Cut(rank=2), name="again")
     assert error < 1e-4
     again = adapter_files.load(tmp_path / "again")
     assert_close(lm_logits(base, again.updates), wanted, rtol=1e-3, atol=1e-3)
@@ -124,7 +125,7 @@ def test_merged_folder_and_back(mono_base, adapter, wanted, tmp_path):
     convert(adapter, "transformers", tmp_path / "merged", base=base)
     full = MusicgenForConditionalGeneration.from_pretrained(tmp_path / "merged").eval()
     assert_close(full_logits(full), wanted, rtol=1e-4, atol=1e-4)
-    assert convert(tmp_path / "merged", "peft", tmp_path / "again", base=base, cut=Cut(rank=2)) < 1e-4
+    assert convert(tmp_path / "merged", "peft", tmp_path / "again", base=base, cut=Cut(rank=2)).error < 1e-4
     assert_close(lm_logits(base, adapter_files.load(tmp_path / "again").updates), wanted, rtol=1e-3, atol=1e-3)
 
 
@@ -158,7 +159,7 @@ def test_kohya_and_back(mono_base, tmp_path):
     for number, more in enumerate(({"modules": (*MODULES, TABLE, HEAD)}, {"rslora": True}, {"dora": True})):
         folder = write_adapter(tmp_path / f"a{number}", mono_base, **more)
         file = tmp_path / f"{number}.safetensors"
-        assert convert(folder, "kohya", file) == 0
+        assert convert(folder, "kohya", file).error == 0
         assert kind_of(file) == "kohya"
         convert(file, "peft", tmp_path / f"b{number}", base=base)
         before, after = (adapter_files.load(tmp_path / f"{letter}{number}") for letter in "ab")
@@ -284,6 +285,14 @@ def test_other_loras_are_refused(tmp_path, words):
     save_file(WRONG_KOHYA[words], tmp_path / "x.safetensors")
     with pytest.raises(UserError, match=words):
         from_kohya(tmp_path / "x.safetensors")
+
+
+def test_what_was_forced_is_told(adapter, tmp_path, capsys):
+    other = write_debug_base(tmp_path / "other", seed=9)
+    command = ["convert", str(adapter), "--base", str(other), "--to", "transformers", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert main([*command, "--force"]) == 0
+    assert "forced: fingerprint of the weights" in capsys.readouterr().out
 
 
 def test_command(mono_base, adapter, tmp_path, capsys):

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from adapter_fixtures import write_adapter
 
 from adapters import adapter_files, lora
 from adapters.audio_out import Levels, endless_wav_header, free_name, pcm16, slug
 from adapters.lm import load_lm
 from adapters.low_rank import LowRank
 from data_prep.base_files import resolve_base
+from data_prep.debug_base import write_debug_base
 from finetune.cli import main
 
 Run = Callable[..., int]
@@ -91,6 +93,14 @@ def test_adapters_and_their_strengths(run: Run, adapter: Path) -> None:
     assert np.abs(late - base).max() > 1e-3
     assert made_by(Path("full/x-s0.wav"))["adapters"] == ["mine@1"]
     assert made_by(Path("late/x-s0.wav"))["adapters"] == ["mine@0:0,0.3:0,0.31:1"]
+
+
+def test_what_was_forced_is_told(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = write_adapter(tmp_path / "mine", write_debug_base(tmp_path / "other", seed=9))
+    assert run(str(mine), "x", "--base", "debug") == 2
+    assert "does not fit" in capsys.readouterr().err
+    assert run(str(mine), "x", "--base", "debug", "--force") == 0
+    assert "forced: mine: fingerprint of the weights" in capsys.readouterr().out
 
 
 def test_loops_stories_continuing(run: Run) -> None:

@@ -33,30 +33,34 @@ def base_needed(adapters: Sequence["Adapter"]) -> bool:
     )
 
 
-def check_same_base(adapters: Sequence["Adapter"], files: "BaseFiles | None", *, force: bool = False) -> None:
+def check_same_base(adapters: Sequence["Adapter"], files: "BaseFiles | None", *, force: bool = False) -> list[str]:
     """Refuse adapters of different bases. With `files` each is held against that base itself.
+
+    Returns what `force` let pass.
 
     Raises:
         UserError: names which differs and how.
     """
     if files is not None:
-        for adapter in adapters:
-            check_fit(adapter, files, force=force)
-        return
-    first = adapters[0].woodshed
+        return [f"{adapter.label}: {note}" for adapter in adapters for note in check_fit(adapter, files, force=force)]
+    first, forced = adapters[0].woodshed, []
     assert first is not None
     for adapter in adapters[1:]:
         told = adapter.woodshed
         assert told is not None
         of_base = told.base.weight_fingerprint != first.base.weight_fingerprint
-        if of_base or told.codec.fingerprint != first.codec.fingerprint:
-            what = "bases" if of_base else "codecs"
-            raise UserError(
-                f"These adapters were made for different {what}: {adapters[0].label} for {short(first.base.id)}, "
-                f"{adapter.label} for {short(told.base.id)}" + (", with other weights." if of_base else "."),
-                where=str(adapter.folder or ""),
-                fix="Blend only adapters of the same base.",
-            )
+        if not of_base and told.codec.fingerprint == first.codec.fingerprint:
+            continue
+        what = (
+            f"These adapters were made for different {'bases' if of_base else 'codecs'}: "
+            f"{adapters[0].label} for {short(first.base.id)}, "
+            f"{adapter.label} for {short(told.base.id)}" + (", with other weights." if of_base else ".")
+        )
+        if not force:
+            fix = "Blend only adapters of the same base. With --force they are blended all the same."
+            raise UserError(what, where=str(adapter.folder or ""), fix=fix)
+        forced.append(what)
+    return forced
 
 
 def describe(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from adapters import adapter_files
 from adapters.convert.audiocraft import from_audiocraft, to_audiocraft
@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 Dtype = Literal["base", "fp32", "bf16", "fp16"]
 
 
+class Converted(NamedTuple):
+    """What a conversion cost: the relative error of an extracted adapter, else 0; and what `force` let pass."""
+
+    error: float
+    forced: list[str]
+
+
 def convert(
     source: Path,
     to: Kind,
@@ -31,8 +38,8 @@ def convert(
     dtype: Dtype = "base",
     name: str | None = None,
     force: bool = False,
-) -> float:
-    """Write `source` in another format. Returns what that lost: 0, or the relative error of an extracted adapter.
+) -> Converted:
+    """Write `source` in another format. Returns what that lost, and what was forced.
 
     Args:
         source: an adapter folder, a transformers folder, audiocraft's state dict, or a file in kohya's layout.
@@ -56,12 +63,11 @@ def convert(
         raise UserError("A strength is for merging an adapter.", where=str(source), fix="Leave the @ and number out.")
     if to in models and kind in models:
         _model_to_model(source, kind, base, out, dtype)
-        return 0.0
+        return Converted(0.0, [])
     adapter = read_adapter(source, kind, base, cut, force=force)
     if base is None and (to in models or adapter.woodshed is None):
         adapter, base = _with_base(adapter, source, kind, cut, force)
-    if base is not None:
-        check_fit(adapter, base, force=force)
+    forced = [] if base is None else check_fit(adapter, base, force=force)
     if to == "kohya":
         to_kohya(_named(adapter, name), out)
     elif to == "peft":
@@ -70,7 +76,7 @@ def convert(
         write = merge if to == "transformers" else to_audiocraft
         write(base, [(adapter, strength)], out, dtype=dtype, force=force)
     made = adapter.woodshed.made if adapter.woodshed else None
-    return made.error if made is not None and made.method == "extract" else 0.0
+    return Converted(made.error if made is not None and made.method == "extract" else 0.0, forced)
 
 
 def _with_base(adapter: "Adapter", source: Path, kind: Kind, cut: Cut, force: bool) -> "tuple[Adapter, BaseFiles]":

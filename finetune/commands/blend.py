@@ -57,7 +57,7 @@ def run(args: Namespace, settings: None) -> int:
     weights = [weight for _, weight in wanted]
     needed = adapters[0].woodshed is None if args.method == "resize" else base_needed(adapters)
     files = base_of(adapters[0], args.base) if args.base or needed else None
-    check_same_base(adapters, files, force=args.force)
+    forced = check_same_base(adapters, files, force=args.force)
     modules = _resized(adapters, weights, args) if args.method == "resize" else _blended(adapters, weights, files, args)
     updates = {module: part.update for module, part in modules.items()}
     made = _made(args, [source_of(a, weight) for a, weight in zip(adapters, weights, strict=True)], modules)
@@ -65,21 +65,23 @@ def run(args: Namespace, settings: None) -> int:
     told = describe(name, adapters, updates, made, files, trigger=args.trigger)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     adapter_files.save(args.out, updates, told, overwrite=args.overwrite)
-    show(args.out, modules)
+    show(args.out, modules, forced)
     return 0
 
 
-def show(out: Path, modules: "dict[str, Truncated]") -> None:
-    """Where it is, its rank, and how much of what was asked for it is."""
+def show(out: Path, modules: "dict[str, Truncated]", forced: list[str]) -> None:
+    """What --force let pass, where it is, its rank, and how much of what was asked for it is."""
     from rich.console import Console
 
     from adapters.blend.truncate import total_error
-    from finetune.terminal import harmless
+    from finetune.terminal import forced_lines, harmless
 
     error = total_error(list(modules.values()))
     ranks = sorted({part.update.rank for part in modules.values()})
     rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
     console = Console(highlight=False)
+    for line in forced_lines(forced):
+        console.print(line, soft_wrap=True)
     console.print(f"{harmless(str(out))}: {len(modules)} modules of rank {rank}", soft_wrap=True)
     if error < 1e-5:
         console.print("exact: nothing is lost")

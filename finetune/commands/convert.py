@@ -45,10 +45,10 @@ def run(args: Namespace, settings: None) -> int:
     from adapters.convert.read import Cut
     from adapters.convert.run import convert
     from data_prep.base_files import resolve_base
-    from finetune.terminal import harmless
+    from finetune.terminal import forced_lines, harmless
 
     source, strength = parse_spec(args.source)
-    error = convert(
+    error, forced = convert(
         source,
         args.to,
         args.out,
@@ -60,6 +60,8 @@ def run(args: Namespace, settings: None) -> int:
         force=args.force,
     )
     console = Console(highlight=False)
+    for line in forced_lines(forced):
+        console.print(line, soft_wrap=True)
     console.print(f"{args.to}: {harmless(str(args.out))}", soft_wrap=True)
     console.print(f"lost: {error:.2%} of ΔW's norm" if error > 1e-5 else "exact: nothing is lost")
     return 0

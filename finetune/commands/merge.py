@@ -42,14 +42,14 @@ def run(args: Namespace, settings: None) -> int:
 
     from adapters.adapter_files import load
     from adapters.merge import merge
-    from finetune.terminal import harmless
+    from finetune.terminal import forced_lines, harmless
 
     console = Console(highlight=False)
     chosen = [(load(folder, force=args.force), strength) for folder, strength in map(parse_spec, args.adapters)]
     files = base_of(chosen[0][0], args.base)
     notes = merge(files, chosen, args.out, dtype=args.dtype, force=args.force)
-    for note in notes:
-        console.print(f"[yellow]forced:[/] {harmless(note)}", soft_wrap=True)
+    for line in forced_lines(notes):
+        console.print(line, soft_wrap=True)
     console.print(
         f"merged {len(chosen)} adapter(s) into {harmless(files.id)}: {harmless(str(args.out))}", soft_wrap=True
     )

@@ -23,7 +23,7 @@ from data_prep.base_files import resolve_base
 from data_prep.codec import Codec
 from data_prep.progress import quiet_libraries
 from finetune.sampling.line import Request
-from finetune.terminal import harmless
+from finetune.terminal import forced_lines, harmless
 
 
 def play_line(request: Request) -> int:
@@ -36,6 +36,8 @@ def play_line(request: Request) -> int:
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
     assert sampler.codec is not None
     console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
+    for line in forced_lines(sampler.forced):
+        console.print(line, soft_wrap=True)
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
