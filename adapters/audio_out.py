@@ -44,10 +44,14 @@ class Levels:
 
 
 def write_piece(path: Path, title: str, audio: Float[Tensor, "C N"], rate_hz: int, made_by: Mapping[str, Any]) -> None:
-    """Write a file with everything that made it in its tags. `free_name` finds a path that is not taken."""
+    """Write a file that `take_name` has taken, with everything that made it in its tags; none is left if that fails."""
     comment = json.dumps(dict(made_by), ensure_ascii=False)
     tags = {"title": title or "untitled", "software": "woodshed", "comment": comment}
-    write_audio(path, audio.numpy(), rate_hz, tags)
+    try:
+        write_audio(path, audio.numpy(), rate_hz, tags)
+    except BaseException:
+        path.unlink()
+        raise
 
 
 def slug(text: str, longest: int = 60) -> str:
@@ -61,12 +65,16 @@ def slug(text: str, longest: int = 60) -> str:
     return name or "piece"
 
 
-def free_name(folder: Path, name: str, kind: str) -> Path:
-    """`name.kind` in the folder, or `name-2.kind` … if that is taken."""
+def take_name(folder: Path, name: str, kind: str) -> Path:
+    """`name.kind` in the folder, or `name-2.kind` … if that is taken; an empty file takes it from other processes."""
+    folder.mkdir(parents=True, exist_ok=True)
     path, number = folder / f"{name}.{kind}", 2
-    while path.exists():
-        path, number = folder / f"{name}-{number}.{kind}", number + 1
-    return path
+    while True:
+        try:
+            path.open("xb").close()
+            return path
+        except FileExistsError:
+            path, number = folder / f"{name}-{number}.{kind}", number + 1
 
 
 class PcmPipe:

@@ -15,7 +15,7 @@ import torch
 from adapter_fixtures import write_adapter
 
 from adapters import adapter_files, lora
-from adapters.audio_out import Levels, endless_wav_header, free_name, pcm16, slug
+from adapters.audio_out import Levels, endless_wav_header, pcm16, slug, take_name, write_piece
 from adapters.lm import load_lm
 from adapters.low_rank import LowRank
 from data_prep.base_files import resolve_base
@@ -112,6 +112,16 @@ def test_loops_stories_continuing(run: Run) -> None:
     assert len(samples(Path("out/piece-s0.wav"))) == 16_000 + 19_200
 
 
+def test_a_prompt_may_have_a_slash(run: Run) -> None:
+    assert run("--base", "debug", "jazz/funk") == 0
+    assert run("--base", "debug", "calm", "piano / bass") == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        "calm-s0.wav",
+        "jazz-funk-s0.wav",
+        "piano-bass-s1.wav",
+    ]
+
+
 def test_prompts_from_a_file(run: Run) -> None:
     Path("prompts.txt").write_text("one\n\n two \n", encoding="utf-8")
     assert run("--base", "debug", "--prompts-file", "prompts.txt") == 0
@@ -123,6 +133,8 @@ def test_prompts_from_a_file(run: Run) -> None:
     [
         (["--base", "debug"], "nothing to play"),
         (["no such folder", "x"], "not an adapter"),
+        (["runs/mine/adpter", "ballad", "--base", "debug"], "holds no adapter"),
+        (["runs\\mine\\adpter@0.5", "--story", "0:00 calm", "--base", "debug"], "holds no adapter"),
         (["--base", "debug", "--adapter", "nowhere", "x"], "no adapter's folder"),
         (["--base", "debug", "x", "--from", "3"], "--continue"),
         (["--base", "debug", "x", "--continue", "gone.wav"], "not there"),
@@ -174,7 +186,11 @@ def test_names_levels_and_pcm(tmp_path: Path) -> None:
     assert slug("Slow ballad, piano / 80's?") == "slow-ballad-piano-80-s"
     assert slug("…") == "piece" and slug("緩い バラード") == "緩い-バラード" and len(slug("word " * 99)) <= 60
     (tmp_path / "a.wav").touch()
-    assert free_name(tmp_path, "a", "wav").name == "a-2.wav"
+    assert [take_name(tmp_path, "a", "wav").name for _ in range(3)] == ["a-2.wav", "a-3.wav", "a-4.wav"]
+    taken = take_name(tmp_path / "new", "a", "wav")
+    with pytest.raises(ValueError, match="not numbers"):
+        write_piece(taken, "a", torch.full((1, 9), float("nan")), 32_000, {})
+    assert list(taken.parent.iterdir()) == []
     audio = torch.tensor([[0.5, -1.0, 2.0], [0.0, 0.25, -2.0]])
     assert np.frombuffer(pcm16(audio), "<i2").tolist() == [16384, 0, -32767, 8192, 32767, -32767]
     assert Levels.of(audio).samples_over == 2 and "limited" in str(Levels.of(audio))

@@ -83,6 +83,11 @@ def _adapters(args: Namespace) -> tuple[list[str], list[AdapterSpec]]:
             f"{words[0]!r} is not an adapter's folder" if words else "neither an adapter nor a base was named",
             fix='woodshed sample runs/mine/adapter "a prompt", or woodshed sample --base ID "a prompt"',
         )
+    elif words and ("/" in words[0] or "\\" in words[0]) and (words[1:] or args.prompts_file or args.story):
+        raise UserError(
+            f"{words[0]!r} stands where an adapter does and looks like a folder, but holds no adapter",
+            fix="check its spelling; if it is a prompt, put it behind another one, or into --prompts-file",
+        )
     missing = next((spec.path for spec in specs if not is_adapter(spec.path)), None)
     if missing is not None:
         raise UserError("this is no adapter's folder", where=str(missing), fix=f"it must hold {' and '.join(MARKS)}")

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from adapters.audio_out import Levels, PcmPipe, free_name, slug, start_player, stdout_pipe, write_piece
+from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
 from adapters.decode.story import Story
 from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
@@ -149,7 +149,7 @@ def _write(
     assert codec is not None and request.out is not None
     title = prompt if isinstance(prompt, str) else " - ".join(prompt.texts)
     settings = request.settings
-    path = free_name(request.out, f"{slug(title)}-s{seed}", settings.format)
+    path = take_name(request.out, f"{slug(title)}-s{seed}", settings.format)
     write_piece(path, title, audio, codec.sample_rate_hz, _made_by(request, prompt, seed, sampler))
     seconds = audio.shape[1] / codec.sample_rate_hz
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
