@@ -19,12 +19,12 @@ from typing import Any
 from adapters import adapter_files
 from adapters.adapter_files import CONFIG, WEIGHTS, Adapter
 from adapters.printable import short
-from adapters.shareable import MAX_SAMPLES, SharedFile, check_number, check_size, shared_files
+from adapters.shareable import MAX_BYTES, MAX_SAMPLES, SharedFile, check_number, check_size, shared_files
 from configs.errors import UserError
 
 MANIFEST, FORMAT, VERSION = "bundle.json", "woodshed-bundle", 1
 MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, MAX_DIRECTORY_BYTES = 2**32 - 2**20, 2**16, 2**16
-MAX_ENTRIES = MAX_SAMPLES + 8
+MAX_ENTRIES = 1 + len(MAX_BYTES) + MAX_SAMPLES
 DATE = (1980, 1, 1, 0, 0, 0)
 CHUNK = 2**20
 END = struct.Struct("<4s4H2LH")

@@ -13,7 +13,7 @@ from adapter_fixtures import write_adapter
 
 from adapters import adapter_files
 from adapters.bundle import MANIFEST, pack, unpack
-from adapters.shareable import SAMPLE, limit_of, shared_files
+from adapters.shareable import MAX_SAMPLES, SAMPLE, limit_of, shared_files
 from configs.errors import UserError
 from finetune.cli import main
 
@@ -191,6 +191,19 @@ def test_millions_of_entries_are_not_even_read(tmp_path):
     (tmp_path / "in.zip").write_bytes(end)
     with pytest.raises(UserError, match="60000 entries"):
         unpack(tmp_path / "in.zip", tmp_path / "out")
+
+
+def test_as_many_samples_as_may_be_are_packed_and_opened(mono_base, tmp_path):
+    folder = write_adapter(tmp_path / "mine", mono_base)
+    (folder / "samples").mkdir()
+    for number in range(MAX_SAMPLES):
+        (folder / "samples" / f"{number:02}{'x' * 98}.flac").write_bytes(b"fLaC")
+    pack(folder, tmp_path / "mine.zip")
+    unpack(tmp_path / "mine.zip", tmp_path / "back")
+    assert len(list((tmp_path / "back" / "samples").iterdir())) == MAX_SAMPLES
+    (folder / "samples" / "more.flac").write_bytes(b"fLaC")
+    with pytest.raises(UserError, match="at most 64"):
+        pack(folder, tmp_path / "more.zip")
 
 
 def test_sample_names_are_plain():
