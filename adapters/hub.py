@@ -80,13 +80,13 @@ def pull(repo: str, out: Path, *, revision: str | None = None, progress: Progres
         commit, files = plan_pull(repo, revision)
         partial = out.with_name(f".{out.name}.{commit[:12]}.partial")
         partial.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            _fetch(repo, commit, file, partial / file.name, progress or (lambda *_: None))
-    try:
-        adapter = adapter_files.load(partial)
-    except UserError as error:
-        shutil.rmtree(partial)
-        raise UserError(error.what, where=repo, fix=error.fix) from error
+        try:
+            for file in files:
+                _fetch(repo, commit, file, partial / file.name, progress or (lambda *_: None))
+            adapter = adapter_files.load(partial)
+        except UserError as error:  # a check has failed; a connection that broke is no UserError yet
+            shutil.rmtree(partial)
+            raise UserError(error.what, where=repo, fix=error.fix) from error
     partial.rename(out)
     return replace(adapter, folder=out)
 
@@ -186,7 +186,6 @@ def _fetch(repo: str, commit: str, file: RemoteFile, target: Path, progress: Pro
             written.seek(there)
             _receive(response, written, file, there, progress)
     if part.stat().st_size != file.n_bytes or not _is_right(part, file):
-        part.unlink()
         raise UserError(f"{file.name} is not what the hub says it is.", where=repo, fix="Try again.")
     part.rename(target)
 

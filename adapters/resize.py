@@ -1,4 +1,4 @@
-"""Another rank for a finished adapter: lower at a cost that is told, or higher at none, to train on from there.
+"""Another rank for a finished adapter: lower at a cost that is told, or higher at none.
 
 DoRA keeps its magnitudes: its direction is resized, so no base is needed, and the error is that of scale · B A alone.
 """

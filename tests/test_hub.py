@@ -197,8 +197,7 @@ def test_what_is_not_what_the_hub_says_is_refused(server, adapter, tmp_path, kin
     server.served[name] = changed.get(kind, b"!" * len(data["README.md"]))
     with pytest.raises(UserError, match="not what the hub says"):
         hub.pull("ada/blues", tmp_path / "got")
-    assert not (tmp_path / "got").exists()
-    assert not list(tmp_path.glob(f".got.*/{name}*"))
+    assert not list(tmp_path.glob("*got*")) and not list(tmp_path.glob(".*got*"))
 
 
 UNFIT = {
