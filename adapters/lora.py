@@ -56,7 +56,7 @@ def matched_modules(lm: MusicgenLM, groups: Sequence[TargetGroup]) -> list[str]:
         UserError: none at all.
     """
     wanted = re.compile(pattern(groups))
-    names = [name for name, _ in lm.named_modules() if wanted.fullmatch(name)]
+    names = [name for name, _ in lm.named_modules() if name and wanted.fullmatch(name)]
     if not names:
         raise UserError(
             f"Nothing to train: the targets {', '.join(groups) or '(none)'} match no part of this model.",

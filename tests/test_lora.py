@@ -201,6 +201,12 @@ def test_groups_reach_exactly_what_they_name(files):
     assert len(both) == len(set(both)) == 21
 
 
+def test_no_target_is_a_users_mistake(mono_base):
+    """An empty pattern matches the name of the whole model, which is empty."""
+    with pytest.raises(UserError, match=r"targets \(none\) match no part"):
+        lora.matched_modules(load_lm(resolve_base(str(mono_base))), [])
+
+
 def test_nothing_matched_names_the_groups(tmp_path):
     files = resolve_base(str(write_debug_base(tmp_path / "same", hidden=16, text_width=16)))
     with pytest.raises(UserError, match="text_projection"):
