@@ -57,7 +57,9 @@ def run_stage(name: str, arguments: list[str], product: Path, log: Path, module:
         raise SystemExit(f"{name} failed with exit code {process.returncode}; see {log}")
     shown = shlex.join([*(["woodshed"] if module == "finetune.cli" else ["python", "-m", module]), *arguments])
     cpu_sec = usage.ru_utime + usage.ru_stime
-    return Stage(name, shown, wall_sec, cpu_sec, usage.ru_maxrss / 1024, folder_bytes(product) / MIB)
+    stage = Stage(name, shown, wall_sec, cpu_sec, usage.ru_maxrss / 1024, folder_bytes(product) / MIB)
+    print(f"{name}: {wall_sec:.1f} s, {cpu_sec:.1f} s of processor time", flush=True)
+    return stage
 
 
 def folder_bytes(path: Path) -> int:
@@ -73,8 +75,9 @@ def run_all(songs: Path, work: Path, base: str, train_flags: list[str]) -> list[
     prompt = "fast rock, electric guitar, in the style of the benchmark"
     prep = ["prep", str(songs), str(data), "--base", base, "--trigger", "in the style of the benchmark"]
     train = ["train", str(data), str(run), *train_flags]
-    sample = ["sample", str(run / "adapter"), prompt, "--out", str(work / "out"), "--duration_sec", "10"]
-    merge = ["merge", str(run / "adapter"), str(work / "merged")]
+    where = ["--base", base] if Path(base).is_dir() else []  # of a folder an adapter keeps the name alone
+    sample = ["sample", str(run / "adapter"), prompt, "--out", str(work / "out"), "--duration_sec", "10", *where]
+    merge = ["merge", str(run / "adapter"), str(work / "merged"), *where]
     return [
         run_stage("prep", prep, data, log),
         run_stage("prep again", prep, data, log),
