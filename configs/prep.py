@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from configs.section import Section
 
@@ -33,6 +33,13 @@ class StemSettings(Section):
     """Share by which neighbouring separation windows overlap."""
     shifts: int = Field(default=0, ge=0, le=20)
     """Random shifts averaged per window: better separation, that many times slower."""
+
+    @field_validator("use")
+    @classmethod
+    def _something(cls, use: list[str]) -> list[str]:
+        if not use:
+            raise ValueError("name at least one version to learn from: mix is the recording as it is")
+        return use
 
 
 class CaptionSettings(Section):

@@ -29,6 +29,13 @@ def test_songs_become_a_dataset(tmp_path, capsys):
     assert len(rows) == 2 and all("my style" in caption for row in rows for caption in row.captions)
 
 
+def test_no_stems_at_all_are_refused_as_such(tmp_path, capsys):
+    (tmp_path / "songs").mkdir()
+    assert main(["prep", str(tmp_path / "songs"), str(tmp_path / "out"), "--base", "debug", "--stems", ""]) == 2
+    said = capsys.readouterr().err
+    assert "--stems" in said and "name at least one version" in said and "recordings" not in said
+
+
 def test_a_mistake_ends_in_plain_words(tmp_path, capsys):
     assert main(["prep", str(tmp_path / "nowhere"), str(tmp_path / "out"), "--base", "debug"]) == 2
     said = capsys.readouterr().err
