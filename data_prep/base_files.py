@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from data_prep import weight_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +48,7 @@ class BaseFiles:
         """The whole model's configuration."""
         from transformers import MusicgenConfig
 
-        return MusicgenConfig.from_pretrained(self.folder)
+        return MusicgenConfig.from_pretrained(self.folder, trust_remote_code=False)
 
     @property
     def audio_channels(self) -> int:
@@ -130,12 +131,23 @@ def load_tensors(files: BaseFiles, prefix: str) -> "dict[str, Tensor]":
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: the shards of its index, or its one file."""
+    """The safetensors files of a checkpoint: the shards of its index, or its one file.
+
+    Raises:
+        UserError: the index cannot be read, or is none.
+    """
     index = folder / "model.safetensors.index.json"
     if not index.exists():
         return [folder / "model.safetensors"]
-    shards = json.loads(index.read_text())["weight_map"].values()
-    return [folder / name for name in sorted(set(shards))]
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        return [folder / name for name in names]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"The list of the base's weights, {index.name}, cannot be read.",
+            where=f"{index} ({type(error).__name__}: {error})",
+            fix="Fetch or copy it again.",
+        ) from error
 
 
 def check_folder(folder: Path, id: str) -> None:
@@ -153,7 +165,9 @@ def check_folder(folder: Path, id: str) -> None:
 def _problems(folder: Path) -> Iterator[tuple[str, str]]:
     """Each reason why the folder cannot be used, with what to do about it, most basic first."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("no JSON object")
     except (OSError, ValueError) as error:
         yield f"its config.json cannot be read ({error}).", "Give a folder written by `save_pretrained`, or a hub id."
         return
@@ -177,6 +191,7 @@ def _problems(folder: Path) -> Iterator[tuple[str, str]]:
         )
     if not all(present):
         yield "its model.safetensors, or a shard of it, is missing.", "Fetch or copy it again."
+    yield from filter(None, map(weight_file.problem, weight_files(folder)))
     if not list(folder.glob("tokenizer*")) and not (folder / "spiece.model").exists():
         yield "its tokenizer files are missing.", "Copy tokenizer.json and tokenizer_config.json beside config.json."
 

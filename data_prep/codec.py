@@ -47,7 +47,12 @@ class Codec:
         name = _fingerprint(tensors)
         config: Any = files.config.audio_encoder
         loaded: Any = EncodecModel.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         model, report = loaded
         if report["missing_keys"] or report["mismatched_keys"]:

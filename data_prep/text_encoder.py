@@ -37,14 +37,19 @@ class TextEncoder:
         tensors = _tensors(files)
         config: Any = files.config.text_encoder
         loaded: Any = T5EncoderModel.from_pretrained(
-            None, config=config, state_dict=tensors, dtype=torch.float32, output_loading_info=True
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=torch.float32,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
         model, report = loaded
         missing = set(report["missing_keys"]) - {TIED}
         if missing or report["mismatched_keys"]:
             raise _incomplete(files, f"missing {sorted(missing)[:3]} …")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+            tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _incomplete(files, f"the tokenizer does not load: {error}") from error
         # A tokenizer without a limit of its own reports an astronomically large one.

@@ -130,15 +130,28 @@ def test_a_fingerprint_tells_weights_apart():
     )
 
 
+INDEX = "model.safetensors.index.json"
+NO_INDEX = (b"", b"{", b"[]", b"{}", b"\xff", b'{"weight_map": []}', b'{"weight_map": {"a": 1}}')
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 2200000000\n"
+
+
 @pytest.mark.parametrize(
     ("break_it", "says"),
     [
         (lambda p: (p / "config.json").unlink(), "config.json cannot be read"),
         (lambda p: (p / "config.json").write_text("{"), "config.json cannot be read"),
+        (lambda p: (p / "config.json").write_text("[]"), "config.json cannot be read"),
         (lambda p: _change_config(p, model_type="musicgen_melody"), "melody"),
         (lambda p: _change_config(p, model_type="llama"), "llama"),
         (lambda p: (p / "model.safetensors").rename(p / "pytorch_model.bin"), "save_pretrained"),
         (lambda p: (p / "model.safetensors").unlink(), "missing"),
+        (lambda p: (p / "model.safetensors").write_bytes(b""), r"model\.safetensors is empty"),
+        (lambda p: (p / "model.safetensors").write_bytes(b"\0\1"), r"model\.safetensors is damaged"),
+        (lambda p: (p / "model.safetensors").write_bytes(b"\xff" * 7 + b"\x7f{}"), r"model\.safetensors is damaged"),
+        (lambda p: (p / "model.safetensors").write_bytes(b"PK\3\4" * 100), r"model\.safetensors is damaged"),
+        (lambda p: (p / "model.safetensors").write_text(LFS_POINTER), r"(?s)only points to the weights.*git lfs pull"),
+        (lambda p: ((p / "model.safetensors").unlink(), (p / "model.safetensors").mkdir()), "cannot be read: Is a dir"),
+        *((lambda p, t=t: (p / INDEX).write_bytes(t), f"{INDEX}, cannot be read") for t in NO_INDEX),
         (lambda p: [t.unlink() for t in p.glob("tokenizer*")], "tokenizer"),
     ],
 )
@@ -155,7 +168,7 @@ def _change_config(folder, **values):
 
 def test_damaged_weights_are_refused(copy):
     path = copy / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:5000])
+    path.write_bytes(path.read_bytes()[:-5000])
     with pytest.raises(UserError, match="missing or damaged"):
         load_tensors(resolve_base(str(copy)), "decoder")
 

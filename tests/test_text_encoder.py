@@ -1,11 +1,14 @@
 """Text states equal the full model's text encoder, one by one or together, and carry no padding."""
 
+import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import data_prep
 from data_prep.base_files import resolve_base
 from data_prep.text_encoder import SHARED, TIED, TextEncoder
 
@@ -56,3 +59,13 @@ def test_every_way_to_store_the_tied_table_loads(encoder, mono_base, tmp_path, k
     other = TextEncoder.load(resolve_base(str(folder)))
     assert other.fingerprint == encoder.fingerprint
     torch.testing.assert_close(other.encode(CAPTIONS), encoder.encode(CAPTIONS))
+
+
+def test_every_loading_call_refuses_code_of_the_checkpoint():
+    calls = {}
+    for path in Path(data_prep.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "from_pretrained":
+                said = {word.arg: ast.unparse(word.value) for word in node.keywords}
+                calls[f"{path.name}:{node.lineno}"] = said.get("trust_remote_code")
+    assert len(calls) >= 4 and set(calls.values()) == {"False"}, calls
