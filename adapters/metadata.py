@@ -5,6 +5,7 @@ folder's name. docs/adapter-format.md explains every field. It knows no tensors 
 """
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("woodshed.schema.json")
+MAX_NAME, MAX_TRIGGER, MAX_PROMPTS, MAX_TEXT = 200, 1000, 64, 4000
+"""Characters of a name and of a trigger (what `woodshed prep` keeps of one), number of prompts, characters of each."""
 Line = Annotated[str, StringConstraints(max_length=500)]
-Text = Annotated[str, StringConstraints(max_length=4000)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -125,15 +128,15 @@ class Woodshed(_Part):
 
     schema_version: Literal[1] = SCHEMA_VERSION
     """Version of this format. A reader refuses a version it does not know."""
-    name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
     """What to call it."""
     base: BaseInfo
     """The model it belongs to."""
     codec: CodecInfo
     """The codec it belongs to."""
-    trigger: Line = ""
+    trigger: Annotated[str, StringConstraints(max_length=MAX_TRIGGER)] = ""
     """Words that bring its style out."""
-    prompts: Annotated[list[Text], Field(max_length=64)] = []
+    prompts: Annotated[list[Text], Field(max_length=MAX_PROMPTS)] = []
     """Prompts that suit it."""
     strength: tuple[Amount, Amount] = (0.0, 1.5)
     """Range of strengths worth using."""
@@ -180,6 +183,12 @@ class Woodshed(_Part):
             own["held_out"] = f"{self.held_out.adapter:.4f} with, {self.held_out.base:.4f} without"
         flat = {f"modelspec.{key}": value for key, value in spec.items()}
         return {k: v for k, v in (flat | {f"woodshed.{key}": value for key, value in own.items()}).items() if v}
+
+
+def in_limits(name: str, trigger: str, prompts: Sequence[str]) -> dict[str, Any]:
+    """The fields of these names, cut where they are longer than `Woodshed` allows: no work is lost to a long name."""
+    told = [prompt[:MAX_TEXT] for prompt in prompts[:MAX_PROMPTS]]
+    return {"name": name[:MAX_NAME], "trigger": trigger[:MAX_TRIGGER], "prompts": told}
 
 
 def parse(value: dict[str, Any], where: str) -> Woodshed:

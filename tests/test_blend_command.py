@@ -61,6 +61,16 @@ def test_triggers_are_joined_or_given(two, tmp_path):
     assert given and given.trigger == "ours"
 
 
+def test_a_long_name_is_cut(two, tmp_path):
+    more = ["--name", "n" * 300, "--trigger", "t" * 2000]
+    assert main(["blend", str(two[0]), *more, "--out", str(tmp_path / "a")]) == 0
+    words = ["convert", str(two[0]), "--to", "peft", "--name", "n" * 300, "--out", str(tmp_path / "b")]
+    assert main(words) == 0
+    blended, converted = (adapter_files.load(tmp_path / name).woodshed for name in "ab")
+    assert blended and blended.name == "n" * 200 and blended.trigger == "t" * 1000
+    assert converted and converted.name == "n" * 200
+
+
 def test_a_lower_rank_tells_its_error(two, tmp_path, capsys):
     out = tmp_path / "small"
     assert main(["blend", *map(str, two), "--method", "svd", "--rank", "2", "--out", str(out)]) == 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters.fit import check_fit, describe_base, describe_codec
 from adapters.low_rank import LowRank
-from adapters.metadata import MadeInfo, SourceInfo, Woodshed, license_of
+from adapters.metadata import MadeInfo, SourceInfo, Woodshed, in_limits, license_of
 from adapters.peft_layout import to_tensors
 from adapters.printable import short
 from configs.errors import UserError
@@ -15,8 +15,6 @@ from data_prep.fingerprint import fingerprint
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
     from data_prep.base_files import BaseFiles
-
-MAX_TRIGGER = 500
 
 
 def base_needed(adapters: Sequence["Adapter"]) -> bool:
@@ -84,11 +82,9 @@ def describe(
     triggers = ", ".join(dict.fromkeys(told.trigger for told in added if told.trigger))
     prompts = list(dict.fromkeys(prompt for told in added for prompt in told.prompts))
     return Woodshed(
-        name=name,
+        **in_limits(name, triggers if trigger is None else trigger, prompts),
         base=base,
         codec=codec,
-        trigger=(triggers if trigger is None else trigger)[:MAX_TRIGGER],
-        prompts=prompts[:64],
         made=made,
         license=inherited if len(licenses) == 1 else "unknown",
         versions={name: version(name) for name in ("torch",)},

@@ -10,6 +10,7 @@ from adapters.convert.kohya import to_kohya
 from adapters.convert.read import Cut, Kind, kind_of, read_adapter, state_of
 from adapters.fit import check_fit
 from adapters.merge import merge
+from adapters.metadata import MAX_NAME
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 
@@ -101,9 +102,9 @@ def _model_to_model(source: Path, kind: Kind, base: "BaseFiles | None", out: Pat
 
 
 def _named(adapter: "Adapter", name: str | None) -> "Adapter":
-    if name is None or adapter.woodshed is None:
+    if not name or adapter.woodshed is None:
         return adapter
-    return replace(adapter, woodshed=adapter.woodshed.model_copy(update={"name": name}))
+    return replace(adapter, woodshed=adapter.woodshed.model_copy(update={"name": name[:MAX_NAME]}))
 
 
 def _save(adapter: "Adapter", out: Path) -> None:
