@@ -61,6 +61,7 @@ def save(
     *,
     dropout: float = 0.0,
     samples: Mapping[str, str] | None = None,
+    base_samples: Mapping[str, str] | None = None,
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     overwrite: bool = False,
 ) -> Path:
@@ -72,6 +73,7 @@ def save(
         woodshed: its description.
         dropout: what it was trained with; only for the record.
         samples: prompt → audio file beside the card (relative), for the card.
+        base_samples: the same prompts played by the base alone, with the same seeds.
         dtype: of the numbers in the file.
         overwrite: replace an adapter that is there.
 
@@ -82,7 +84,7 @@ def save(
 
     tensors = _in_dtype(peft_layout.to_tensors(updates), dtype)
     config = peft_layout.to_config(updates, base_id=woodshed.base.id, revision=woodshed.base.revision, dropout=dropout)
-    text = card(woodshed, updates, samples or {})
+    text = card(woodshed, updates, samples, base_samples)
     _check_free(folder, overwrite)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
         made = Path(beside) / "adapter"

@@ -19,11 +19,16 @@ TEMPLATE = Path(__file__).with_name("card.md.j2")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def card(woodshed: Woodshed, updates: Mapping[str, LowRank], samples: Mapping[str, str] | None = None) -> str:
-    """The card's text. `samples` maps a prompt to an audio file beside the card."""
+def card(
+    woodshed: Woodshed,
+    updates: Mapping[str, LowRank],
+    samples: Mapping[str, str] | None = None,
+    base_samples: Mapping[str, str] | None = None,
+) -> str:
+    """The card's text. `samples` maps a prompt to an audio file beside the card; `base_samples` to the base's own."""
     import jinja2
 
-    samples = samples or {}
+    samples, base_samples = samples or {}, base_samples or {}
     base = woodshed.base.id
     template = jinja2.Environment(
         autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
@@ -45,8 +50,7 @@ def card(woodshed: Woodshed, updates: Mapping[str, LowRank], samples: Mapping[st
         held_out=_held_out(woodshed),
         license_words=plain(woodshed.license),
         license_sentence=_license_sentence(woodshed),
-        samples=[(plain(prompt), plain(file)) for prompt, file in samples.items()],
-        file_links=[quote(file) for file in samples.values()],
+        samples=[(plain(prompt), quote(file), quote(base_samples.get(prompt, ""))) for prompt, file in samples.items()],
         snippet=snippet(base, woodshed.base.revision, prompt),
         shell_prompt=shlex.quote(prompt),
     )
@@ -90,7 +94,7 @@ from transformers import AutoProcessor, MusicgenForConditionalGeneration
 base = {_python(base)}
 adapter = "path/to/this/adapter"  # or its id on the hub
 
-processor = AutoProcessor.from_pretrained(base{pinned})
+processor = AutoProcessor.from_pretrained(base{pinned}, trust_remote_code=False)
 model = MusicgenForConditionalGeneration.from_pretrained(base{pinned})
 model = PeftModel.from_pretrained(model, adapter).eval()
 

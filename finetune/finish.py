@@ -1,7 +1,7 @@
 """The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -17,7 +17,8 @@ from adapters.fit import describe_base, describe_codec
 from adapters.lm import MusicgenLM
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
-from adapters.metadata import DataInfo, HeldOut, TrainingInfo, Woodshed, license_of, public_id
+from adapters.metadata import DataInfo, HeldOut, TrainingInfo, Woodshed, in_limits, license_of, public_id
+from adapters.shareable import MAX_SAMPLES
 from data_prep.base_files import BaseFiles
 from finetune.batches import Draw, clips_of, held_out
 from finetune.checkpoint import State, load_weights
@@ -82,12 +83,19 @@ def finish(outcome: Outcome) -> Path:
     if not run.accelerator.is_main_process:
         return folder
     _let_go()
-    pieces = [piece for piece in read_previews(run.folder.samples) if piece.step == outcome.step]
-    samples = {piece.prompt: f"samples/{Path(piece.file).name}" for piece in pieces}
+    pieces = read_previews(run.folder.samples)
+    samples = samples_of(pieces, outcome.step)
+    base_samples = {prompt: piece for prompt, piece in samples_of(pieces, 0).items() if prompt in samples}
     adapter_files.save(
-        folder, outcome.updates, describe(outcome), dropout=run.settings.lora.dropout, samples=samples, overwrite=True
+        folder,
+        outcome.updates,
+        describe(outcome),
+        dropout=run.settings.lora.dropout,
+        samples={prompt: sample_name(piece) for prompt, piece in samples.items()},
+        base_samples={prompt: sample_name(piece) for prompt, piece in base_samples.items()},
+        overwrite=True,
     )
-    _copy_samples(run.folder.samples, folder / "samples", pieces)
+    _copy_samples(run.folder.samples, folder, [*samples.values(), *base_samples.values()])
     proof = prove(
         folder,
         outcome.files,
@@ -105,6 +113,17 @@ def finish(outcome: Outcome) -> Path:
     return folder
 
 
+def samples_of(pieces: Sequence[Piece], step: int) -> dict[str, Piece]:
+    """What was played for each prompt at a step; of as many prompts as may be shared together with the base's."""
+    return dict([(piece.prompt, piece) for piece in pieces if piece.step == step][: MAX_SAMPLES // 2])
+
+
+def sample_name(piece: Piece) -> str:
+    """Where a piece stands in the adapter's folder; step 0 is the base's, with the same seeds."""
+    path = Path(piece.file)
+    return f"samples/{path.stem}{'' if piece.step else '-base'}{path.suffix}"
+
+
 def describe(outcome: Outcome) -> Woodshed:
     """What the adapter says of itself: no path, recordings as hashes."""
     run, files = outcome.run, outcome.files
@@ -114,11 +133,13 @@ def describe(outcome: Outcome) -> Woodshed:
         n_clips = len(run.validation)
         loss = HeldOut(adapter=mean(outcome.adapter_loss), base=mean(outcome.base_loss), n_clips=n_clips)
     return Woodshed(
-        name=run.folder.path.resolve().name,
+        **in_limits(
+            run.folder.path.resolve().name,
+            trigger_of(run.dataset),
+            run.settings.preview.prompts or own_prompts(run.dataset),
+        ),
         base=describe_base(files, outcome.updates),
         codec=describe_codec(files),
-        trigger=trigger_of(run.dataset),
-        prompts=run.settings.preview.prompts or own_prompts(run.dataset),
         data=describe_data(run.dataset),
         training=TrainingInfo(steps=outcome.step, settings=settings | {"base": public_id(files)}),
         held_out=loss,
@@ -177,12 +198,12 @@ def snippet(outcome: Outcome) -> list[str]:
     ]
 
 
-def _copy_samples(source: Path, target: Path, pieces: list[Piece]) -> None:
+def _copy_samples(source: Path, folder: Path, pieces: list[Piece]) -> None:
     import shutil
 
     for piece in pieces:
-        target.mkdir(exist_ok=True)
-        shutil.copyfile(source / piece.file, target / Path(piece.file).name)
+        (folder / "samples").mkdir(exist_ok=True)
+        shutil.copyfile(source / piece.file, folder / sample_name(piece))
 
 
 def _let_go() -> None:

@@ -229,6 +229,7 @@ def test_card_has_the_front_matter_the_hub_reads(mono_base):
     assert code
     compile(code.group(1), "card", "exec")
     assert 'revision="abc"' in code.group(1)
+    assert 'AutoProcessor.from_pretrained(base, revision="abc", trust_remote_code=False)' in code.group(1)
 
 
 def test_code_on_the_card_runs_as_it_stands(written, mono_base, tmp_path, monkeypatch):
