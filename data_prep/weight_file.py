@@ -21,8 +21,8 @@ def problem(path: Path) -> tuple[str, str] | None:
         return f"{path.name} cannot be read: {error.strerror or error}.", again
     if start == _LFS_POINTER:
         return f"{path.name} only points to the weights (Git LFS).", "Run `git lfs pull` in its folder."
-    if not size:
-        return f"{path.name} is empty.", again
+    if size < 8:
+        return f"{path.name} is empty or cut off.", again
     length = int.from_bytes(start[:8], "little")
     if not 0 < length <= min(size - 8, _MAX_HEADER_BYTES) or start[8:9] != b"{":
         return f"{path.name} is damaged or no safetensors file ({size:,} bytes).", again
