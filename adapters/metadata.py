@@ -229,5 +229,7 @@ def public_id(files: "BaseFiles") -> str:
 
 
 def license_of(base_id: str) -> str:
-    """The licence that an adapter inherits: MusicGen's weights are CC-BY-NC 4.0 (their model cards); else unknown."""
+    """The licence that an adapter inherits: CC-BY-NC 4.0 from MusicGen (its model cards), MIT from the starter."""
+    if base_id == "starter":
+        return "mit"
     return "cc-by-nc-4.0" if base_id.startswith("facebook/musicgen-") else "unknown"

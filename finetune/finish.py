@@ -185,7 +185,8 @@ def proof_lines(proof: Proof) -> list[str]:
 def snippet(outcome: Outcome) -> list[str]:
     """How plain peft and transformers use the adapter."""
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
-    base, path = outcome.files.id, str(outcome.run.folder.adapter)
+    files, path = outcome.files, str(outcome.run.folder.adapter)
+    base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
     return [
         "from peft import PeftModel",
         "from transformers import AutoProcessor, MusicgenForConditionalGeneration",

@@ -23,12 +23,12 @@ from starter.recipe.export import export
 from starter.recipe.lm_model import TextToCodes
 from starter.recipe.sizes import CODEC_SIZES, LM_SIZES
 from starter.recipe.tokens import Tokens
-from starter.recipe.train_lm import build, train_lm
+from starter.recipe.train_lm import build, hidden_steps, train_lm
 
 CODEC = replace(CODEC_SIZES["cpu"], upsampling=(5, 4, 4, 4), filters=2, width=12, codebook_dim=6, card=16)
 LM = replace(
     LM_SIZES["cpu"], hidden=16, layers=2, heads=2, ffn=32, text_width=12, text_layers=1, text_heads=2, text_kv=4,
-    vocabulary=200, crop_sec=0.4, batch_size=4, lr=1e-2, steps=60, warmup_steps=5,
+    vocabulary=200, crop_sec=0.4, batch_size=4, lr=1e-2, steps=60, warmup_steps=5, context_dropout=0.2,
 )  # fmt: skip
 
 
@@ -72,6 +72,20 @@ def test_it_learns_to_follow_the_caption(tokens: Tokens, trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
     assert lines[0]["ce0"] > 3 * lines[-1]["ce0"]
     assert lines[-1]["ce0"] < 0.3
+
+
+def test_hidden_steps_are_not_heard(tokens: Tokens, trained: Path) -> None:
+    lm = build(trained, LM, CODEC).eval()
+    codes, said = tokens.batch(5, n=4, n_frames=20, dropout=0.0)
+    hidden = hidden_steps(3, replace(LM, context_dropout=1.0), n_steps=23)
+    assert hidden.any() and not hidden.all()
+    assert not hidden_steps(3, replace(LM, context_dropout=0.0), n_steps=23).any()
+    everything = torch.ones(4, 23, dtype=torch.bool)
+    for steps, heard in ((everything, False), (hidden, True), (None, True)):
+        lm.zero_grad()
+        lm(codes, said, steps).sum().backward()
+        embeddings: Any = lm.lm.decoder.model.decoder.embed_tokens
+        assert bool(embeddings[0].weight.grad[: CODEC.card].any()) is heard
 
 
 def test_batches_are_a_function_of_the_step(tokens: Tokens) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoTokenizer, EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, T5Config, T5EncoderModel
 
@@ -71,9 +71,17 @@ class TextToCodes(nn.Module):
         said = torch.tensor([bool(caption) for caption in captions], device=self.lm.device)
         return Conditions(states, ids.attention_mask.bool() & said[:, None])
 
-    def forward(self, codes: Int[Tensor, "B K T"], captions: Sequence[str]) -> Float[Tensor, " K"]:
-        """Mean cross-entropy of each codebook in nats."""
+    def forward(
+        self, codes: Int[Tensor, "B K T"], captions: Sequence[str], hidden: Bool[Tensor, "B S"] | None = None
+    ) -> Float[Tensor, " K"]:
+        """Mean cross-entropy of each codebook in nats.
+
+        `hidden`: steps whose input is not heard (word dropout: Bowman et al. 2016, arXiv:1511.06349). A model that
+        hears everything that came before learns to overhear the caption.
+        """
         n_frames = torch.full((len(codes),), codes.shape[2], device=codes.device)
         inputs, labels = inputs_and_labels(codes, n_frames, self.lm.card, channels=1)
+        if hidden is not None:
+            inputs = inputs.masked_fill(hidden[:, None], self.lm.card)  # [B, K, S]
         logits = self.lm(inputs, self.conditions(captions))
         return codebook_sums(logits, labels) / codebook_counts(labels)

@@ -56,6 +56,8 @@ class LMSize:
     lr: float
     steps: int
     condition_dropout: float = 0.1
+    context_dropout: float = 0.5
+    """Share of clips that hide a random part of what was played before, so that the caption is needed."""
     warmup_steps: int = 100
     text_kv: int = 32
 
@@ -71,7 +73,7 @@ CODEC_SIZES = {
         crop_sec=0.6,
         batch_size=6,
         lr=1e-3,
-        steps=14_000,
+        steps=20_000,
         quantize_from=1_000,
         adversarial_from=-1,
     ),

@@ -11,7 +11,9 @@ import math
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
 
+from adapters.pattern import max_delay
 from starter.recipe.codec_model import encodec_config
 from starter.recipe.lm_model import TextToCodes, musicgen_config
 from starter.recipe.sizes import CODEC_SIZES, LM_SIZES, CodecSize, LMSize
@@ -53,8 +55,9 @@ def train_lm(
     while stage.step < size.steps and not stage.over:
         _set_lr(optimizer, size, stage, decay_from_now)
         codes, captions = tokens.batch(stage.step, n=size.batch_size, n_frames=n_frames, dropout=size.condition_dropout)
+        hidden = hidden_steps(stage.step, size, n_steps=n_frames + max_delay(codes.shape[1], 1))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            losses = model(codes.to(device), captions)  # [K]
+            losses = model(codes.to(device), captions, hidden.to(device))  # [K]
         loss = losses.mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -69,6 +72,14 @@ def train_lm(
             stage.save()
     stage.save()
     return stage.step
+
+
+def hidden_steps(step: int, size: LMSize, n_steps: int) -> Bool[torch.Tensor, "B {n_steps}"]:
+    """What of each clip's past is hidden in this step: nothing, or any share of it."""
+    generator = torch.Generator().manual_seed(7_919 * step + 2)
+    chosen = torch.rand(size.batch_size, generator=generator) < size.context_dropout
+    share = chosen * torch.rand(size.batch_size, generator=generator)
+    return torch.rand(size.batch_size, n_steps, generator=generator) < share[:, None]
 
 
 def _set_lr(optimizer: torch.optim.Optimizer, size: LMSize, stage: Stage, decay_from_now: bool) -> None:
