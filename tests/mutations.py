@@ -92,6 +92,8 @@ def mutate_json(rng: random.Random, data: bytes) -> bytes:
 def add_giant(header: Any) -> Any:
     """An entry of no bytes with sides that no memory could hold: it fits every file."""
     entry = {"dtype": "F32", "shape": [0, 2**52, 2**52], "data_offsets": [0, 0]}
+    if not isinstance(header, dict):
+        return header  # spoilt already
     return {**header, f"base_model.model.{'x' * 9}.lora_A.weight": entry}
 
 
