@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor, nn
 
-from adapters.decode.arithmetic import choose, pick_device
+from adapters.decode.arithmetic import choose
 from adapters.decode.borrow import borrow, untouched
 from adapters.decode.performance import Frame, Performance, Piece
 from adapters.decode.sampling import Sampling
@@ -28,6 +28,7 @@ from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec import Codec
+from data_prep.device import pick_device
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from adapters.decode.arithmetic import choose, pick_device
+from adapters.decode.arithmetic import choose
 from adapters.decode.borrow import borrow
 from adapters.decode.gate import Clip, added, losses
 from adapters.decode.weights import DecoderWeights, Packing, pack
@@ -23,6 +23,7 @@ from adapters.lm import load_lm
 from benchmarks.measure import print_environment
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.device import pick_device
 from data_prep.prepared import PreparedDataset
 
 

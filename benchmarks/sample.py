@@ -283,6 +283,8 @@ def together(results: Sequence[dict]) -> None:
     means = {found["batch"]: found.get("mean_ms_over_30_sec", {}) for found in results}
     for n_pieces in sorted(means.keys() - {1} if 1 in means else ()):
         shares = [f"{name} {mean / means[1][name]:.2f}" for name, mean in means[n_pieces].items() if name in means[1]]
+        if not shares:
+            continue  # the means need all three contexts
         print(f"{n_pieces} pieces together cost, in steps of one: {', '.join(shares)}")
 
 

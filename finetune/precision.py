@@ -11,6 +11,7 @@ import torch
 
 from configs.errors import UserError
 from configs.train import TrainSettings
+from data_prep.device import pick_device
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Weights = Literal["fp32", "bf16", "fp16", "int8", "nf4"]
@@ -49,7 +50,7 @@ def settle(settings: TrainSettings) -> Precision:
     Raises:
         UserError: the machine cannot do what was asked for, or precision and base_weights contradict each other.
     """
-    device = _device(settings.device)
+    device: Literal["cpu", "cuda"] = "cuda" if pick_device(settings.device).type == "cuda" else "cpu"
     weights = settings.base_weights
     wanted = weights if settings.precision == "auto" and weights in ("bf16", "fp16") else settings.precision
     arithmetic = _arithmetic(wanted, device)
@@ -60,17 +61,6 @@ def settle(settings: TrainSettings) -> Precision:
             fix=f"Use `--base_weights {arithmetic}`, or leave base_weights at auto.",
         )
     return Precision(device, arithmetic, arithmetic if weights == "auto" else weights)
-
-
-def _device(wanted: str) -> Literal["cpu", "cuda"]:
-    has_cuda = torch.cuda.is_available()
-    if wanted == "cuda" and not has_cuda:
-        raise UserError(
-            "No CUDA GPU can be used here.",
-            where="device: cuda",
-            fix="Run `woodshed doctor` to see why, or use `--device cpu`.",
-        )
-    return "cpu" if wanted == "cpu" or not has_cuda else "cuda"
 
 
 def _arithmetic(wanted: str, device: str) -> Arithmetic:

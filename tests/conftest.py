@@ -1,6 +1,7 @@
 """Shared by all tests: no network, shapes checked at run time, and the debug bases."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,6 +21,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("woodshed-cache")
     os.environ["WOODSHED_CACHE"] = str(folder)
     return folder
+
+
+@pytest.fixture
+def fresh_processes() -> Iterator[None]:
+    """Accelerate allows one arithmetic per process: a test that asks for this is a process of its own."""
+    from accelerate.state import AcceleratorState
+
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,11 +1,9 @@
 """What a finished run hands out: pieces to compare with the base's, and a description whatever its settings were."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import training_fixtures
-from accelerate.state import AcceleratorState
 from training_fixtures import quick, write_dataset
 
 from adapters import adapter_files, hub
@@ -17,12 +15,7 @@ from finetune.finish import sample_name, samples_of
 from finetune.preview import Piece, read_previews
 from finetune.train import train
 
-
-@pytest.fixture(autouse=True)
-def fresh_processes() -> Iterator[None]:
-    """Accelerate allows one arithmetic per process; a test is a process of its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_processes")
 
 
 def test_the_card_plays_each_prompt_with_and_without_the_adapter(tiny_data: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Running out of memory in the middle of a step: the same gradient in smaller pieces, and it says so."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,7 @@ from finetune.run_log import read_log
 from finetune.step import Learner, accumulate
 from finetune.train import train
 
-
-@pytest.fixture(autouse=True)
-def fresh_processes() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_processes")
 
 
 @pytest.fixture(scope="module")

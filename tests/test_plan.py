@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from subprocess import run
@@ -10,7 +9,6 @@ from subprocess import run
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from training_fixtures import quick, write_dataset
 
 from configs.errors import UserError
@@ -30,10 +28,7 @@ from finetune.train import train
 MEDIUM = Shape(1536, 48, 24, 6144)
 
 
-@pytest.fixture(autouse=True)
-def fresh_processes() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_processes")
 
 
 @pytest.fixture(scope="module")

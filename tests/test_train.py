@@ -1,14 +1,12 @@
 import gc
 import json
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from training_fixtures import TRIGGER, quick, write_dataset
 
 from adapters import adapter_files
@@ -27,12 +25,7 @@ from finetune.proof import prove
 from finetune.run_log import read_log
 from finetune.train import train
 
-
-@pytest.fixture(autouse=True)
-def fresh_processes() -> Iterator[None]:
-    """Accelerate allows one arithmetic per process; a test is a process of its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_processes")
 
 
 def of_kind(run: Path, kind: str) -> list[dict[str, Any]]:

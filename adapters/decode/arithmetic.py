@@ -59,14 +59,3 @@ def _on_cpu(precision: Precision) -> Arithmetic:
     if precision == "fp32" and not torch.backends.mkldnn.is_available():
         return Arithmetic("plain", torch.float32, "fp32")
     return Arithmetic(precision, torch.float32, precision)
-
-
-def pick_device(name: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that a setting means.
-
-    Raises:
-        UserError: cuda was asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("there is no CUDA device here", fix="use --device cpu, or see `woodshed doctor`")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
