@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
 
-from starter.recipe.codec_export import to_encodec
+from starter.recipe.codec_export import from_encodec, to_encodec
 from starter.recipe.codec_losses import MelLoss
 from starter.recipe.codec_model import CodecModel
 from starter.recipe.discriminator import Discriminators, discriminator_loss, generator_losses
@@ -43,6 +43,24 @@ def test_the_exported_codec_gives_the_same_codes_and_audio(codebook_dim: int, n_
     assert ours.codes is not None
     assert torch.equal(theirs.audio_codes[0].transpose(1, 2), ours.codes)
     assert_close(theirs.audio_values[..., :n_samples], ours.audio)
+
+
+def test_an_exported_codec_goes_on_learning() -> None:
+    size = replace(TINY, codebook_dim=12)
+    exported = to_encodec(model_of(size))
+    torch.manual_seed(1)
+    begun = from_encodec(exported, CodecModel(size)).eval()
+    audio = torch.randn(2, 1, 800, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(to_encodec(begun)(audio).audio_codes, exported(audio).audio_codes)
+    begun.train()
+    before = exported.quantizer.layers[0].codebook.embed.clone()
+    quantizer: Any = begun.quantizer
+    begun(audio, quantize=True)  # one running mean more: the codebook moves a little and is not begun anew
+    moved = (quantizer.layers[0]._codebook.embed[0] - before).norm() / before.norm()
+    assert 0 < moved < 0.3
+    with pytest.raises(ValueError, match="no projections"):
+        from_encodec(exported, CodecModel(TINY))
 
 
 def test_gradients_go_straight_through_once() -> None:
@@ -89,6 +107,17 @@ def test_mel_loss_is_zero_only_for_the_same_sound() -> None:
     audio = 0.1 * torch.randn(1, 1, 8_000)
     assert loss(audio, audio).item() == 0
     assert loss(0.5 * audio, audio).item() == pytest.approx(0.693, abs=0.1)
+
+
+def test_a_smeared_attack_costs_more_than_its_mean_distance() -> None:
+    loss = MelLoss(16_000)
+    click, smeared = torch.zeros(1, 1, 8_000), torch.zeros(1, 1, 8_000)
+    click[..., 4_000:4_050] = 0.5
+    smeared[..., 3_000:5_000] = 0.5
+    assert loss.with_attacks(click, click)[1].item() == 0
+    wrong = loss.with_attacks(smeared, click)[1].item()
+    quieter = loss.with_attacks(0.7 * click, click)[1].item()
+    assert wrong > 3 * quieter > 0
 
 
 def test_discriminators_teach_both_sides() -> None:

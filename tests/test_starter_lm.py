@@ -1,5 +1,6 @@
 """The LM trainer's parts and the exported folder, on models of a few thousand weights and invented tokens."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,19 +17,19 @@ from adapters.lm import load_lm
 from data_prep.base_files import resolve_base, weight_files
 from data_prep.codec import Codec
 from data_prep.text_encoder import TextEncoder
-from starter.recipe.captions import captions
+from starter.recipe.captions import captions, with_strange_words
 from starter.recipe.codec_model import CodecModel
 from starter.recipe.compose import compose
 from starter.recipe.export import export
 from starter.recipe.lm_model import TextToCodes
 from starter.recipe.sizes import CODEC_SIZES, LM_SIZES
 from starter.recipe.tokens import Tokens
-from starter.recipe.train_lm import build, hidden_steps, train_lm
+from starter.recipe.train_lm import build, crop_frames, hidden_steps, make_optimizers, train_lm
 
 CODEC = replace(CODEC_SIZES["cpu"], upsampling=(5, 4, 4, 4), filters=2, width=12, codebook_dim=6, card=16)
 LM = replace(
     LM_SIZES["cpu"], hidden=16, layers=2, heads=2, ffn=32, text_width=12, text_layers=1, text_heads=2, text_kv=4,
-    vocabulary=200, crop_sec=0.4, batch_size=4, lr=1e-2, steps=60, warmup_steps=5, context_dropout=0.2,
+    vocabulary=200, crops_sec=(0.3, 0.4), batch_frames=80, lr=1e-2, steps=60, warmup_steps=5, context_dropout=0.2,
 )  # fmt: skip
 
 
@@ -77,15 +78,42 @@ def test_it_learns_to_follow_the_caption(tokens: Tokens, trained: Path) -> None:
 def test_hidden_steps_are_not_heard(tokens: Tokens, trained: Path) -> None:
     lm = build(trained, LM, CODEC).eval()
     codes, said = tokens.batch(5, n=4, n_frames=20, dropout=0.0)
-    hidden = hidden_steps(3, replace(LM, context_dropout=1.0), n_steps=23)
+    hidden = hidden_steps(3, replace(LM, context_dropout=1.0), 4, n_steps=23)
     assert hidden.any() and not hidden.all()
-    assert not hidden_steps(3, replace(LM, context_dropout=0.0), n_steps=23).any()
+    assert not hidden_steps(3, replace(LM, context_dropout=0.0), 4, n_steps=23).any()
     everything = torch.ones(4, 23, dtype=torch.bool)
     for steps, heard in ((everything, False), (hidden, True), (None, True)):
         lm.zero_grad()
         lm(codes, said, steps).sum().backward()
         embeddings: Any = lm.lm.decoder.model.decoder.embed_tokens
         assert bool(embeddings[0].weight.grad[: CODEC.card].any()) is heard
+
+
+def test_text_states_tell_what_the_caption_says(tokens: Tokens, trained: Path) -> None:
+    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["drums"] < 0.6  # chance: 0.69
+
+
+def test_crops_come_in_every_length_and_often_from_the_beginning(tokens: Tokens) -> None:
+    assert {crop_frames(step, LM) for step in range(20)} == {15, 20}
+    counting = copy.copy(tokens)
+    counting.codes = np.tile(np.arange(30, dtype=np.int16), (4, len(tokens)))
+    firsts = counting.batch(5, n=60, n_frames=20, dropout=0.0)[0][:, 0, 0]
+    assert 20 <= int((firsts == 0).sum()) <= 40
+    assert int(firsts.max()) > 5
+
+
+def test_made_up_names_are_added_now_and_then() -> None:
+    rng = np.random.default_rng(0)
+    said = [with_strange_words("slow waltz", rng) for _ in range(400)]
+    assert all("slow waltz" in one for one in said)
+    assert 40 <= sum(one != "slow waltz" for one in said) <= 120
+
+
+def test_every_parameter_has_one_optimizer(trained: Path) -> None:
+    model = build(trained, LM, CODEC)
+    held = [p for o in make_optimizers(model, LM).values() for group in o.param_groups for p in group["params"]]
+    assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
 
 
 def test_batches_are_a_function_of_the_step(tokens: Tokens) -> None:

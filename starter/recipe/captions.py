@@ -1,6 +1,9 @@
 """Captions of a piece in varied wording: what is said is always true, and no caption says everything in one way."""
 
 import random
+import string
+
+import numpy as np
 
 from starter.recipe.score import Piece
 
@@ -17,6 +20,8 @@ LEAD = {
 }
 WITH_DRUMS = ("with drums", "drums", "with a drum beat")
 WITHOUT_DRUMS = ("no drums", "without drums", "drumless")
+STRANGE = ("in {} style", "in the style of {}", "by {}", "{}")
+STRANGE_SHARE = 0.2
 MOODS = {"major": ("bright", "happy", "cheerful"), "minor": ("dark", "sad", "moody")}
 
 
@@ -50,6 +55,18 @@ def captions(piece: Piece, n: int) -> list[str]:
     """`n` wordings, decided by the piece's seed."""
     rng = random.Random(f"captions {piece.seed}")
     return [caption(piece, rng) for _ in range(n)]
+
+
+def with_strange_words(caption: str, rng: np.random.Generator) -> str:
+    """Now and then something is added that the music knows nothing of: a made-up name.
+
+    So the model learns to let pass what it does not know, and a trigger word means nothing until an adapter learns it.
+    """
+    if rng.random() >= STRANGE_SHARE:
+        return caption
+    name = "".join(rng.choice(list(string.ascii_lowercase), size=rng.integers(3, 9)))
+    phrase = STRANGE[rng.integers(len(STRANGE))].format(name)
+    return f"{phrase}, {caption}" if rng.random() < 0.3 else f"{caption}, {phrase}"
 
 
 def prompt(family: str, drums: bool, tempo_bpm: int, manner: str = "") -> str:

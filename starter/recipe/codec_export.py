@@ -1,4 +1,4 @@
-"""The trained codec as an EncodecModel: the same audio from the same codes, in transformers' own format.
+"""The trained codec as an EncodecModel and back: the same audio from the same codes, in transformers' own format.
 
 The quantizer's projections are linear, so they melt into the convolutions beside them: the encoder's last and the
 decoder's first. Reflection padding keeps a constant constant, so the melted bias is exact as well.
@@ -35,6 +35,25 @@ def to_encodec(model: CodecModel) -> EncodecModel:
         tensors[f"{name}.inited"] = torch.ones(1)
     exported.load_state_dict({name: value.detach().cpu().float() for name, value in tensors.items()})
     return exported
+
+
+@torch.no_grad()
+def from_encodec(exported: EncodecModel, model: CodecModel) -> CodecModel:
+    """Fill a codec without projections with an exported one, so that it goes on learning."""
+    rvq: Any = model.quantizer
+    if rvq.has_projections:
+        raise ValueError("an exported codec has no projections: it needs a size whose codebooks have its width")
+    parts: Any = exported
+    model.encoder.load_state_dict(parts.encoder.state_dict())
+    model.decoder.load_state_dict(parts.decoder.state_dict())
+    for layer, held in zip(rvq.layers, parts.quantizer.layers, strict=True):
+        codebook, embed = layer._codebook, held.codebook.embed[None]  # [1, card, D]
+        mean_uses = model.size.batch_size * model.size.crop_sec * model.size.frame_rate_hz / model.size.card
+        codebook.embed.copy_(embed)
+        codebook.cluster_size.fill_(mean_uses)
+        codebook.embed_avg.copy_(embed * mean_uses)
+        codebook.initted.fill_(True)
+    return model
 
 
 def _after(conv: Any, projection: nn.Linear) -> tuple[Tensor, Tensor]:

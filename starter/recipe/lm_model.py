@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, EncodecConfig, MusicgenConfig, MusicgenD
 from adapters.lm import Conditions, MusicgenLM
 from adapters.pattern import inputs_and_labels
 from finetune.loss import codebook_counts, codebook_sums
+from starter.recipe.facts import FactsHead
 from starter.recipe.sizes import LMSize
 
 
@@ -53,6 +54,10 @@ class TextToCodes(nn.Module):
         self.text_encoder = T5EncoderModel._from_config(parts.text_encoder)
         self.lm = MusicgenLM(config)
         self.lm.requires_grad_(True)
+        if not torch.cuda.is_available():
+            # torch's fused attention takes a third of a step on a CPU, three products a twentieth.
+            self.lm.decoder.set_attn_implementation("eager")
+        self.facts_head = FactsHead(parts.text_encoder.d_model)
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
         self._begin_small(parts.decoder.hidden_size)
 
@@ -70,6 +75,11 @@ class TextToCodes(nn.Module):
         states = self.text_encoder(**ids).last_hidden_state
         said = torch.tensor([bool(caption) for caption in captions], device=self.lm.device)
         return Conditions(states, ids.attention_mask.bool() & said[:, None])
+
+    def facts_losses(self, captions: Sequence[str], facts: Sequence[dict[str, Any]]) -> dict[str, Float[Tensor, ""]]:
+        """How badly the text states tell what the captions say, question by question."""
+        said = self.conditions(captions)
+        return self.facts_head(said.text_states, said.text_mask, facts)
 
     def forward(
         self, codes: Int[Tensor, "B K T"], captions: Sequence[str], hidden: Bool[Tensor, "B S"] | None = None

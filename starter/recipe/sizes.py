@@ -38,6 +38,11 @@ class CodecSize:
             hop *= ratio
         return hop
 
+    @property
+    def frame_rate_hz(self) -> float:
+        """Frames per second."""
+        return self.sample_rate_hz / self.hop
+
 
 @dataclass(frozen=True)
 class LMSize:
@@ -51,13 +56,17 @@ class LMSize:
     text_layers: int
     text_heads: int
     vocabulary: int
-    crop_sec: float
-    batch_size: int
+    crops_sec: tuple[float, ...]
+    """Lengths of crops; a step draws one. Short ones make many beginnings, where only the caption says what comes."""
+    batch_frames: int
+    """Frames of a batch: as many crops as that makes."""
     lr: float
     steps: int
     condition_dropout: float = 0.1
-    context_dropout: float = 0.5
+    context_dropout: float = 0.3
     """Share of clips that hide a random part of what was played before, so that the caption is needed."""
+    facts_captions: int = 48
+    """Captions a step from which the text encoder must tell what the piece is (see `facts`)."""
     warmup_steps: int = 100
     text_kv: int = 32
 
@@ -67,7 +76,7 @@ CODEC_SIZES = {
         sample_rate_hz=16_000,
         upsampling=(5, 4, 4, 4),
         filters=16,
-        width=64,
+        width=32,
         codebook_dim=32,
         card=512,
         crop_sec=0.6,
@@ -94,16 +103,16 @@ CODEC_SIZES = {
 }
 LM_SIZES = {
     "cpu": LMSize(
-        hidden=128,
-        layers=3,
-        heads=4,
-        ffn=512,
-        text_width=64,
+        hidden=192,
+        layers=4,
+        heads=6,
+        ffn=768,
+        text_width=96,
         text_layers=2,
-        text_heads=2,
-        vocabulary=320,
-        crop_sec=10.0,
-        batch_size=4,
+        text_heads=3,
+        vocabulary=400,
+        crops_sec=(2.0, 4.0, 10.0),
+        batch_frames=2_400,
         lr=3e-3,
         steps=20_000,
     ),
@@ -116,8 +125,8 @@ LM_SIZES = {
         text_layers=3,
         text_heads=4,
         vocabulary=600,
-        crop_sec=10.0,
-        batch_size=64,
+        crops_sec=(2.0, 4.0, 10.0),
+        batch_frames=32_000,
         lr=1e-3,
         steps=60_000,
         warmup_steps=1_000,

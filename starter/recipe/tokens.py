@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Int, Int16
 
+from starter.recipe.captions import with_strange_words
 from starter.recipe.codec_export import to_encodec
 from starter.recipe.codec_model import CodecModel
 from starter.recipe.collection import Collection
@@ -37,17 +38,29 @@ class Tokens:
     def batch(
         self, step: int, *, n: int, n_frames: int, dropout: float, seed: int = 0
     ) -> tuple[Int[torch.Tensor, "B K T"], list[str]]:
-        """Crops and captions of a step; a share of the captions is empty. The same step gives the same batch."""
+        """Crops and captions of a step; a share of the captions is empty. The same step gives the same batch.
+
+        Every second crop is the beginning of its piece, because that is where generated music begins.
+        """
         rng = np.random.default_rng((seed, step))
         crops, captions = [], []
         for index in rng.integers(len(self), size=n):
             codes = self.piece(int(index))
-            start = rng.integers(codes.shape[1] - n_frames + 1)
+            start = rng.integers(codes.shape[1] - n_frames + 1) * rng.integers(2)
             crops.append(torch.from_numpy(codes[:, start : start + n_frames].astype(np.int64)))
-            wordings = self.facts[index]["captions"]
-            wording = wordings[rng.integers(len(wordings))]
+            wording = self._wording(int(index), rng)
             captions.append("" if rng.random() < dropout else wording)
         return torch.stack(crops), captions
+
+    def captioned(self, step: int, *, n: int, seed: int = 1) -> tuple[list[str], list[dict[str, Any]]]:
+        """Captions of a step and the facts they speak of."""
+        rng = np.random.default_rng((seed, step))
+        indices = rng.integers(len(self), size=n).tolist()
+        return [self._wording(index, rng) for index in indices], [self.facts[index] for index in indices]
+
+    def _wording(self, index: int, rng: np.random.Generator) -> str:
+        wordings = self.facts[index]["captions"]
+        return with_strange_words(wordings[rng.integers(len(wordings))], rng)
 
 
 @torch.inference_mode()

@@ -4,7 +4,7 @@
 
 On a GPU it runs in bf16 and compiled. With `--discriminators` they join at once, whatever the size says. With
 `--tokens-fixed` only the decoder goes on learning: what was tokenised before stays valid, and the language model can
-be trained at the same time.
+be trained at the same time. `--begin BASE` begins a new folder with the codec of a base that was exported before.
 """
 
 import argparse
@@ -13,7 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from starter.recipe.codec_losses import COMMITMENT_WEIGHT, WAVE_WEIGHT, MelLoss
+from data_prep.base_files import resolve_base
+from data_prep.codec import Codec
+from starter.recipe.codec_export import from_encodec
+from starter.recipe.codec_losses import ATTACK_WEIGHT, COMMITMENT_WEIGHT, WAVE_WEIGHT, MelLoss
 from starter.recipe.codec_model import CodecModel
 from starter.recipe.crops import Crops
 from starter.recipe.discriminator import Discriminators, discriminator_loss, generator_losses
@@ -34,10 +37,12 @@ def train_codec(
     discriminators: bool = False,
     decay_from_now: bool = False,
     tokens_fixed: bool = False,
+    begin: str | None = None,
 ) -> int:
     """One stage of training; returns the step it ended at.
 
     `decay_from_now` makes the learning rate fall to zero over the minutes of this stage, whatever `size.steps` says.
+    `begin` is a base whose codec a new folder begins with.
     """
     # 1. What trains
     device = pick_device()
@@ -48,6 +53,9 @@ def train_codec(
     optimizer = torch.optim.AdamW(model.parameters(), lr=size.lr, betas=(0.8, 0.99), weight_decay=0.0)
     judge_optimizer = torch.optim.AdamW(judges.parameters(), lr=size.lr / 2, betas=(0.8, 0.99), weight_decay=0.0)
     stage = Stage(folder, {"model": model, "judges": judges}, {"model": optimizer, "judges": judge_optimizer}, minutes)
+    if begin and stage.step == 0:
+        from_encodec(Codec.load(resolve_base(begin), device).model, model)
+        stage.step = size.quantize_from + 1  # the codebooks are there
 
     # 2. What it hears, and how it computes
     crops = Crops(audio, size.crop_sec, size.batch_size, device)
@@ -70,9 +78,14 @@ def train_codec(
             _start_codebooks(model, crops)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             made = model(wave, quantize=quantize, drop_from=_drop_from(stage.step, size))
-        losses = {"mel": mel_loss(made.audio, wave), "wave": (made.audio - wave).abs().mean()}
-        losses["commitment"] = made.commitment
-        loss = losses["mel"] + WAVE_WEIGHT * losses["wave"] + COMMITMENT_WEIGHT * losses["commitment"]
+        losses = {"wave": (made.audio - wave).abs().mean(), "commitment": made.commitment}
+        losses["mel"], losses["attacks"] = mel_loss.with_attacks(made.audio, wave)
+        loss = (
+            losses["mel"]
+            + ATTACK_WEIGHT * losses["attacks"]
+            + WAVE_WEIGHT * losses["wave"]
+            + COMMITMENT_WEIGHT * losses["commitment"]
+        )
         if 0 <= adversarial_from <= stage.step:
             loss = loss + _adversarial(judges, judge_optimizer, wave, made.audio, losses)
         optimizer.zero_grad(set_to_none=True)
@@ -148,6 +161,7 @@ def main() -> None:
     parser.add_argument("--discriminators", action="store_true", help="from the first step of this stage")
     parser.add_argument("--decay", action="store_true", help="last stage: let the learning rate fall to zero in it")
     parser.add_argument("--tokens-fixed", action="store_true", help="only the decoder learns in this stage")
+    parser.add_argument("--begin", metavar="BASE", help="begin a new folder with this base's codec")
     args = parser.parse_args()
     torch.set_float32_matmul_precision("high")
     step = train_codec(
@@ -158,6 +172,7 @@ def main() -> None:
         discriminators=args.discriminators,
         decay_from_now=args.decay,
         tokens_fixed=args.tokens_fixed,
+        begin=args.begin,
     )
     print(f"step {step} of {CODEC_SIZES[args.size].steps}")
 

@@ -2,12 +2,15 @@
 
     python -m starter.recipe.train_lm /tmp/starter/tokens /tmp/starter/lm --size cpu --minutes 10
 
-On a GPU it runs in bf16 and compiled. `--decay` makes the learning rate fall to zero within this stage.
+It runs in bf16 where that is fast, and compiled on a GPU. `--decay` makes the learning rate fall to zero within this
+stage.
 """
 
 import argparse
 import json
 import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -23,6 +26,9 @@ from starter.recipe.tokens import Tokens
 
 FRAME_RATE_HZ = 50
 LOG_EVERY, SAVE_EVERY = 20, 500
+FACTS_WEIGHT = 0.1
+INNER = re.compile(r"^lm\.decoder\..*\.layers\.")
+"""Names of what is inside the decoder's layers."""
 
 
 def build(folder: Path, size: LMSize, codec: CodecSize, tokens: Tokens | None = None) -> TextToCodes:
@@ -42,53 +48,83 @@ def train_lm(
     device = pick_device()
     torch.manual_seed(0)
     model = build(folder, size, codec, tokens).to(device)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=size.lr, betas=(0.9, 0.98))
-    stage = Stage(folder, {"model": model}, {"model": optimizer}, minutes)
-    n_frames = round(size.crop_sec * FRAME_RATE_HZ)
+    optimizers = make_optimizers(model, size)
+    stage = Stage(folder, {"model": model}, optimizers, minutes)
     if device.type == "cuda":
-        model.lm.decoder.compile(dynamic=False)
+        model.lm.decoder.compile()
 
     # 2. The loop
     while stage.step < size.steps and not stage.over:
-        _set_lr(optimizer, size, stage, decay_from_now)
-        codes, captions = tokens.batch(stage.step, n=size.batch_size, n_frames=n_frames, dropout=size.condition_dropout)
-        hidden = hidden_steps(stage.step, size, n_steps=n_frames + max_delay(codes.shape[1], 1))
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        _set_lr(optimizers.values(), size, stage, decay_from_now)
+        n_frames = crop_frames(stage.step, size)
+        n = max(1, size.batch_frames // n_frames)
+        codes, captions = tokens.batch(stage.step, n=n, n_frames=n_frames, dropout=size.condition_dropout)
+        hidden = hidden_steps(stage.step, size, n, n_frames + max_delay(codes.shape[1], 1))
+        with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
             losses = model(codes.to(device), captions, hidden.to(device))  # [K]
-        loss = losses.mean()
-        optimizer.zero_grad(set_to_none=True)
+            facts = model.facts_losses(*tokens.captioned(stage.step, n=size.facts_captions))
+        loss = losses.mean() + FACTS_WEIGHT * torch.stack(list(facts.values())).sum()
+        for optimizer in optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        for optimizer in optimizers.values():
+            optimizer.step()
         stage.step += 1
         if not loss.isfinite():
             raise FloatingPointError(f"the loss at step {stage.step} is not finite; the last saved state is whole")
         if stage.step % LOG_EVERY == 0:
-            stage.log(**{f"ce{k}": ce.item() for k, ce in enumerate(losses)}, lr=optimizer.param_groups[0]["lr"])
+            said = {f"ce{k}": ce.item() for k, ce in enumerate(losses)}
+            said |= {name: value.item() for name, value in facts.items()}
+            stage.log(n_frames=n_frames, **said, lr=optimizers["adamw"].param_groups[0]["lr"])
         if stage.step % SAVE_EVERY == 0:
             stage.save()
     stage.save()
     return stage.step
 
 
-def hidden_steps(step: int, size: LMSize, n_steps: int) -> Bool[torch.Tensor, "B {n_steps}"]:
+def make_optimizers(model: TextToCodes, size: LMSize) -> dict[str, torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices inside the decoder's layers, AdamW for everything else.
+
+    Muon's steps are scaled to AdamW's (Liu et al. 2025, arXiv:2502.16982), so that both share one learning rate.
+    """
+    inner = [p for name, p in model.named_parameters() if p.ndim == 2 and INNER.search(name)]
+    chosen = {id(p) for p in inner}
+    outer = [p for p in model.parameters() if id(p) not in chosen]
+    return {
+        "muon": torch.optim.Muon(inner, lr=size.lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+        "adamw": torch.optim.AdamW(outer, lr=size.lr, betas=(0.9, 0.98), weight_decay=0.0),
+    }
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Whether products in bf16 are faster than in fp32 there: on GPUs, and on CPUs that have them."""
+    return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def crop_frames(step: int, size: LMSize) -> int:
+    """How long the crops of this step are."""
+    generator = torch.Generator().manual_seed(7_919 * step + 3)
+    drawn = int(torch.randint(len(size.crops_sec), (), generator=generator))
+    return round(size.crops_sec[drawn] * FRAME_RATE_HZ)
+
+
+def hidden_steps(step: int, size: LMSize, n: int, n_steps: int) -> Bool[torch.Tensor, "{n} {n_steps}"]:
     """What of each clip's past is hidden in this step: nothing, or any share of it."""
     generator = torch.Generator().manual_seed(7_919 * step + 2)
-    chosen = torch.rand(size.batch_size, generator=generator) < size.context_dropout
-    share = chosen * torch.rand(size.batch_size, generator=generator)
-    return torch.rand(size.batch_size, n_steps, generator=generator) < share[:, None]
+    chosen = torch.rand(n, generator=generator) < size.context_dropout
+    share = chosen * torch.rand(n, generator=generator)
+    return torch.rand(n, n_steps, generator=generator) < share[:, None]
 
 
-def _set_lr(optimizer: torch.optim.Optimizer, size: LMSize, stage: Stage, decay_from_now: bool) -> None:
+def _set_lr(optimizers: Iterable[torch.optim.Optimizer], size: LMSize, stage: Stage, decay_from_now: bool) -> None:
     """Linear warm-up, then a cosine down to a twentieth over the steps, or over this stage."""
     done = 1 - stage.left if decay_from_now else stage.step / size.steps
     warm = min(1.0, (stage.step + 1) / size.warmup_steps)
     factor = warm * (0.05 + 0.95 * (1 + math.cos(math.pi * min(1.0, done))) / 2)
-    for group in optimizer.param_groups:
-        group["lr"] = size.lr * factor
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = size.lr * factor
 
 
 def main() -> None:
