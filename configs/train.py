@@ -108,7 +108,8 @@ class TrainSettings(Section):
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """Arithmetic of the model. auto: bf16 where the GPU has it, else fp16 with loss scaling; fp32 on a CPU."""
+    """Arithmetic of the model. auto: bf16 where the GPU or the CPU has it; else fp16 with loss scaling on a GPU,
+    fp32 on a CPU."""
     base_weights: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = "auto"
     """How the frozen base is held. auto: as `precision`. int8 and nf4 (bitsandbytes) save memory and cost speed."""
     checkpointing: bool = True

@@ -69,7 +69,8 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
 
 def _create(name: str, param_groups: list[dict], betas: tuple[float, float]) -> torch.optim.Optimizer:
     if name == "adamw":
-        return torch.optim.AdamW(param_groups, betas=betas)
+        on_cpu = all(weight.device.type == "cpu" for group in param_groups for weight in group["params"])
+        return torch.optim.AdamW(param_groups, betas=betas, fused=on_cpu or None)  # 10 ms instead of 28 for 10 M
     if name == "prodigy":
         return _prodigy(param_groups, betas)
     from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit

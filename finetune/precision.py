@@ -2,6 +2,9 @@
 
 A base held in 16 bits computes in its own type, without autocast, so that no fp32 copies of activations are kept;
 autocast serves only a base held in fp32 that is to compute in 16 bits.
+
+A CPU with bf16 units multiplies matrices in bf16 at twice the rate of fp32, with fp32 sums; one without them emulates
+bf16 and is many times slower (docs/benchmarks.md), so there "auto" is fp32.
 """
 
 from dataclasses import dataclass
@@ -67,7 +70,7 @@ def _arithmetic(wanted: str, device: str) -> Arithmetic:
     if device == "cpu":
         if wanted == "fp16":
             raise UserError("fp16 needs a CUDA GPU.", where="precision: fp16", fix="On a CPU use fp32 or bf16.")
-        return "bf16" if wanted == "bf16" else "fp32"
+        return "bf16" if wanted == "bf16" or (wanted == "auto" and cpu_has_bf16()) else "fp32"
     has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     if wanted == "bf16" and not has_bf16:
         name = torch.cuda.get_device_name()
@@ -75,3 +78,12 @@ def _arithmetic(wanted: str, device: str) -> Arithmetic:
     if wanted == "fp16" or (wanted == "auto" and not has_bf16):
         return "fp16"
     return "fp32" if wanted == "fp32" else "bf16"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies in bf16 by itself: AVX512-BF16, which every one with AMX has too.
+
+    oneDNN's own answer (`_is_mkldnn_bf16_supported`) is yes for all of AVX512, where it emulates. Arm's units are not
+    looked for.
+    """
+    return torch.cpu._is_avx512_bf16_supported()

@@ -1,4 +1,5 @@
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from training_fixtures import quick
 
 from configs.errors import UserError
 from configs.train import OptimSettings
-from finetune import optimizers
+from finetune import optimizers, precision
 from finetune.ema import Ema
 from finetune.precision import settle
 from finetune.schedule import factor
@@ -45,6 +46,21 @@ def test_every_optimizer_lowers_a_loss(name: str) -> None:
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_adamw_in_one_kernel_is_adamw() -> None:
+    """On a CPU the fused kernel runs; the plain loop over tensors is the reference."""
+    found, wanted = (dict(list(weights().items())[:2]) for _ in range(2))  # the magnitudes are never decayed
+    settings = optim(lr=0.05, weight_decay=0.1)
+    ours = optimizers.build(found.items(), settings, 1.0)
+    plain = torch.optim.AdamW(wanted.values(), lr=0.05, betas=settings.betas, weight_decay=0.1)
+    for step in range(3):
+        for mine, other in zip(found.values(), wanted.values(), strict=True):
+            mine.grad = torch.full_like(mine, 0.1 * (step + 1)) * mine.detach()
+            other.grad = torch.full_like(other, 0.1 * (step + 1)) * other.detach()
+        ours.step()
+        plain.step()
+    torch.testing.assert_close(found, wanted)
 
 
 def test_adamw8bit_holds_its_moments_in_8_bits() -> None:
@@ -117,18 +133,35 @@ def test_without_ema_the_live_weights_stay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "arithmetic", "weights_in", "autocast"),
+    ("given", "native", "arithmetic", "weights_in", "autocast"),
     [
-        ({}, "fp32", "fp32", False),
-        ({"precision": "bf16"}, "bf16", "bf16", False),
-        ({"precision": "bf16", "base_weights": "fp32"}, "bf16", "fp32", True),
-        ({"base_weights": "bf16"}, "bf16", "bf16", False),
-        ({"base_weights": "nf4"}, "fp32", "nf4", False),
+        ({}, False, "fp32", "fp32", False),
+        ({}, True, "bf16", "bf16", False),
+        ({"precision": "fp32"}, True, "fp32", "fp32", False),
+        ({"precision": "bf16"}, False, "bf16", "bf16", False),
+        ({"precision": "bf16", "base_weights": "fp32"}, True, "bf16", "fp32", True),
+        ({"base_weights": "bf16"}, False, "bf16", "bf16", False),
+        ({"base_weights": "nf4"}, False, "fp32", "nf4", False),
+        ({"base_weights": "nf4"}, True, "bf16", "nf4", False),
     ],
 )
-def test_precision_on_a_cpu(given: dict[str, str], arithmetic: str, weights_in: str, autocast: bool) -> None:
-    found = settle(quick(**given))
+def test_precision_on_a_cpu(
+    given: dict[str, str],
+    native: bool,
+    arithmetic: str,
+    weights_in: str,
+    autocast: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: native)
+    found = settle(quick(**{"precision": "auto", **given}))
     assert (found.arithmetic, found.base_weights, found.autocast) == (arithmetic, weights_in, autocast)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks Linux what the processor has")
+def test_bf16_units_are_seen() -> None:
+    """An emulation, as oneDNN has one for every AVX512, does not count."""
+    assert precision.cpu_has_bf16() == ("avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("given", [{"precision": "fp16"}, {"precision": "fp32", "base_weights": "bf16"}])

@@ -77,13 +77,14 @@ def _codes(files: BaseFiles, number: int, n_frames: int) -> np.ndarray:
 
 
 def quick(**more) -> TrainSettings:
-    """Settings for a run of a second or so: no previews, no curves."""
+    """Settings for a run of a second or so: no previews, no curves; fp32, whatever this machine would choose."""
     given = {
         "steps": 6,
         "batch_size": 2,
         "accumulation": 2,
         "max_clip_sec": 1.0,
         "device": "cpu",
+        "precision": "fp32",
         "checkpointing": False,
         "lora": {"rank": 2, "alpha": 4.0},
         "optim": {"lr": 0.01, "warmup_steps": 1},

@@ -56,9 +56,7 @@ def machine_of(settings: "TrainSettings") -> "tuple[Any, Arithmetic]":
 
     `memory: auto` and `device: cpu` are about this machine.
     """
-    if settings.device == "cpu":
-        return "cpu", "bf16" if settings.precision == "bf16" else "fp32"
-    if settings.memory == "auto":
+    if settings.device == "cpu" or settings.memory == "auto":
         from finetune.precision import settle
 
         precision = settle(settings)

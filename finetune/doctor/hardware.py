@@ -30,7 +30,8 @@ def check_cuda(torch: dict[str, Any]) -> Check:
 def check_bf16(torch: dict[str, Any]) -> Check:
     """bf16 needs no loss scaling."""
     if not torch.get("cuda"):
-        return Check("bf16", "note", "no GPU: training on a CPU uses fp32")
+        arithmetic = "bf16, in hardware" if torch.get("cpu_bf16") else "fp32: this CPU has no bf16 units"
+        return Check("bf16", "note", f"no GPU: training on the CPU uses {arithmetic}")
     if torch["bf16"]:
         return Check("bf16", "ok", "in hardware")
     return Check(

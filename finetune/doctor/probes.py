@@ -37,7 +37,10 @@ def probe_torch() -> dict[str, Any]:
     """Whether torch loads, and the GPU it sees. Memory in bytes."""
     import torch
 
+    from finetune.precision import cpu_has_bf16
+
     seen: dict[str, Any] = {"built_for": torch.version.cuda, "cuda": torch.cuda.is_available()}
+    seen["cpu_bf16"] = cpu_has_bf16()
     if seen["cuda"]:
         seen["device"] = torch.cuda.get_device_name()
         seen["bf16"] = torch.cuda.is_bf16_supported(including_emulation=False)
