@@ -111,6 +111,7 @@ def main() -> None:
     parser.add_argument("--songs", type=Path, help="a folder of your own recordings instead")
     parser.add_argument("--base", default="debug")
     parser.add_argument("--random", metavar="ID", help="a base like this one of the hub, with random weights")
+    parser.add_argument("--layers", type=int, help="of --random: so many decoder layers instead of the true number")
     parser.add_argument("--train", default="--preset cpu-debug", help="flags for `woodshed train`, in one string")
     parser.add_argument("--peer", action="store_true", help="train the same dataset the peer's way as well")
     args = parser.parse_args()
@@ -118,7 +119,9 @@ def main() -> None:
         raise SystemExit(f"{args.work} holds something already; give an empty folder with --work")
     args.work.mkdir(parents=True, exist_ok=True)
     songs = args.songs or song_folder(args.work)
-    base = str(write_random_base(args.work / "base", args.random)) if args.random else args.base
+    base = args.base
+    if args.random:
+        base = str(write_random_base(args.work / "base", args.random, layers=args.layers))
     stages = run_all(songs, args.work, base, shlex.split(args.train))
     if args.peer:
         stages.append(peer_stage(args.work))

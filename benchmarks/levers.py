@@ -24,7 +24,7 @@ LEVER_CASES = [
     "peer {}, not checkpointed",
     "peer {}",
 ]
-"""One lever moved back at a time, then several, then the peer. `{}` is fp32 on a CPU, bf16 on a GPU."""
+"""One lever moved back at a time, then several, then the peer. `{}`: bf16 where the device has it, else fp32."""
 
 
 def per_clip(step: Callable[[], object], device: str) -> Callable[[], object]:

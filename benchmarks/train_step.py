@@ -19,17 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.lm import Conditions
+from adapters.lm import DTYPES, Conditions
 from adapters.pattern import inputs_and_labels
 from benchmarks import measure
 from benchmarks.levers import LEVER_CASES, LEVERS, per_clip, warm_up
 from benchmarks.peer import Peer, peer_batch, trainable
+from configs.train import OptimSettings
+from finetune import optimizers
 from finetune.lean_loss import codebook_sums
 from finetune.memory.cost import step_flops
 from finetune.memory.predict import predict, weight_bytes
 from finetune.memory.setup import Setup, Shape
 from finetune.memory.setup import trainable as weights_that_learn
 from finetune.memory.simulate import random_lm
+from finetune.precision import cpu_has_bf16
 
 SHAPES = {
     "small": Shape(1024, 24, 16, 4096),
@@ -38,8 +41,8 @@ SHAPES = {
 }
 TEXT_TOKENS = 24
 CPU_CASES = ["peer fp32", "ours fp32", "ours fp32 checkpointed", "ours fp32, peft's forward"]
-"""Without the peer's mixed precision and our bf16, which a CPU without bf16 units only emulates: name them in `--cases`
-where it has them."""
+"""Of a CPU without bf16 units, which would only emulate the peer's mixed precision and our bf16."""
+BF16_CPU_CASES = ["peer bf16", "peer fp32", "ours bf16", "ours fp32", "ours bf16 checkpointed"]
 GPU_CASES = ["peer bf16", "peer fp16", "ours bf16", "ours bf16 checkpointed", "ours bf16, peft's forward", "ours nf4"]
 
 
@@ -52,7 +55,7 @@ class Ours:
         for lever in levers:
             LEVERS[lever](self.lm)
         self.weights = list(self.adapter.parameters().values())
-        self.optimizer = torch.optim.AdamW(self.weights, lr=2e-4, betas=(0.9, 0.99))
+        self.optimizer = optimizers.build(self.adapter.parameters().items(), OptimSettings(), 1.0)
 
     def step(self, inputs: Tensor, labels: Tensor, conditions: Conditions) -> None:
         """One optimizer step."""
@@ -78,7 +81,7 @@ def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callab
             found[name], learning[name] = bound(peer.step, theirs), trainable(peer.model)
             continue
         twice = "twice the batch" in levers
-        mine = replace(setup_of(kind, setup, device), batch_size=setup.batch_size * (2 if twice else 1))
+        mine = replace(setup_of(kind, setup), batch_size=setup.batch_size * (2 if twice else 1))
         ours = Ours(mine, device, [lever for lever in levers if lever != "twice the batch"])
         step = bound(ours.step, *step_inputs(mine, device))
         found[name], learning[name] = per_clip(step, device) if twice else step, ours.adapter.n_trainable
@@ -102,10 +105,10 @@ def step_inputs(setup: Setup, device: str) -> tuple[Tensor, Tensor, Conditions]:
     return inputs, labels, Conditions(states, torch.ones(states.shape[:2], dtype=torch.bool, device=device))
 
 
-def setup_of(name: str, setup: Setup, device: str) -> Setup:
-    """The setup that a case's name says: `ours nf4 checkpointed`."""
+def setup_of(name: str, setup: Setup) -> Setup:
+    """The setup that a case's name says, of the peer as if it were ours: `ours nf4 checkpointed`."""
     kind = name.replace(",", " ").split()[1]
-    arithmetic = kind if kind in ("fp32", "bf16", "fp16") else ("bf16" if device == "cuda" else "fp32")
+    arithmetic = kind if kind in ("fp32", "bf16", "fp16") else setup.arithmetic
     checkpointed = setup.shape.layers if "checkpointed" in name else 0
     return replace(setup, weights=kind, arithmetic=arithmetic, checkpointed=checkpointed)
 
@@ -115,12 +118,12 @@ def bound(function: Callable[..., object], *args: Any) -> Callable[[], object]:
     return lambda: function(*args)
 
 
-def floor(setup: Setup, dtype: torch.dtype, device: str) -> dict[str, float]:
+def floor(setup: Setup, device: str) -> dict[str, float]:
     """Seconds of the step's products alone at the rate of its largest ones, or of its bytes at the rate of memory.
 
     Bytes: the weights once per pass, what the forward pass keeps written and read, the adapter and its optimizer.
     """
-    shape, rows = setup.shape, setup.batch_size * setup.steps
+    shape, rows, dtype = setup.shape, setup.batch_size * setup.steps, DTYPES[setup.arithmetic]
     up = measure.matmul_flops(rows, shape.hidden, shape.ffn, dtype, device)
     square = measure.matmul_flops(rows, shape.hidden, shape.hidden, dtype, device)
     share_square = 6 * shape.hidden**2 / (6 * shape.hidden**2 + 2 * shape.hidden * shape.ffn)
@@ -149,32 +152,40 @@ def main() -> None:
         measure.one_thread()
     measure.print_environment()
     shape = SHAPES[args.size] if args.layers is None else replace(SHAPES[args.size], layers=args.layers)
-    arithmetic = "bf16" if args.device == "cuda" else "fp32"
+    arithmetic = "bf16" if args.device == "cuda" or cpu_has_bf16() else "fp32"
     setup = Setup(shape, arithmetic, arithmetic, 0, args.batch, round(args.sec * 50), TEXT_TOKENS)
-    names = args.cases or (GPU_CASES if args.device == "cuda" else CPU_CASES)
+    on_cpu = BF16_CPU_CASES if arithmetic == "bf16" else CPU_CASES
+    names = args.cases or (GPU_CASES if args.device == "cuda" else on_cpu)
     if args.levers:
         names = [case.format(arithmetic) for case in LEVER_CASES]
     timed, learning = cases(names, setup, args.device)
     compared = measure.compare(timed, rounds=args.rounds, device=args.device, minutes=args.minutes)
-    limit = floor(setup, torch.float32 if arithmetic == "fp32" else torch.bfloat16, args.device)
-    report(compared, learning, limit, args.batch * args.sec)
+    kinds = {name: setup_of(name, setup).arithmetic for name in timed}
+    limits = {kind: floor(replace(setup, arithmetic=kind, weights=kind), args.device) for kind in set(kinds.values())}
+    report(compared, learning, {name: limits[kind] for name, kind in kinds.items()}, args.batch * args.sec)
     facts = {name: vars(args)[name] for name in ("size", "layers", "sec", "batch", "device")}
-    measure.write(args.out, "train_step", {**facts, "learning": learning, "floor": limit, "compared": compared})
+    measure.write(args.out, "train_step", {**facts, "learning": learning, "floors": limits, "compared": compared})
 
 
-def report(compared: measure.Comparison, learning: dict[str, int], limit: dict[str, float], audio_sec: float) -> None:
-    """The table."""
+def report(
+    compared: measure.Comparison, learning: dict[str, int], limits: dict[str, dict[str, float]], audio_sec: float
+) -> None:
+    """The table; `limits` are the floors of the cases."""
     base = next(iter(learning))
-    print(f"\nnoise (A/A): {compared.noise:.3f}   floor: {limit['sec']:.2f} s a step without recomputation")
-    print(f"= {limit['flops'] / 1e12:.2f} TFLOP at {limit['matmul_flops_per_sec'] / 1e9:.0f} GFLOP/s; its bytes alone:")
-    print(f"{limit['bytes'] / 1e9:.1f} GB at {limit['bytes_per_sec'] / 1e9:.0f} GB/s, {limit['bytes_sec']:.2f} s\n")
+    print(f"\nnoise (A/A): {compared.noise:.3f}")
+    for limit in {limit["sec"]: limit for limit in limits.values()}.values():
+        flops, rate = limit["flops"] / 1e12, limit["matmul_flops_per_sec"] / 1e9
+        n_bytes, memory = limit["bytes"] / 1e9, limit["bytes_per_sec"] / 1e9
+        print(f"floor without recomputation: {limit['sec']:.2f} s = {flops:.2f} TFLOP at {rate:.0f} GFLOP/s;")
+        print(f"its bytes alone: {n_bytes:.1f} GB at {memory:.0f} GB/s, {limit['bytes_sec']:.2f} s")
+    print()
     print(f"| case | s a step | audio-s per s | times the speed of {base} | share of the floor | learning |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, count in learning.items():
         median = compared.timings[name].median
         speed = 1 / compared.ratio(name, base)
         said = f"{speed:.2f}" if name == base or compared.differs(name, base) else "not told apart"
-        share = limit["sec"] / median
+        share = limits[name]["sec"] / median
         print(f"| {name} | {median:.2f} | {audio_sec / median:.2f} | {said} | {share:.0%} | {count / 1e6:.1f} M |")
 
 

@@ -53,10 +53,20 @@ def write_debug_base(
 
 
 def write_random_base(
-    folder: Path, like: str, *, dtype: torch.dtype = torch.float32, shard_bytes: int = 2**31, seed: int = 0
+    folder: Path,
+    like: str,
+    *,
+    layers: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = 2**31,
+    seed: int = 0,
 ) -> Path:
-    """Write a base with the true configuration of a hub model (a key of TRUE_CONFIGS) and random weights, in shards."""
-    shape, audio_channels = TRUE_CONFIGS[like]
+    """Write a base with the true configuration of a hub model (a key of TRUE_CONFIGS) and random weights, in shards.
+
+    With `layers` the decoder has so many instead of its true number.
+    """
+    (hidden, depth, heads, ffn), audio_channels = TRUE_CONFIGS[like]
+    shape = (hidden, layers or depth, heads, ffn)
     config = base_config(shape, audio_channels, text=T5_BASE, codec=FULL_CODEC)
     return _write_base(folder, config, seed=seed, dtype=dtype, shard_bytes=shard_bytes)
 
