@@ -104,10 +104,10 @@ class Ours:
         with torch.no_grad():
             self.window = Window(weights, Hearing([]), knobs, range(n_pieces), score)
             self.window.hear_now(Hearing([hear_part(weights, [text] * n_pieces)]))
-        if weights.dtype not in caches:
+        if weights.cache_dtype not in caches:
             self.window.cache.keys.normal_()
             self.window.cache.values.normal_()
-        self.window.cache = caches.setdefault(weights.dtype, self.window.cache)
+        self.window.cache = caches.setdefault(weights.cache_dtype, self.window.cache)
 
     def steps(self, context: int, n: int) -> Measured:
         """So many steps from this context on."""
@@ -249,8 +249,9 @@ def measure(size: str, n_pieces: int, contexts: Sequence[int], sides: dict[str, 
             words = [f"  {name:<22}{median(rounds):8.2f} ms ({min(rounds):.2f} to {max(rounds):.2f})"]
             kind, weights = sides[name.removesuffix(AGAIN)]
             if kind == "ours":
-                bound_ms = _bytes(weights, n_pieces, context) / limit * 1e3
-                words.append(f"{bound_ms / median(rounds):.0%} of what {limit / 1e9:.0f} GB/s allow")
+                must_read = _bytes(weights, n_pieces, context)
+                share = must_read / limit * 1e3 / median(rounds)
+                words.append(f"{must_read / 2**20:.0f} MiB at {share:.0%} of {limit / 1e9:.0f} GB/s")
                 rivals = [rival for rival in cases if sides[rival][0] == "theirs"]
                 words += [f"{compared.ratio(rival, name):.2f} x {rival}" for rival in rivals]
             print("   ".join(words), flush=True)
@@ -260,7 +261,7 @@ def measure(size: str, n_pieces: int, contexts: Sequence[int], sides: dict[str, 
 def _bytes(weights: DecoderWeights, n_pieces: int, context: int) -> float:
     """What one step must read: the weights once, and the keys and values of every row."""
     shape = weights.shape
-    per_place = 2 * shape.n_layers * shape.hidden * weights.dtype.itemsize
+    per_place = 2 * shape.n_layers * shape.hidden * weights.cache_dtype.itemsize
     return weights.bytes_per_step + 2 * n_pieces * context * per_place
 
 

@@ -4,14 +4,30 @@ The model's steps are aligned: row b's step s is at place s for every b, so no p
 rows. `append` writes the newest steps and hands back what attention may look at.
 """
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adapters.decode.shape import DecoderShape
 
+if TYPE_CHECKING:
+    from adapters.decode.lookback import LookBack
+
 BUCKET = 256
 """Capacity comes in multiples of this, so that windows of similar length reuse memory and captured graphs."""
+
+
+LOOPS_PAY_FROM = 1 << 17
+"""Bytes of keys and values that a step adds to a row, in fp32. For models much smaller than musicgen-small the compiled
+loops of lookback.py save less time than it takes to load them, 1.7 s."""
+
+
+def loops_pay(shape: DecoderShape, device: torch.device) -> bool:
+    """Whether a step's attention runs in lookback.py's loops."""
+    return device.type == "cpu" and 8 * shape.n_layers * shape.hidden >= LOOPS_PAY_FROM
 
 
 def bucket(n_steps: int) -> int:
@@ -20,23 +36,15 @@ def bucket(n_steps: int) -> int:
 
 
 class KeyValueCache:
-    """Self-attention's memory for N rows: `keys` and `values` are [layers, N, heads, capacity, head_dim].
-
-    On a CPU both lie in memory the other way round, place by place within each channel: one query then meets them in
-    two products of a row with a matrix. At 1480 places that takes half the time of scaled_dot_product_attention (see
-    docs/log.md).
-    """
+    """Self-attention's memory for N rows: `keys` and `values` are [layers, N, heads, capacity, head_dim]."""
 
     def __init__(
         self, shape: DecoderShape, n_rows: int, n_steps: int, device: torch.device, dtype: torch.dtype
     ) -> None:
         self.capacity = bucket(n_steps)
         size = (shape.n_layers, n_rows, shape.n_heads, self.capacity, shape.head_dim)
-        self.turned = device.type == "cpu"
-        turned = (*size[:3], shape.head_dim, self.capacity)
-        keys, values = (torch.zeros(turned if self.turned else size, device=device, dtype=dtype) for _ in range(2))
-        self.keys, self.values = (keys.mT, values.mT) if self.turned else (keys, values)
-        self._see_rows()
+        self.keys, self.values = (torch.zeros(size, device=device, dtype=dtype) for _ in range(2))
+        self.loops = loops_pay(shape, device) and dtype != torch.float16  # numba has none
 
     @property
     def n_bytes(self) -> int:
@@ -65,22 +73,15 @@ class KeyValueCache:
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
-        self.keys, self.values = (
-            held.mT.index_select(1, rows).mT if self.turned else held.index_select(1, rows)
-            for held in (self.keys, self.values)
-        )
-        self._see_rows()
+        self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
+        self.__dict__.pop("look_back", None)
 
-    def append_one(self, layer: int, at: int, k: Float[Tensor, "N H 1 d"], v: Float[Tensor, "N H 1 d"]) -> None:
-        """Write one step, through views made beforehand: a step of a small model is bound by the number of calls."""
-        self.key_places[layer].select(2, at).copy_(k.select(2, 0))
-        self.value_places[layer].select(2, at).copy_(v.select(2, 0))
+    @cached_property
+    def look_back(self) -> "LookBack":
+        """One step's attention in compiled loops, over these very buffers."""
+        from adapters.decode.lookback import LookBack  # loads numba: 1.7 s that not every model needs
 
-    def _see_rows(self) -> None:
-        """Per layer: both as [N, H, capacity, d] to write to, and as [N·H, d, capacity] to read from."""
-        self.key_places, self.value_places = self.keys.unbind(0), self.values.unbind(0)
-        self.key_rows = [keys.mT.flatten(0, 1) for keys in self.key_places] if self.turned else []
-        self.value_rows = [values.mT.flatten(0, 1) for values in self.value_places] if self.turned else []
+        return LookBack(self.keys, self.values)
 
 
 def reachable(at: Tensor, reach: int) -> Bool[Tensor, "1 1 1 {reach}"]:

@@ -44,22 +44,13 @@ def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
     """Attention of steps at .. at + n: everything so far. More than one step only from an empty cache (prefill)."""
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        keys, values = cache.append(layer, at, k, v)
-        if q.shape[2] > 1:
-            assert at == 0, "several steps at once only from an empty cache"
-            return functional.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return functional.scaled_dot_product_attention(q, keys, values)
+        if cache.loops and q.shape[2] == 1:
+            return cache.look_back(layer, at, q, k, v)
+        keys, values = (held.to(q.dtype) for held in cache.append(layer, at, k, v))
+        assert at == 0 or q.shape[2] == 1, "several steps at once only from an empty cache"
+        return functional.scaled_dot_product_attention(q, keys, values, is_causal=q.shape[2] > 1)
 
-    def attend_one(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """One step as two batched products, over keys that lie place by place (see KeyValueCache)."""
-        if q.shape[2] > 1:
-            return attend(layer, q, k, v)
-        cache.append_one(layer, at, k, v)
-        keys, values = cache.key_rows[layer].narrow(2, 0, at + 1), cache.value_rows[layer].narrow(2, 0, at + 1)
-        scores = torch.bmm(q.reshape(-1, 1, q.shape[3]) * q.shape[3] ** -0.5, keys)  # [N·H, 1, s]
-        return torch.bmm(scores.softmax(-1), values.mT).view(q.shape)
-
-    return attend_one if cache.turned else attend
+    return attend
 
 
 def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:

@@ -26,7 +26,7 @@ def surprise(
     inputs, labels = inputs.to(weights.device), labels.to(weights.device)
     n_steps = inputs.shape[2]
     x = (embed(weights, inputs) + weights.positions(n_steps))[0]  # [S, D]
-    cache = KeyValueCache(shape, 1, n_steps, weights.device, weights.dtype)
+    cache = KeyValueCache(shape, 1, n_steps, weights.device, weights.cache_dtype)
     hearing = Hearing([hear_part(weights, [text])])
     heard = run_layers(weights, x, Rows(1, False), hearing, attend_from_start(cache, 0))
     shown = logits(weights, heard)  # [S, K, card]

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from adapters.decode.cache import loops_pay
 from adapters.decode.projections import Biased, Kind, Projection, projection
 from adapters.decode.shape import DecoderShape
 from adapters.decode.strengths import StrengthBank, Turnable
@@ -70,11 +71,13 @@ class DecoderWeights:
     bank: StrengthBank
     device: torch.device
     dtype: torch.dtype
-    """Of activations and of the key/value cache."""
+    """Of activations."""
     bytes_per_step: int
     """Weight bytes that one step reads: what bounds its time."""
     capturable: bool = True
     """Whether a CUDA graph can hold a step; products that ask the host something on the way cannot be captured."""
+    exact: bool = True
+    """Whether products round nothing beyond `dtype`. If they do, the cache may as well be bf16 where that is faster."""
     copied: bool = True
     """Whether these weights are this engine's own; borrowed ones belong to a model that may be in training."""
     _positions: dict[int, Tensor] = field(default_factory=dict)
@@ -82,6 +85,11 @@ class DecoderWeights:
     def __post_init__(self) -> None:
         first = torch.arange(self.shape.n_codebooks, device=self.device) * (self.shape.card + 1)
         self.first_rows = first[:, None]  # [K, 1]: where each codebook's embeddings begin
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of the key/value cache."""
+        return self.dtype if self.exact or not loops_pay(self.shape, self.device) else torch.bfloat16
 
     def quietly(self) -> AbstractContextManager[None]:
         """No gradients; for weights of our own in inference mode, which saves a seventh of what calls cost."""
@@ -153,6 +161,7 @@ class _Packer:
             device=self.packing.device,
             dtype=self.packing.dtype,
             bytes_per_step=bytes_per_step,
+            exact=self.packing.kind in ("plain", "fp32"),
         )
         self.refuse_unused()
         return weights

@@ -71,7 +71,7 @@ class Window:
         self.lags = pattern.delays(weights.shape.n_codebooks, weights.shape.channels).to(weights.device)
         self.finite = torch.ones((), dtype=torch.bool, device=weights.device)
         self.grid = torch.empty(0, 0, 0, dtype=torch.long, device=weights.device)
-        self.cache = KeyValueCache(weights.shape, 0, 0, weights.device, weights.dtype)
+        self.cache = KeyValueCache(weights.shape, 0, 0, weights.device, weights.cache_dtype)
         self.lay_out(score)
 
     def lay_out(self, score: Score) -> None:
@@ -183,7 +183,7 @@ class Window:
         needed = n_steps + self.offset
         if self.cache.keys.shape[1] == self.rows.n and needed <= self.cache.capacity:
             return self.cache
-        return KeyValueCache(self.weights.shape, self.rows.n, needed, self.weights.device, self.weights.dtype)
+        return KeyValueCache(self.weights.shape, self.rows.n, needed, self.weights.device, self.weights.cache_dtype)
 
     def _hear(self, n: int) -> None:
         x = embed(self.weights, self.grid[:, :, :n])  # [B, n, D]
