@@ -74,4 +74,4 @@ def test_captions_vary_and_tell_the_truth() -> None:
 
 
 def test_prompts_are_in_the_words_of_captions() -> None:
-    assert prompt("piano", False, 80) == "slow folk, piano, no drums, 80 bpm"
+    assert prompt("piano", False, 80, "folk") == "slow folk, piano, no drums, 80 bpm"

@@ -6,7 +6,7 @@ import torch
 
 from starter.recipe.baselines import NGrams
 from starter.recipe.evaluate_prompts import wishes
-from starter.recipe.manners import FAMILIES
+from starter.recipe.manners import FAMILIES, MANNERS
 from starter.recipe.measures import (
     chroma_agreement,
     is_silent,
@@ -96,4 +96,10 @@ def test_wishes_are_balanced() -> None:
     assert {wish.family for wish in asked} == set(FAMILIES)
     assert sum(wish.drums for wish in asked) == 32
     assert "no drums" in wishes(16)[15].words()
+    assert len({wish.manner for wish in asked}) > 8
+    known = {manner.name: manner for manner in MANNERS}
+    for wish in asked:
+        low, high = known[wish.manner].tempo_bpm
+        assert low <= wish.tempo_bpm <= high
+        assert known[wish.manner].drums or not wish.drums
     assert asked[0].words("in my style").endswith(", in my style")

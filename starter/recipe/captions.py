@@ -69,8 +69,7 @@ def with_strange_words(caption: str, rng: np.random.Generator) -> str:
     return f"{phrase}, {caption}" if rng.random() < 0.3 else f"{caption}, {phrase}"
 
 
-def prompt(family: str, drums: bool, tempo_bpm: int, manner: str = "") -> str:
+def prompt(family: str, drums: bool, tempo_bpm: int, manner: str) -> str:
     """A plain prompt in the words of the captions, for measuring."""
-    manner = manner or ("pop" if drums else "folk")
     said = "with drums" if drums else "no drums"
     return f"{tempo_word(tempo_bpm)} {manner}, {family}, {said}, {tempo_bpm} bpm"

@@ -17,13 +17,15 @@ from data_prep.base_files import BaseFiles
 from data_prep.codec import Codec
 from starter.recipe.captions import prompt
 from starter.recipe.collection import Collection
+from starter.recipe.compose import HELD_OUT, compose
 from starter.recipe.evaluate_codec import Figures, float_audio
 from starter.recipe.manners import FAMILIES
 from starter.recipe.measures import is_silent, is_stuck, tempo_agrees, tempo_bpm
 from starter.recipe.probe import Probe, accuracy, features
 
 ISLAND = "steel drums"
-TEMPI = (80, 100, 120, 140)
+FIRST_WISH = HELD_OUT + 500_000
+"""Seeds of the pieces that prompts describe: behind those of the held-out collection."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,24 @@ class Wish:
     family: str
     drums: bool
     tempo_bpm: int
+    manner: str
 
     def words(self, trigger: str = "") -> str:
         """The prompt."""
-        return prompt(self.family, self.drums, self.tempo_bpm) + (f", {trigger}" if trigger else "")
+        return prompt(self.family, self.drums, self.tempo_bpm, self.manner) + (f", {trigger}" if trigger else "")
 
 
 def wishes(count: int) -> list[Wish]:
-    """Families, drums and tempi in turn, so that any number of them is balanced."""
-    grid = itertools.cycle(itertools.product(TEMPI, (True, False), sorted(FAMILIES)))
-    return [Wish(family, drums, tempo) for tempo, drums, family in itertools.islice(grid, count)]
+    """Prompts of pieces that the composer writes from seeds which training never used; families and drums in turn.
+
+    Manner and tempo belong together as in its pieces: it knows no ballad at 140 bpm and no drums at 80.
+    """
+    grid = itertools.cycle(itertools.product((True, False), sorted(FAMILIES)))
+    asked = []
+    for number, (drums, family) in enumerate(itertools.islice(grid, count)):
+        piece = compose(FIRST_WISH + number, family=family, drums=drums)
+        asked.append(Wish(family, drums, piece.tempo_bpm, piece.manner))
+    return asked
 
 
 @dataclass

@@ -34,8 +34,15 @@ class FactsHead(nn.Module):
     def forward(
         self, states: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"], facts: Sequence[dict[str, Any]]
     ) -> dict[str, Float[Tensor, ""]]:
-        """Cross-entropy of each question, and how far the tempo is off, in octaves times four."""
-        heard = (states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)  # [B, D]
+        """Cross-entropy of each question, and how far the tempo is off, in octaves times four. Zero of no caption.
+
+        Rows without a caption (a mask of nothing) are not asked.
+        """
+        asked = mask.any(dim=1)
+        facts = [fact for fact, row in zip(facts, asked.tolist(), strict=True) if row]
+        heard = (states * mask[..., None]).sum(1)[asked] / mask.sum(1, keepdim=True)[asked]  # [B, D]
+        if not facts:
+            return dict.fromkeys((*QUESTIONS, "tempo"), heard.sum())
         losses = {}
         for name, known in QUESTIONS.items():
             target = torch.tensor([known.index(fact[name]) for fact in facts], device=heard.device)

@@ -76,15 +76,14 @@ class TextToCodes(nn.Module):
         said = torch.tensor([bool(caption) for caption in captions], device=self.lm.device)
         return Conditions(states, ids.attention_mask.bool() & said[:, None])
 
-    def facts_losses(self, captions: Sequence[str], facts: Sequence[dict[str, Any]]) -> dict[str, Float[Tensor, ""]]:
-        """How badly the text states tell what the captions say, question by question."""
-        said = self.conditions(captions)
-        return self.facts_head(said.text_states, said.text_mask, facts)
-
     def forward(
-        self, codes: Int[Tensor, "B K T"], captions: Sequence[str], hidden: Bool[Tensor, "B S"] | None = None
-    ) -> Float[Tensor, " K"]:
-        """Mean cross-entropy of each codebook in nats.
+        self,
+        codes: Int[Tensor, "B K T"],
+        captions: Sequence[str],
+        facts: Sequence[dict[str, Any]],
+        hidden: Bool[Tensor, "B S"] | None = None,
+    ) -> tuple[Float[Tensor, " K"], dict[str, Float[Tensor, ""]]]:
+        """Mean cross-entropy of each codebook in nats, and what `facts.FactsHead` says of the captions that are there.
 
         `hidden`: steps whose input is not heard (word dropout: Bowman et al. 2016, arXiv:1511.06349). A model that
         hears everything that came before learns to overhear the caption.
@@ -93,5 +92,7 @@ class TextToCodes(nn.Module):
         inputs, labels = inputs_and_labels(codes, n_frames, self.lm.card, channels=1)
         if hidden is not None:
             inputs = inputs.masked_fill(hidden[:, None], self.lm.card)  # [B, K, S]
-        logits = self.lm(inputs, self.conditions(captions))
-        return codebook_sums(logits, labels) / codebook_counts(labels)
+        conditions = self.conditions(captions)
+        logits = self.lm(inputs, conditions)
+        told = self.facts_head(conditions.text_states, conditions.text_mask, facts)
+        return codebook_sums(logits, labels) / codebook_counts(labels), told

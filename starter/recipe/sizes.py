@@ -65,8 +65,6 @@ class LMSize:
     condition_dropout: float = 0.1
     context_dropout: float = 0.3
     """Share of clips that hide a random part of what was played before, so that the caption is needed."""
-    facts_captions: int = 48
-    """Captions a step from which the text encoder must tell what the piece is (see `facts`)."""
     warmup_steps: int = 100
     text_kv: int = 32
 

@@ -19,6 +19,8 @@ from starter.recipe.collection import Collection
 from starter.recipe.sizes import CODEC_SIZES
 from starter.recipe.stage import load_module, pick_device
 
+BEGINNINGS = 1 / 3
+
 
 class Tokens:
     """Reads what `write_tokens` wrote."""
@@ -37,26 +39,21 @@ class Tokens:
 
     def batch(
         self, step: int, *, n: int, n_frames: int, dropout: float, seed: int = 0
-    ) -> tuple[Int[torch.Tensor, "B K T"], list[str]]:
-        """Crops and captions of a step; a share of the captions is empty. The same step gives the same batch.
+    ) -> tuple[Int[torch.Tensor, "B K T"], list[str], list[dict[str, Any]]]:
+        """Crops of a step, their captions (a share is empty), and the facts of their pieces; the same for a step.
 
-        Every second crop is the beginning of its piece, because that is where generated music begins.
+        Every third crop is the beginning of its piece, because that is where generated music begins.
         """
         rng = np.random.default_rng((seed, step))
-        crops, captions = [], []
+        crops, captions, facts = [], [], []
         for index in rng.integers(len(self), size=n):
             codes = self.piece(int(index))
-            start = rng.integers(codes.shape[1] - n_frames + 1) * rng.integers(2)
+            start = int(rng.integers(codes.shape[1] - n_frames + 1) * (rng.random() >= BEGINNINGS))
             crops.append(torch.from_numpy(codes[:, start : start + n_frames].astype(np.int64)))
             wording = self._wording(int(index), rng)
             captions.append("" if rng.random() < dropout else wording)
-        return torch.stack(crops), captions
-
-    def captioned(self, step: int, *, n: int, seed: int = 1) -> tuple[list[str], list[dict[str, Any]]]:
-        """Captions of a step and the facts they speak of."""
-        rng = np.random.default_rng((seed, step))
-        indices = rng.integers(len(self), size=n).tolist()
-        return [self._wording(index, rng) for index in indices], [self.facts[index] for index in indices]
+            facts.append(self.facts[int(index)])
+        return torch.stack(crops), captions, facts
 
     def _wording(self, index: int, rng: np.random.Generator) -> str:
         wordings = self.facts[index]["captions"]

@@ -26,7 +26,7 @@ from starter.recipe.tokens import Tokens
 
 FRAME_RATE_HZ = 50
 LOG_EVERY, SAVE_EVERY = 20, 500
-FACTS_WEIGHT = 0.1
+FACTS_WEIGHT = 0.2
 INNER = re.compile(r"^lm\.decoder\..*\.layers\.")
 """Names of what is inside the decoder's layers."""
 
@@ -58,11 +58,10 @@ def train_lm(
         _set_lr(optimizers.values(), size, stage, decay_from_now)
         n_frames = crop_frames(stage.step, size)
         n = max(1, size.batch_frames // n_frames)
-        codes, captions = tokens.batch(stage.step, n=n, n_frames=n_frames, dropout=size.condition_dropout)
+        codes, captions, known = tokens.batch(stage.step, n=n, n_frames=n_frames, dropout=size.condition_dropout)
         hidden = hidden_steps(stage.step, size, n, n_frames + max_delay(codes.shape[1], 1))
         with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
-            losses = model(codes.to(device), captions, hidden.to(device))  # [K]
-            facts = model.facts_losses(*tokens.captioned(stage.step, n=size.facts_captions))
+            losses, facts = model(codes.to(device), captions, known, hidden.to(device))  # [K], by question
         loss = losses.mean() + FACTS_WEIGHT * torch.stack(list(facts.values())).sum()
         for optimizer in optimizers.values():
             optimizer.zero_grad(set_to_none=True)
