@@ -71,8 +71,7 @@ def base(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 def test_it_learns_to_follow_the_caption(tokens: Tokens, trained: Path) -> None:
     lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    assert lines[0]["ce0"] > 3 * lines[-1]["ce0"]
-    assert lines[-1]["ce0"] < 0.3
+    assert lines[-1]["ce0"] < 0.3  # without the caption: 0.69
 
 
 def test_hidden_steps_are_not_heard(tokens: Tokens, trained: Path) -> None:
@@ -89,9 +88,20 @@ def test_hidden_steps_are_not_heard(tokens: Tokens, trained: Path) -> None:
         assert bool(embeddings[0].weight.grad[: CODEC.card].any()) is heard
 
 
-def test_text_states_tell_what_the_caption_says(tokens: Tokens, trained: Path) -> None:
-    lines = [json.loads(line) for line in (trained / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["drums"] < 0.6  # chance: 0.69
+def test_what_captions_say_teaches_the_text_encoder(tokens: Tokens, trained: Path) -> None:
+    lm = build(trained, LM, CODEC)
+    encoder: Any = lm.text_encoder
+    codes, said, facts = tokens.batch(5, n=4, n_frames=20, dropout=0.0)
+    sums = []
+    for words in (said, ["", *said[1:]], [""] * 4):
+        lm.zero_grad()
+        told = lm(codes, words, facts)[1]
+        assert set(told) == {"family", "manner", "drums", "tempo"}
+        sum(told.values(), torch.zeros(())).backward()
+        sums.append(sum(value.item() for value in told.values()))
+        assert bool(encoder.shared.weight.grad.any()) is any(words)
+    assert sums[0] != sums[1]
+    assert sums[2] == 0
 
 
 def test_crops_come_in_every_length_and_often_from_the_beginning(tokens: Tokens) -> None:

@@ -35,6 +35,7 @@ def write_tokenizer(folder: Path, captions: Iterable[str], vocabulary: int) -> i
     pieces = [(name, 0.0) for name in SPECIAL] + [(letter, SPELT) for letter in letters]
     pieces += [(word, math.log(counts[word] / total)) for word in words]
     tokenizer = Tokenizer(Unigram(pieces, unk_id=SPECIAL.index("<unk>")))
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.Metaspace()
