@@ -78,6 +78,12 @@ def test_true_shapes_need_no_files():
     assert shape == Shape(2048, 48, 32, 8192, codebooks=8, channels=2)
 
 
+def test_the_starter_is_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "starter").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert shape_of_base(TrainSettings(base="starter")).codebooks == 4
+
+
 def test_the_shape_of_a_folder_is_that_of_its_weights(mono_base: Path, stereo_base: Path):
     from adapters.lm import load_lm
     from data_prep.base_files import resolve_base

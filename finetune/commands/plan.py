@@ -70,23 +70,16 @@ def shape_of_base(settings: "TrainSettings") -> "Shape":
     Raises:
         UserError: the base cannot be found.
     """
+    from data_prep.base_files import resolve_base
+    from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
     from finetune.memory.setup import Shape
 
-    assert settings.base is not None
-    folder = Path(settings.base).expanduser()
-    if folder.is_dir():
-        from data_prep.base_files import check_folder
-
-        check_folder(folder, settings.base)
-        return Shape.of(json.loads((folder / "config.json").read_text("utf-8")))
-    from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
-
-    if settings.base in TRUE_CONFIGS:
-        (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[settings.base]
+    base = settings.base
+    assert base is not None
+    if base in TRUE_CONFIGS and not Path(base).is_dir():
+        (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[base]
         return Shape(hidden, layers, heads, ffn, 4 * channels, channels, text_width=int(T5_BASE["d_model"]))
-    from data_prep.base_files import resolve_base
-
-    files = resolve_base(settings.base, settings.revision)
+    files = resolve_base(base, settings.revision)
     return Shape.of(json.loads((files.folder / "config.json").read_text("utf-8")))
 
 
