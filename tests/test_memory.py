@@ -52,13 +52,16 @@ REAL = [
     Setup(TINY, "bf16", "bf16", 3, 2, 100),
     Setup(TINY, "nf4", "fp32", 3, 2, 150, optimizer="prodigy", ema=True),
     Setup(TINY, "int8", "fp32", 3, 2, 150),
+    Setup(TINY, "nf4", "bf16", 3, 2, 150),
+    Setup(TINY, "nf4", "bf16", 0, 2, 150),
+    Setup(TINY, "int8", "bf16", 1, 2, 150),
     Setup(TINY, "bf16", "bf16", 0, 2, 120, rank=4, targets=("q", "v")),
     Setup(TINY, "fp32", "fp32", 0, 2, 120, targets=("cross_attention", "text_projection")),
     Setup(STEREO, "fp32", "fp32", 1, 2, 120, targets=("attention", "ffn", "text_projection")),
 ]
 
 
-@pytest.mark.parametrize("setup", REAL, ids=lambda s: f"{s.weights}-{s.checkpointed}-{'+'.join(s.targets)}-{s.rank}")
+@pytest.mark.parametrize("setup", REAL, ids=lambda s: f"{s.weights}-{s.arithmetic}-{s.checkpointed}-{'+'.join(s.targets)}-{s.rank}")
 def test_simulation_and_prediction_agree_with_a_real_step(setup: Setup):
     simulated, real, predicted = simulate(setup), simulate(setup, "cpu"), predict(setup)
     within(simulated.peak, real.peak, 0.03)
