@@ -61,7 +61,9 @@ REAL = [
 ]
 
 
-@pytest.mark.parametrize("setup", REAL, ids=lambda s: f"{s.weights}-{s.arithmetic}-{s.checkpointed}-{'+'.join(s.targets)}-{s.rank}")
+@pytest.mark.parametrize(
+    "setup", REAL, ids=lambda s: f"{s.weights}-{s.arithmetic}-{s.checkpointed}-{'+'.join(s.targets)}-{s.rank}"
+)
 def test_simulation_and_prediction_agree_with_a_real_step(setup: Setup):
     simulated, real, predicted = simulate(setup), simulate(setup, "cpu"), predict(setup)
     within(simulated.peak, real.peak, 0.03)
