@@ -25,6 +25,7 @@ from configs.errors import UserError
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.device import pick_device
 from data_prep.prepared import PreparedDataset
+from finetune.dataset_fit import check_fit
 
 
 def held_out(dataset: PreparedDataset, n_clips: int, n_frames: int) -> list[Clip]:
@@ -79,8 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     args = parser.parse_args(argv)
-    files = resolve_base(args.base)
-    clips = held_out(PreparedDataset(args.dataset), args.clips, max(1, round(args.seconds * files.frame_rate)))
+    files, dataset = resolve_base(args.base), PreparedDataset(args.dataset)
+    check_fit(dataset, files)
+    clips = held_out(dataset, args.clips, max(1, round(args.seconds * files.frame_rate)))
     print_environment()
     return 0 if run_gates(files, clips, pick_device(args.device)) else 1
 
