@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
@@ -30,6 +31,7 @@ from finetune.memory.live import LiveBytes
 from finetune.memory.predict import GIB, predict
 from finetune.memory.setup import Setup
 from finetune.memory.simulate import held_tensors, simulate
+from finetune.precision import cpu_has_bf16
 
 MIB = 2**20
 BATCHES = {"small": (1, 8), "medium": (1, 2, 8), "large": (1, 2, 8)}
@@ -95,29 +97,40 @@ def row(step: str, predicted: int | None, reserved: int | None, simulated: int |
 
 
 def proof() -> list[dict]:
-    """Real steps on a CPU, in fp32: prediction, live tensors, growth of the process, and the peer's."""
-    shape = replace(SHAPES["small"], **PROOF)
-    print("\n| real step on a CPU, fp32 | predicted MiB | live tensors MiB | the process grew by MiB |")
+    """Real steps on a CPU, in the arithmetic that training chooses there: prediction, live tensors, the process."""
+    arithmetic = cpu_arithmetic()
+    layers = PROOF["layers"]
+    kinds = [(arithmetic, layers), (arithmetic, layers // 2), (arithmetic, 0), ("int8", layers), ("nf4", layers)]
+    print(f"\n| real step on a CPU, {arithmetic} | predicted MiB | live tensors MiB | the process grew by MiB |")
     print("| --- | --- | --- | --- |")
     rows = []
-    for name, checkpointed in (
-        ("ours, all recomputed", shape.layers),
-        ("ours, half", shape.layers // 2),
-        ("ours, none", 0),
-    ):
-        setup = Setup(shape, "fp32", "fp32", checkpointed, 2, 500, TEXT_TOKENS)
-        rows.append({"step": name, "predicted": predict(setup).peak, **in_own_process(setup, "ours")})
-    setup = Setup(shape, "fp32", "fp32", shape.layers, 2, 500, TEXT_TOKENS)
-    rows.append({"step": "peer, all recomputed", "predicted": None, **in_own_process(setup, "peer")})
+    for weights, checkpointed in kinds:
+        name, predicted = (
+            f"ours {weights}, {checkpointed} of {layers}",
+            predict(proof_setup(weights, checkpointed)).peak,
+        )
+        rows.append({"step": name, "predicted": predicted, **in_own_process("ours", weights, checkpointed)})
+    rows.append({"step": "peer, all recomputed", "predicted": None, **in_own_process("peer", "fp32", layers)})
     for row in rows:
         predicted = "" if row["predicted"] is None else f"{row['predicted'] / MIB:.0f}"
         print(f"| {row['step']} | {predicted} | {row['live'] / MIB:.0f} | {row['grew'] / MIB:.0f} |")
     return rows
 
 
-def in_own_process(setup: Setup, way: str) -> dict:
-    """What `_measure_here` finds in a fresh process."""
-    words = [sys.executable, "-m", "benchmarks.train_memory", "--one", way, str(setup.checkpointed)]
+def cpu_arithmetic() -> Literal["fp32", "bf16"]:
+    """What training on this processor computes in."""
+    return "bf16" if cpu_has_bf16() else "fp32"
+
+
+def proof_setup(weights: Any, checkpointed: int) -> Setup:
+    """A narrower decoder of true layers, two clips of 10 s."""
+    shape = replace(SHAPES["small"], **PROOF)
+    return Setup(shape, weights, cpu_arithmetic(), checkpointed, 2, 500, TEXT_TOKENS)
+
+
+def in_own_process(way: str, weights: str, checkpointed: int) -> dict:
+    """What `measure_here` finds in a fresh process."""
+    words = [sys.executable, "-m", "benchmarks.train_memory", "--one", way, weights, str(checkpointed)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -125,12 +138,11 @@ def in_own_process(setup: Setup, way: str) -> dict:
     return {"live": int(live), "grew": int(grew)}
 
 
-def measure_here(way: str, checkpointed: int) -> tuple[int, int]:
+def measure_here(way: str, weights: str, checkpointed: int) -> tuple[int, int]:
     """Bytes of live tensors at the peak of a step, and what the process grew by for two of them, imports left out."""
     torch.set_num_threads(1)
-    shape = replace(SHAPES["small"], **PROOF)
-    setup = Setup(shape, "fp32", "fp32", checkpointed, 2, 500, TEXT_TOKENS)
-    tiny = replace(setup, shape=replace(shape, hidden=32, ffn=32, layers=1), frames=10, checkpointed=0)
+    setup = proof_setup(weights, checkpointed)
+    tiny = replace(setup, shape=replace(setup.shape, hidden=64, heads=1, ffn=64, layers=1), frames=10, checkpointed=0)
     counted(*learner(way, tiny))  # imports what is needed
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     model, optimizer, step = learner(way, setup)
@@ -142,7 +154,8 @@ def measure_here(way: str, checkpointed: int) -> tuple[int, int]:
 def learner(way: str, setup: Setup) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
     """Model, optimizer and step."""
     if way == "peer":
-        peer = Peer(setup, autocast=None, checkpointing=True)
+        mixed = torch.bfloat16 if setup.arithmetic == "bf16" else None
+        peer = Peer(setup, autocast=mixed, checkpointing=True)
         batch = peer_batch(random_codes(setup), TEXT_TOKENS, setup)
         return peer.model, peer.optimizer, lambda: peer.step(batch)
     ours, inputs = Ours(setup, "cpu"), step_inputs(setup, "cpu")
@@ -194,11 +207,11 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--simulate", action="store_true", help="run every row without data too: minutes")
     parser.add_argument("--cap", nargs="+", type=float, default=[])
-    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("benchmark-results/train_memory.json"))
     args = parser.parse_args()
     if args.one:
-        print(*measure_here(args.one[0], int(args.one[1])))
+        print(*measure_here(args.one[0], args.one[1], int(args.one[2])))
         return
     measure.print_environment()
     if args.device == "cuda":
