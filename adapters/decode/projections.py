@@ -51,15 +51,13 @@ class OneDnn:
         self.dtype = weight.dtype
         self.bytes_per_weight = weight.element_size()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS_HINT)
-        room = torch.zeros(ROWS_AT_LEAST, weight.shape[1], dtype=weight.dtype)
-        self.rooms = [room[:n_rows] for n_rows in range(ROWS_AT_LEAST)]
-        self.room = room
+        self.room = torch.zeros(ROWS_AT_LEAST, weight.shape[1], dtype=weight.dtype)
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
         """The product; bf16 weights round the activations too and hand back the dtype they were given."""
         n_rows = x.shape[0]
         if n_rows < ROWS_AT_LEAST:
-            self.rooms[n_rows].copy_(x)  # other rows hold zeros, or older ones that nobody looks at
+            self.room.narrow(0, 0, n_rows).copy_(x)  # the other rows hold zeros, or older ones that nobody looks at
         rows = self.room if n_rows < ROWS_AT_LEAST else x.to(self.dtype)
         y = torch.ops.mkldnn._linear_pointwise.default(rows, self.packed, None, "none", [], "")
         return y.narrow(0, 0, n_rows).to(x.dtype)
