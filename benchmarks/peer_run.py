@@ -26,7 +26,7 @@ def load(folder: Path, codebooks: int) -> Any:
     from peft import LoraConfig, get_peft_model
     from transformers import MusicgenForConditionalGeneration
 
-    model: Any = MusicgenForConditionalGeneration.from_pretrained(folder)
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     model.freeze_audio_encoder()
     model.freeze_text_encoder()
     for config in (model.config, model.config.decoder):
