@@ -107,6 +107,10 @@ class TrainSettings(Section):
     """Longer clips are cropped at a random place each time they come up."""
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working."""
+    prior_share: float = Field(default=0.0, ge=0, lt=1)
+    """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
+    target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
+    said, and other prompts stay as they were. It takes more steps, and one more forward pass of those clips."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of the model. auto: bf16 where the GPU or the CPU has it; else fp16 with loss scaling on a GPU,
     fp32 on a CPU."""

@@ -122,13 +122,23 @@ def with_trigger(text: str, trigger: str) -> str:
     """The text with the trigger in it exactly once, spelled as given: where it stands already, or at the end."""
     if not trigger:
         return text
-    places = re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
-    found = places.findall(text)
-    if found == [trigger]:
+    if _trigger_places(trigger).findall(text) == [trigger]:
         return text
-    rest = re.sub(r"\s+([,.;:])", r"\1", " ".join(places.sub("", text).split()))
-    rest = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).strip(" ,;:")
-    return f"{rest.rstrip('.')}, {trigger}" if rest.rstrip(".") else trigger
+    rest = without_trigger(text, trigger)
+    return f"{rest}, {trigger}" if rest else trigger
+
+
+def without_trigger(text: str, trigger: str) -> str:
+    """What the text says besides the trigger; nothing when it says nothing else."""
+    if not trigger:
+        return text
+    rest = _trigger_places(trigger).sub("", text)
+    rest = re.sub(r"\s+([,.;:])", r"\1", " ".join(rest.split()))
+    return re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).strip(" ,;:").rstrip(".")
+
+
+def _trigger_places(trigger: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
 
 
 def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:

@@ -11,6 +11,7 @@ from pathlib import Path
 from configs.prep import PrepSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.cache import Cache
+from data_prep.captions import without_trigger
 from data_prep.clips import Clip, Version
 from data_prep.codec import codec_fingerprint
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
@@ -82,6 +83,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
         captions = [caption for d in described.values() for caption in d.captions]
+        captions += filter(None, (without_trigger(caption, settings.captions.trigger) for caption in captions))
         texts = encode_captions(captions, files, text_name, cache, device=device)
 
         # 6. The dataset, unless the very same one is there.

@@ -80,12 +80,17 @@ class PreparedDataset:
         """The clips of a split (`train`, `validation`), or all, in the order of the file."""
         return [row for row in self._rows if split is None or row.split == split]
 
+    @property
+    def trigger(self) -> str:
+        """The words that every caption has, or nothing."""
+        return self.info["settings"]["captions"]["trigger"]
+
     def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
         """Tokens of a clip: a read-only view of the memory-mapped file."""
         return self._tokens[clip_id]
 
     def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
-        """Text states of one of the dataset's captions, read-only.
+        """Text states of one of the dataset's captions, with the trigger or without it, read-only.
 
         Raises:
             UserError: the file is missing or damaged.

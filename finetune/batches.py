@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adapters.lm import Conditions
+from data_prep.captions import without_trigger
 from data_prep.prepared import PreparedDataset
 
 
@@ -29,16 +30,22 @@ class Clip:
     id: str
     n_frames: int
     captions: tuple[str, ...]
+    bare: tuple[str, ...] = ()
+    """The captions without the trigger."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A clip as it comes up once: `caption` None means that it is trained without one."""
+    """A clip as it comes up once: `caption` None means that it is trained without one.
+
+    `prior`: the target is what the base predicts (`finetune.prior`).
+    """
 
     clip_id: str
     caption: str | None
     start_frame: int
     n_frames: int
+    prior: bool = False
 
 
 @dataclass
@@ -64,7 +71,15 @@ class Batch:
 
 def clips_of(dataset: PreparedDataset, split: str) -> list[Clip]:
     """The clips of a split."""
-    return [Clip(row.id, row.n_frames, tuple(row.captions)) for row in dataset.clips(split)]
+    return [
+        Clip(row.id, row.n_frames, tuple(row.captions), _bare(row.captions, dataset.trigger))
+        for row in dataset.clips(split)
+    ]
+
+
+def _bare(captions: Sequence[str], trigger: str) -> tuple[str, ...]:
+    said = (without_trigger(caption, trigger) for caption in captions)
+    return tuple(caption for caption in said if caption)
 
 
 def chance(*of: int | str) -> float:
@@ -76,11 +91,20 @@ def chance(*of: int | str) -> float:
 class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps."""
 
-    def __init__(self, clips: Sequence[Clip], *, seed: int, max_frames: int, condition_dropout: float) -> None:
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        *,
+        seed: int,
+        max_frames: int,
+        condition_dropout: float,
+        prior_share: float = 0.0,
+    ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
         self.max_frames = max_frames
         self.condition_dropout = condition_dropout
+        self.prior_share = prior_share
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -93,11 +117,12 @@ class Stream:
         epoch = place // len(self.clips)
         n_frames = min(clip.n_frames, self.max_frames)
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
-        caption = (
-            clip.captions[int(self._chance("caption", epoch, clip) * len(clip.captions))] if clip.captions else None
-        )
         dropped = self._chance("condition", epoch, clip) < self.condition_dropout
-        return Draw(clip.id, None if dropped else caption, start, n_frames)
+        bare = self._chance("prior", epoch, clip) < self.prior_share
+        prior = bare or (dropped and self.prior_share > 0)
+        wordings = () if dropped else clip.bare if bare else clip.captions
+        caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
+        return Draw(clip.id, caption, start, n_frames, prior)
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))

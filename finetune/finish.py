@@ -1,13 +1,13 @@
 """The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
 import gc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -135,7 +135,7 @@ def describe(outcome: Outcome) -> Woodshed:
     return Woodshed(
         **in_limits(
             run.folder.path.resolve().name,
-            trigger_of(run.dataset),
+            run.dataset.trigger,
             run.settings.preview.prompts or own_prompts(run.dataset),
         ),
         base=describe_base(files, outcome.updates),
@@ -157,12 +157,6 @@ def describe_data(dataset: "PreparedDataset") -> DataInfo:
         audio_sec=sum(row.duration_sec for row in train),
         source_hashes=sorted({row.source_sha256 for row in train}),
     )
-
-
-def trigger_of(dataset: "PreparedDataset") -> str:
-    """The words that the dataset's captions share."""
-    captions: Mapping[str, Any] = dataset.info["settings"]["captions"]
-    return captions["trigger"]
 
 
 def proof_lines(proof: Proof) -> list[str]:

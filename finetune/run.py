@@ -100,6 +100,7 @@ class Run:
         self.skipped_in_a_row = 0 if gradients.norm_is_finite else self.skipped_in_a_row + 1
         line = {"loss": gradients.loss, "codebooks": gradients.codebooks, "lr": lr, "grad_norm": gradients.norm}
         line |= {"clips": len(draws), "audio_sec": audio_sec, "sec": sec, "memory_bytes": memory_bytes()}
+        line |= {} if gradients.prior is None else {"prior": gradients.prior}
         line |= {"idle_share": gradients.idle_sec / max(sec, 1e-9), "padding": gradients.padding}
         self.write("step", position.step, line)
         self.progress.step(position.step, gradients.loss, audio_sec)

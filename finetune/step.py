@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adapters.lm import MusicgenLM
+from adapters.lm import Conditions, MusicgenLM
 from adapters.pattern import inputs_and_labels
 from configs.train import TrainSettings
 from data_prep.prepared import PreparedDataset
@@ -20,6 +21,7 @@ from finetune.idle import Idle
 from finetune.lean_loss import codebook_sums
 from finetune.loss import for_backward
 from finetune.memory.setup import FRAMES_PER_SEC, checkpointed_layers
+from finetune.prior import divergence_sums
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,6 +42,8 @@ class Learner:
     accelerator: "Accelerator"
     settings: TrainSettings
     max_frames: int = 0
+    without_adapter: Callable[[], AbstractContextManager[None]] | None = None
+    """Makes the model the untuned base for a while; asked for only with `prior_share`."""
     batch_size: int = field(init=False)
     checkpointed: int = field(init=False)
     idle: Idle = field(init=False)
@@ -53,7 +57,8 @@ class Learner:
 
 @dataclass
 class Gradients:
-    """What the micro-batches of a step came to. `codebooks` is the mean cross-entropy of each, in nats.
+    """What the micro-batches of a step came to. `codebooks` is the mean cross-entropy of each, in nats, over the clips
+    whose music is the target; `prior` how far the others are from the base, None when there are none.
 
     `padding` is the share of this process's frames that held nothing, `idle_sec` how long the device waited for clips.
     """
@@ -64,6 +69,7 @@ class Gradients:
     broken_clips: list[str] = field(default_factory=list)
     padding: float = 0.0
     idle_sec: float = 0.0
+    prior: float | None = None
 
     @property
     def loss(self) -> float:
@@ -73,7 +79,7 @@ class Gradients:
     @property
     def loss_is_finite(self) -> bool:
         """Whether the loss is a number."""
-        return math.isfinite(self.loss)
+        return math.isfinite(self.loss) and math.isfinite(self.prior or 0.0)
 
     @property
     def norm_is_finite(self) -> bool:
@@ -89,7 +95,12 @@ def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callabl
     accelerator = learner.accelerator
     rank, n_processes = accelerator.process_index, accelerator.num_processes
     cells_per_codebook = sum(draw.n_frames for draw in draws)
-    parts = micro_batches(draws, learner.batch_size, learner.max_frames, rank, n_processes)
+    kinds = ([draw for draw in draws if draw.prior is prior] for prior in (False, True))
+    parts = [
+        part
+        for kind in kinds
+        for part in micro_batches(kind, learner.batch_size, learner.max_frames, rank, n_processes)
+    ]
     sums: list[Tensor] = []
     learner.idle.end()
     for number, part in enumerate(parts):
@@ -99,22 +110,30 @@ def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callabl
             sums.append(learn_from(learner, part, cells_per_codebook))
         if n_processes == 1 and stop():
             return None
-    gradients = _judged(learner, parts, sums, cells_per_codebook, stop())
+    gradients = _judged(learner, parts, sums, draws, stop())
     gradients.padding = 1 - sum(draw.n_frames for part in parts for draw in part) / padded_frames(parts)
     gradients.idle_sec = learner.idle.take_sec()
     return gradients
 
 
 def learn_from(learner: Learner, part: Sequence[Draw], cells_per_codebook: int) -> Float[Tensor, " K"]:
-    """Add a micro-batch's part of the gradient of a step of so many cells; its summed cross-entropy per codebook."""
+    """Add a micro-batch's part of the gradient of a step of so many cells; its summed loss per codebook."""
     lm, accelerator = learner.lm, learner.accelerator
     batch = collate(part, learner.dataset, lm.text_width).to(accelerator.device)
     inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
     learner.idle.begin()
-    sums = codebook_sums(learner.model(inputs, batch.conditions), labels)
+    base = _base_logits(learner, inputs, batch.conditions) if part[0].prior else None
+    logits = learner.model(inputs, batch.conditions)
+    sums = codebook_sums(logits, labels) if base is None else divergence_sums(logits, base, labels)
     accelerator.backward(for_backward(sums, cells_per_codebook * lm.n_codebooks, accelerator.num_processes))
     learner.idle.end()
     return sums.detach()
+
+
+def _base_logits(learner: Learner, inputs: Tensor, conditions: Conditions) -> Float[Tensor, "B K S card"]:
+    assert learner.without_adapter is not None, "prior preservation needs to know the adapter"
+    with torch.no_grad(), learner.without_adapter():
+        return learner.model(inputs, conditions)
 
 
 def seed_everything(*of: int) -> None:
@@ -125,16 +144,21 @@ def seed_everything(*of: int) -> None:
 
 
 def _judged(
-    learner: Learner, parts: Sequence[Sequence[Draw]], sums: list[Tensor], cells_per_codebook: int, stop: bool
+    learner: Learner, parts: Sequence[Sequence[Draw]], sums: list[Tensor], draws: Sequence[Draw], stop: bool
 ) -> Gradients:
     """Add up over processes, clip, and find the clips of a micro-batch whose loss is no number."""
-    accelerator = learner.accelerator
-    local = torch.cat([torch.stack(sums).double().sum(0), torch.tensor([float(stop)], device=accelerator.device)])
+    accelerator, K = learner.accelerator, learner.lm.n_codebooks
+    local = torch.zeros(2 * K + 1, dtype=torch.float64, device=accelerator.device)  # music, prior, stop
+    for part, total in zip(parts, sums, strict=True):
+        local[K * part[0].prior :][:K] += total
+    local[-1] = stop
     shared: list[float] = accelerator.reduce(local, reduction="sum").tolist()  # pyright: ignore[reportAttributeAccessIssue]
     norm = accelerator.clip_grad_norm_(learner.weights, learner.settings.optim.max_grad_norm or math.inf)
     assert norm is not None  # only DeepSpeed keeps it to itself
-    codebooks = [total / cells_per_codebook for total in shared[:-1]]
-    gradients = Gradients(codebooks, float(norm), shared[-1] > 0)
+    music = sum(draw.n_frames for draw in draws if not draw.prior)
+    prior = sum(draw.n_frames for draw in draws) - music
+    gradients = Gradients([total / max(1, music) for total in shared[:K]], float(norm), shared[-1] > 0)
+    gradients.prior = sum(shared[K : 2 * K]) / (K * prior) if prior else None
     if not gradients.loss_is_finite:
         gradients.broken_clips = _broken_clips(parts, sums)
     return gradients

@@ -28,6 +28,7 @@ from finetune.memory.setup import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.preview import Previews
+from finetune.prior import check_prior
 from finetune.processes import start_processes
 from finetune.run import Run
 from finetune.run_folder import (
@@ -100,7 +101,15 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
 
     # 5. What is heard when: every step of the run is known from here on
     max_frames = round(settings.max_clip_sec * files.frame_rate)
-    stream = Stream(clips, seed=settings.seed, max_frames=max_frames, condition_dropout=settings.condition_dropout)
+    if settings.prior_share:
+        check_prior(dataset, clips)
+    stream = Stream(
+        clips,
+        seed=settings.seed,
+        max_frames=max_frames,
+        condition_dropout=settings.condition_dropout,
+        prior_share=settings.prior_share,
+    )
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
     total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
 
@@ -128,7 +137,9 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if checkpoint is not None:
         load(checkpoint, state)
     budget_frames = max_frames if cap is None else min(max_frames, max(clip.n_frames for clip in clips))
-    learner = Learner(lm, model, list(state.weights.values()), dataset, accelerator, settings, budget_frames)
+    learner = Learner(
+        lm, model, list(state.weights.values()), dataset, accelerator, settings, budget_frames, adapter.disabled
+    )
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
 
     if cap is not None:

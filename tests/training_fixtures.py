@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 from configs.prep import CaptionSettings, PrepSettings
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.captions import without_trigger
 from data_prep.codec import codec_fingerprint
 from data_prep.dataset_info import dataset_info
 from data_prep.prepared import ClipRow, text_state_name
@@ -39,7 +40,8 @@ def write_dataset(
     (folder / "clips.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     (folder / "rejected.jsonl").write_text("")
     encoder = TextEncoder.load(files)
-    captions = sorted({caption for row in rows for caption in row.captions})
+    captions = {caption for row in rows for caption in row.captions}
+    captions = sorted(captions | {without_trigger(caption, TRIGGER) for caption in captions})
     (folder / "text_states").mkdir()
     for caption, states in zip(captions, encoder.encode(captions), strict=True):
         name = text_state_name(caption, encoder.fingerprint)

@@ -56,7 +56,7 @@ def predict(setup: Setup) -> Predicted:
     below = setup.checkpointed * row_bytes  # inputs of the recomputed layers
     before_head = _batch_bytes(setup) + below + plain * layer + row_bytes - _before_first_adapter(setup)
     widest = 2 * rows * setup.shape.ffn * e + _dequantised_bytes(setup)
-    at_loss = before_head + 2 * logits + chunk
+    at_loss = before_head + (3 if setup.prior else 2) * logits + chunk
     early_backward = before_head + row_bytes + (widest if plain else 0)
     recomputing = _batch_bytes(setup) + below + layer + widest if setup.checkpointed else 0
     return Predicted(held, before_head + logits, held + max(at_loss, early_backward, recomputing))

@@ -115,7 +115,10 @@ def longest_draws(learner: Learner, clips: Sequence["Clip"], count: int) -> list
 
     ordered = sorted(clips, key=lambda clip: -clip.n_frames)
     chosen = [ordered[number % len(ordered)] for number in range(count)]
-    return [Draw(clip.id, max(clip.captions, key=len), 0, min(clip.n_frames, learner.max_frames)) for clip in chosen]
+    prior = learner.settings.prior_share > 0  # such a micro-batch holds the base's logits besides
+    return [
+        Draw(clip.id, max(clip.captions, key=len), 0, min(clip.n_frames, learner.max_frames), prior) for clip in chosen
+    ]
 
 
 def words_of(measured: Measured | None, bounds: Bounds) -> str:

@@ -70,6 +70,7 @@ class Setup:
     targets: tuple[TargetGroup, ...] = ("attention", "ffn", "text_projection")
     optimizer: Optimizer = "adamw"
     ema: bool = False
+    prior: bool = False
 
     @property
     def steps(self) -> int:
@@ -101,6 +102,7 @@ class Setup:
             targets=tuple(settings.lora.targets),
             optimizer=settings.optim.name,
             ema=settings.ema_decay > 0,
+            prior=settings.prior_share > 0,
         )
 
 

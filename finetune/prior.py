@@ -1,0 +1,72 @@
+"""Prior preservation: what the adapter should leave alone, shown to it while it learns.
+
+Some clips are heard without the trigger (or without any caption), and the target there is not the music but what the
+base itself predicts. So the trigger becomes a switch: with it the adapter plays the new style, without it the base.
+The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3); the base's predictions as soft targets
+(Hinton et al. 2015, arXiv:1503.02531) take the place of pieces that it would have to play first.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adapters.pattern import IGNORE
+from configs.errors import UserError
+
+if TYPE_CHECKING:
+    from data_prep.prepared import PreparedDataset
+    from finetune.batches import Clip
+
+
+def check_prior(dataset: "PreparedDataset", clips: Sequence["Clip"]) -> None:
+    """Whether every clip can be heard without the trigger.
+
+    Raises:
+        UserError: the dataset has no trigger, or was prepared before captions were kept without it too.
+    """
+    if not dataset.trigger:
+        raise UserError(
+            "prior_share keeps the base as it is where the trigger is not said, but this dataset has no trigger.",
+            where=str(dataset.folder),
+            fix="Prepare it again with --trigger, or leave prior_share at 0.",
+        )
+    for caption in {caption for clip in clips for caption in clip.bare}:
+        dataset.text_state(caption)
+
+
+def divergence_sums(
+    logits: Float[Tensor, "B K S card"], base: Float[Tensor, "B K S card"], labels: Int[Tensor, "B K S"]
+) -> Float[Tensor, " K"]:
+    """KL(base ‖ adapted) in nats, summed over the cells of each codebook that hold data; fp32 inside.
+
+    As in `finetune.lean_loss`, only the logits are kept for the backward pass. No gradient goes to the base.
+    """
+    return _DivergenceSums.apply(logits, base, labels != IGNORE)  # pyright: ignore[reportReturnType]
+
+
+class _DivergenceSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, base: Tensor, valid: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, base, valid)
+        return torch.stack([_divergence(*parts).sum() for parts in _codebooks(logits, base, valid)])  # [K]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        logits, base, valid = ctx.saved_tensors
+        grad_logits = torch.empty_like(logits)
+        for k, (ours, theirs, cells) in enumerate(_codebooks(logits, base, valid)):
+            pull = ours.float().softmax(-1) - theirs.float().softmax(-1)  # [B, S, card]
+            grad_logits[:, k] = pull.mul_((cells * grads[0][k])[..., None])
+        return grad_logits, None, None
+
+
+def _codebooks(*tensors: Tensor) -> zip:
+    return zip(*(tensor.unbind(1) for tensor in tensors), strict=True)
+
+
+def _divergence(ours: Tensor, theirs: Tensor, valid: Tensor) -> Float[Tensor, "B S"]:
+    p, q = theirs.float().log_softmax(-1), ours.float().log_softmax(-1)
+    return (p.exp() * (p - q)).sum(-1) * valid

@@ -1,0 +1,143 @@
+"""Prior preservation: which clips hold on to the base, what they pull at, and that it makes a trigger a switch."""
+
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from test_loss import learner_on
+from torch.testing import assert_close
+from training_fixtures import TRIGGER, quick
+
+from adapters import adapter_files
+from adapters.lm import load_lm
+from adapters.lora import attach_updates, disabled
+from adapters.pattern import IGNORE, inputs_and_labels
+from configs.errors import UserError
+from data_prep.base_files import resolve_base
+from data_prep.captions import without_trigger
+from data_prep.prepared import PreparedDataset
+from finetune.batches import Clip, Draw, Stream, clips_of, collate
+from finetune.evaluate import logits_of
+from finetune.loss import codebook_sums
+from finetune.precision import Precision
+from finetune.prior import check_prior, divergence_sums
+from finetune.processes import start_processes
+from finetune.proof import divergence_sums as plain_divergence
+from finetune.step import Gradients, Learner, accumulate
+from finetune.train import train
+
+CLIPS = [Clip(f"clip{n:02}", 40, ("loud, in my style", "fast, in my style"), ("loud", "fast")) for n in range(20)]
+
+
+def test_the_trigger_is_taken_out_and_nothing_else() -> None:
+    assert without_trigger("slow piano, in my style", "in my style") == "slow piano"
+    assert without_trigger("In my style, slow piano.", "in my style") == "slow piano"
+    assert without_trigger("slow, in my style, piano", "in my style") == "slow, piano"
+    assert without_trigger("in my style", "in my style") == ""
+    assert without_trigger("begin my styles", "in my style") == "begin my styles"
+    assert without_trigger("slow piano", "") == "slow piano"
+
+
+def test_a_share_of_clips_is_heard_without_the_trigger() -> None:
+    draws = Stream(CLIPS, seed=1, max_frames=40, condition_dropout=0.2, prior_share=0.5).step(0, 400)
+    prior = [draw for draw in draws if draw.prior]
+    assert 0.5 < len(prior) / len(draws) < 0.7  # 0.5, and of the rest what has no caption
+    assert {draw.caption for draw in prior} == {None, "loud", "fast"}
+    assert {draw.caption for draw in draws if not draw.prior} == {"loud, in my style", "fast, in my style"}
+
+
+def test_without_it_nothing_changes() -> None:
+    told = Stream(CLIPS, seed=1, max_frames=40, condition_dropout=0.2).step(0, 400)
+    assert not any(draw.prior for draw in told)
+    assert sum(draw.caption is None for draw in told) > 40
+
+
+def test_the_divergence_is_the_plain_one_and_so_is_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, base = (torch.randn(2, 3, 5, 7, generator=generator) for _ in range(2))
+    labels = torch.randint(7, (2, 3, 5), generator=generator)
+    labels[0, :, 3:] = IGNORE
+    logits.requires_grad_()
+    sums = divergence_sums(logits, base, labels)
+    assert_close(sums, plain_divergence(base, logits.detach(), labels != IGNORE).float())
+    weights = torch.tensor([1.0, 0.5, 2.0])
+    (grad,) = torch.autograd.grad((sums * weights).sum(), logits)
+    p, q = base.log_softmax(-1), logits.log_softmax(-1)
+    plain = (((p.exp() * (p - q)).sum(-1) * (labels != IGNORE)).sum((0, 2)) * weights).sum()
+    assert_close(grad, torch.autograd.grad(plain, logits)[0])
+    assert divergence_sums(base, base, labels).abs().max() < 1e-5
+
+
+def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Path) -> None:
+    """Against the definition: each clip alone, all cells added up, divided by their count."""
+
+    def step(batch_size: int) -> tuple[Learner, list[Draw], Gradients]:
+        learner = learner_on(mono_base, tiny_data, batch_size=batch_size, accumulation=6 // batch_size)
+        clips = clips_of(learner.dataset, "train")
+        draws = Stream(clips, seed=1, max_frames=60, condition_dropout=0.1, prior_share=0.4).step(0, 6)
+        learner.without_adapter = partial(disabled, learner.lm)
+        found = accumulate(learner, draws, 0, lambda: False)
+        assert found is not None
+        return learner, draws, found
+
+    learner, draws, found = step(1)
+    assert {draw.prior for draw in draws} == {False, True}
+    sums = {False: torch.zeros(()), True: torch.zeros(())}
+    for draw in draws:
+        batch = collate([draw], learner.dataset, learner.lm.text_width)
+        inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, learner.lm.card, channels=1)
+        logits = learner.lm(inputs, batch.conditions)
+        with torch.no_grad(), disabled(learner.lm):
+            base = learner.lm(inputs, batch.conditions)
+        own = divergence_sums(logits, base, labels) if draw.prior else codebook_sums(logits, labels)
+        sums[draw.prior] = sums[draw.prior] + own.sum()
+    cells = 4 * sum(draw.n_frames for draw in draws)
+    whole = torch.autograd.grad((sums[False] + sums[True]) / cells, learner.weights)
+    music = 4 * sum(draw.n_frames for draw in draws if not draw.prior)
+    for batch_size in (1, 3, 6):
+        learner, _, found = step(batch_size)
+        assert_close([weight.grad for weight in learner.weights], list(whole), rtol=1e-4, atol=1e-7)
+        assert found.loss == pytest.approx(sums[False].item() / music, rel=1e-5)
+        assert found.prior == pytest.approx(sums[True].item() / (cells - music), rel=1e-4)
+
+
+def test_without_the_trigger_the_base_stays(mono_base: Path, tiny_data: Path, tmp_path: Path) -> None:
+    dataset = PreparedDataset(tiny_data)
+    clips = clips_of(dataset, "train")
+    bare = [Draw(clip.id, clip.bare[0], 0, clip.n_frames) for clip in clips]
+    told = [Draw(clip.id, clip.captions[0], 0, clip.n_frames) for clip in clips]
+    moved = {}
+    for share in (0.0, 0.5):
+        settings = quick(steps=60, prior_share=share, optim={"lr": 0.02}, eval={"every_steps": 0})
+        adapter = train(tiny_data, tmp_path / str(share), settings)
+        lm = load_lm(resolve_base(str(mono_base)))
+        accelerator = start_processes(Precision("cpu", "fp32", "fp32"))
+        before = [torch.cat([x[1].flatten() for x in logits_of(lm, d, dataset, accelerator, 1)]) for d in (bare, told)]
+        attach_updates(lm, adapter_files.load(adapter).updates)
+        after = [torch.cat([x[1].flatten() for x in logits_of(lm, d, dataset, accelerator, 1)]) for d in (bare, told)]
+        moved[share] = [float((a - b).pow(2).mean()) for a, b in zip(after, before, strict=True)]
+        lines = [json.loads(line) for line in (tmp_path / str(share) / "log.jsonl").read_text().splitlines()]
+        assert any("prior" in line for line in lines if line["kind"] == "step") is (share > 0)
+    assert moved[0.5][0] < 0.5 * moved[0.0][0]  # what the base does without the trigger is held
+    assert moved[0.5][1] > 2 * moved[0.5][0]  # and with it, the adapter acts
+
+
+def test_it_needs_a_trigger_and_captions_without_it(tiny_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny_data, folder)
+    dataset = PreparedDataset(folder)
+    clips = clips_of(dataset, "train")
+    check_prior(dataset, clips)
+    said = {dataset._state_path(caption).name for row in dataset.clips() for caption in row.captions}
+    for path in (folder / "text_states").iterdir():
+        if path.name not in said:
+            path.unlink()
+    with pytest.raises(UserError, match="incomplete"):
+        check_prior(PreparedDataset(folder), clips)
+    info = (folder / "prep.yaml").read_text()
+    (folder / "prep.yaml").write_text(info.replace(f"trigger: {TRIGGER}", "trigger: ''"))
+    with pytest.raises(UserError, match="no trigger"):
+        check_prior(PreparedDataset(folder), clips)
