@@ -83,8 +83,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
         captions = [caption for d in described.values() for caption in d.captions]
-        captions += filter(None, (without_trigger(caption, settings.captions.trigger) for caption in captions))
-        texts = encode_captions(captions, files, text_name, cache, device=device)
+        bare = {without_trigger(caption, settings.captions.trigger) for caption in captions} - {""}
+        texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
 
         # 6. The dataset, unless the very same one is there.
         rows = _rows(clips, described, texts, settings, {i: clip.shape[1] for i, clip in codes.items()})
