@@ -21,7 +21,7 @@ from starter.recipe.sizes import CODEC_SIZES, LM_SIZES
 from starter.recipe.stage import load_module
 from starter.recipe.train_lm import build
 
-SHARD_SIZE = "11MB"
+SHARD_SIZE = "12MB"
 
 
 def export(codec: CodecModel, lm: TextToCodes, tokenizer_folder: Path, folder: Path) -> Path:
