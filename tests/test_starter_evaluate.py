@@ -1,5 +1,7 @@
 """The starter's judges: each measure is asked something whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -103,3 +105,5 @@ def test_wishes_are_balanced() -> None:
         assert low <= wish.tempo_bpm <= high
         assert known[wish.manner].drums or not wish.drums
     assert asked[0].words("in my style").endswith(", in my style")
+    left_open = replace(asked[0], open=True).words("in my style")
+    assert left_open.endswith("bpm, in my style") and asked[0].family not in left_open

@@ -57,6 +57,11 @@ def captions(piece: Piece, n: int) -> list[str]:
     return [caption(piece, rng) for _ in range(n)]
 
 
+def open_prompt(tempo_bpm: int) -> str:
+    """A prompt that leaves open what plays."""
+    return f"{tempo_word(tempo_bpm)}, {tempo_bpm} bpm"
+
+
 def with_strange_words(caption: str, rng: np.random.Generator) -> str:
     """Now and then something is added that the music knows nothing of: a made-up name.
 

@@ -10,6 +10,7 @@ All figures go to --out as JSON. The full job is 100 generations a cell; fewer a
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from data_prep.text_encoder import TextEncoder
 from starter.recipe.collection import Collection
 from starter.recipe.evaluate_codec import Figures, evaluate_codec, float_audio
 from starter.recipe.evaluate_lm import evaluate_lm
-from starter.recipe.evaluate_prompts import evaluate_prompts, tempo_of_real, train_judge
+from starter.recipe.evaluate_prompts import evaluate_prompts, tempo_of_real, train_judge, wishes
 
 
 def evaluate(args: argparse.Namespace) -> dict[str, Figures]:
@@ -52,15 +53,17 @@ def evaluate(args: argparse.Namespace) -> dict[str, Figures]:
     islands = [Collection(args.island)] if args.island else []
     judge = train_judge(codec, [heard, *islands], held_out, n=args.judge_pieces, play_sec=args.play_sec)
     note("probe_on_real", {**judge.held_out_accuracy, "tempo": tempo_of_real(held_out, args.pieces)})
-    note("prompts", evaluate_prompts(files, judge, args.count))
+    old = wishes(args.count)
+    note("prompts", evaluate_prompts(files, judge, old))
     if args.adapter:
-        cells = {
-            "base, trigger": (None, args.trigger),
-            "adapter": (args.adapter, ""),
-            "adapter, trigger": (args.adapter, args.trigger),
-        }
-        for name, (adapter, trigger) in cells.items():
-            note(name, evaluate_prompts(files, judge, args.count, adapter=adapter, trigger=trigger))
+        note("prompts, adapter", evaluate_prompts(files, judge, old, adapter=args.adapter))
+        unsaid = [replace(wish, open=True) for wish in old]
+        for name, adapter, trigger in (
+            ("open, trigger", None, args.trigger),
+            ("open, adapter", args.adapter, ""),
+            ("open, adapter, trigger", args.adapter, args.trigger),
+        ):
+            note(name, evaluate_prompts(files, judge, unsaid, adapter=adapter, trigger=trigger))
     return found
 
 

@@ -15,7 +15,7 @@ from adapters.sampler import AdapterSpec, Sampler
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec import Codec
-from starter.recipe.captions import prompt
+from starter.recipe.captions import open_prompt, prompt
 from starter.recipe.collection import Collection
 from starter.recipe.compose import HELD_OUT, compose
 from starter.recipe.evaluate_codec import Figures, float_audio
@@ -30,16 +30,19 @@ FIRST_WISH = HELD_OUT + 500_000
 
 @dataclass(frozen=True)
 class Wish:
-    """What a prompt asks for."""
+    """What a prompt asks for. An `open` one says the tempo and leaves to the model what plays."""
 
     family: str
     drums: bool
     tempo_bpm: int
     manner: str
+    open: bool = False
 
     def words(self, trigger: str = "") -> str:
         """The prompt."""
-        return prompt(self.family, self.drums, self.tempo_bpm, self.manner) + (f", {trigger}" if trigger else "")
+        said = prompt(self.family, self.drums, self.tempo_bpm, self.manner)
+        said = open_prompt(self.tempo_bpm) if self.open else said
+        return f"{said}, {trigger}" if trigger else said
 
 
 def wishes(count: int) -> list[Wish]:
@@ -89,14 +92,19 @@ def _decoded(
 
 
 def evaluate_prompts(
-    files: BaseFiles, judge: Judge, count: int, *, adapter: Path | None = None, trigger: str = "", batch: int = 16
+    files: BaseFiles,
+    judge: Judge,
+    asked: Sequence[Wish],
+    *,
+    adapter: Path | None = None,
+    trigger: str = "",
+    batch: int = 16,
 ) -> Figures:
-    """Play `count` wishes; `trigger` is added to each prompt."""
+    """Play every wish; `trigger` is added to each prompt."""
     settings = SampleSettings.model_validate({"duration_sec": judge.play_sec})
     sampler = Sampler.load(files, [AdapterSpec(adapter)] if adapter else [], settings)
-    asked = wishes(count)
     takes = []
-    for first in range(0, count, batch):
+    for first in range(0, len(asked), batch):
         words = [wish.words(trigger) for wish in asked[first : first + batch]]
         takes += sampler.sample(words, seeds=list(range(first, first + len(words))))
     rate_hz = files.sample_rate_hz
@@ -106,7 +114,7 @@ def evaluate_prompts(
     right = [tempo_agrees(found, wish.tempo_bpm) for found, wish in zip(tempi, asked, strict=True)]
     near = [tempo_agrees(found, wish.tempo_bpm, octaves=True) for found, wish in zip(tempi, asked, strict=True)]
     return {
-        "generations": count,
+        "generations": len(asked),
         "family": accuracy(said["family"], [wish.family for wish in asked]),
         "drums": accuracy(said["drums"], [str(wish.drums) for wish in asked]),
         "tempo": float(np.mean(right)),
