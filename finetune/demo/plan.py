@@ -66,7 +66,10 @@ class Plan:
         )
 
     def train(self) -> TrainSettings:
-        """Settings of `woodshed train`: a larger rate than for a large base, since this one is small."""
+        """Settings of `woodshed train`: a larger rate than for a large base, since this one is small.
+
+        Half of the clips hold on to the base (`finetune.prior`): the third prompt should sound as before.
+        """
         every = max(1, self.steps // 5)
         return TrainSettings(
             base=self.base,
@@ -75,8 +78,9 @@ class Plan:
             accumulation=1,
             max_clip_sec=6.0,
             checkpointing=False,
+            prior_share=0.5,
             lora=LoraSettings(rank=16, alpha=16),
-            optim=OptimSettings(lr=2e-3, warmup_steps=10),
+            optim=OptimSettings(lr=7e-4, warmup_steps=10),
             eval=EvalSettings(every_steps=every),
             preview=PreviewSettings(every_steps=0),
             checkpoint=CheckpointSettings(every_steps=every),
