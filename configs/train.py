@@ -110,14 +110,14 @@ class TrainSettings(Section):
     prior_share: float = Field(default=0.0, ge=0, lt=1)
     """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
-    said, and other prompts stay as they were. It takes more steps, and one more forward pass of those clips."""
+    said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of the model. auto: bf16 where the GPU or the CPU has it; else fp16 with loss scaling on a GPU,
     fp32 on a CPU."""
     base_weights: Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"] = "auto"
     """How the frozen base is held. auto: as `precision`. int8 and nf4 (bitsandbytes) save memory and cost speed."""
     checkpointing: bool = True
-    """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 35 % slower."""
+    """Recompute activations in the backward pass instead of keeping them: far less memory, a third slower or more."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
     memory: str | None = None

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool
 
 from adapters.pattern import max_delay
+from finetune.precision import cpu_has_bf16
 from starter.recipe.codec_model import encodec_config
 from starter.recipe.lm_model import TextToCodes, musicgen_config
 from starter.recipe.sizes import CODEC_SIZES, LM_SIZES, CodecSize, LMSize
@@ -98,7 +99,7 @@ def make_optimizers(model: TextToCodes, size: LMSize) -> dict[str, torch.optim.O
 
 def fast_bf16(device: torch.device) -> bool:
     """Whether products in bf16 are faster than in fp32 there: on GPUs, and on CPUs that have them."""
-    return device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return device.type == "cuda" or cpu_has_bf16()
 
 
 def crop_frames(step: int, size: LMSize) -> int:
