@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from test_distributed import free_port
 from torch.testing import assert_close
 
 pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
@@ -23,8 +27,9 @@ from starter.recipe.compose import compose
 from starter.recipe.export import export
 from starter.recipe.lm_model import TextToCodes
 from starter.recipe.sizes import CODEC_SIZES, LM_SIZES
+from starter.recipe.stage import load_module
 from starter.recipe.tokens import Tokens
-from starter.recipe.train_lm import build, crop_frames, hidden_steps, make_optimizers, train_lm
+from starter.recipe.train_lm import build, crop_frames, hidden_steps, loss_of_step, make_optimizers, set_lr, train_lm
 
 CODEC = replace(CODEC_SIZES["cpu"], upsampling=(5, 4, 4, 4), filters=2, width=12, codebook_dim=6, card=16)
 LM = replace(
@@ -57,8 +62,6 @@ def trained(tokens: Tokens, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def base(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CodecModel, TextToCodes]:
-    from starter.recipe.stage import load_module
-
     torch.manual_seed(0)
     codec = CodecModel(CODEC)
     codec.train()
@@ -96,7 +99,8 @@ def test_what_captions_say_teaches_the_text_encoder(tokens: Tokens, trained: Pat
     for words in (said, ["", *said[1:]], [""] * 4):
         lm.zero_grad()
         told = lm(codes, words, facts)[1]
-        assert set(told) == {"family", "manner", "drums", "tempo"}
+        assert set(told) == {"family", "manner", "drums", "tempo", "countdown", "beat"}
+        told = {name: told[name] for name in ("family", "manner", "drums", "tempo")}
         sum(told.values(), torch.zeros(())).backward()
         sums.append(sum(value.item() for value in told.values()))
         assert bool(encoder.shared.weight.grad.any()) is any(words)
@@ -135,6 +139,57 @@ def test_every_parameter_has_one_optimizer(trained: Path) -> None:
     model = build(trained, LM, CODEC)
     held = [p for o in make_optimizers(model, LM).values() for group in o.param_groups for p in group["params"]]
     assert sorted(map(id, held)) == sorted(map(id, model.parameters()))
+
+
+def test_with_and_without_drums_are_drawn_equally_often(tokens: Tokens) -> None:
+    """Within each manner that has both, and no manner more often than it is composed."""
+    chances: dict[str, dict[bool, float]] = {}
+    for fact, chance in zip(tokens.facts, tokens.chances, strict=True):
+        of_manner = chances.setdefault(fact["manner"], {True: 0.0, False: 0.0})
+        of_manner[fact["drums"]] += chance
+    assert sum(tokens.chances) == pytest.approx(1)
+    assert any(all(kinds.values()) for kinds in chances.values())
+    for manner, kinds in chances.items():
+        share = sum(fact["manner"] == manner for fact in tokens.facts) / len(tokens)
+        assert sum(kinds.values()) == pytest.approx(share)
+        assert not all(kinds.values()) or kinds[True] == pytest.approx(kinds[False])
+
+
+def test_two_processes_take_the_mean_of_their_steps(tokens: Tokens, tmp_path: Path) -> None:
+    """Against one process that hears both halves: the same weights after three steps."""
+    program = f"""
+import sys
+from dataclasses import replace
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_starter_lm import CODEC, LM, Tokens, train_lm
+train_lm(Tokens(Path(sys.argv[1])), Path(sys.argv[2]), replace(LM, steps=3), CODEC, minutes=1)
+"""
+    (tmp_path / "program.py").write_text(program)
+    size = replace(LM, steps=3)
+    build(tmp_path / "team", size, CODEC, tokens)  # writes the tokenizer for both
+    torch.manual_seed(0)
+    reference = build(tmp_path / "team", size, CODEC)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    words = ["--master-port", str(free_port()), tmp_path / "program.py", tokens.folder, tmp_path / "team"]
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([*launch, *words], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    optimizers = make_optimizers(reference, size)
+    for step in range(3):
+        set_lr(optimizers.values(), size, step / size.steps, step)
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        for rank in range(2):
+            (loss_of_step(reference, tokens, size, step, rank)[0] / 2).backward()
+        torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
+        for optimizer in optimizers.values():
+            optimizer.step()
+    trained = load_module(tmp_path / "team", "model", build(tmp_path / "team", size, CODEC))
+    for name, weight in reference.state_dict().items():
+        assert_close(trained.state_dict()[name], weight, rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_batches_are_a_function_of_the_step(tokens: Tokens) -> None:

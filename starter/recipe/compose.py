@@ -14,6 +14,8 @@ from starter.recipe.score import DRUM_CHANNEL, Note, Part, Piece
 
 HELD_OUT = 1_000_000
 ISLAND_SEEDS = 2_000_000
+RING_OUT_SEC = 1.0
+"""A piece is this much longer than its bars."""
 ROLES = ("lead", "chords", "bass", "drums")
 LOUDNESS = {"lead": 104, "chords": 72, "bass": 88, "drums": 84}
 
@@ -87,7 +89,7 @@ def _write(
         tonic=TONICS[key.tonic],
         mode=key.mode,
         chords=tuple(key.chord_name(degree) for degree in degrees),
-        duration_sec=bars * beats * beat_sec + 1.0,  # the last note rings out
+        duration_sec=bars * beats * beat_sec + RING_OUT_SEC,
         beats_sec=tuple(index * beat_sec for index in range(bars * beats)),
         parts=parts,
     )

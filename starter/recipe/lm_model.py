@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, EncodecConfig, MusicgenConfig, MusicgenD
 from adapters.lm import Conditions, MusicgenLM
 from adapters.pattern import inputs_and_labels
 from finetune.loss import codebook_counts, codebook_sums
+from starter.recipe.beats import BeatsHead
 from starter.recipe.facts import FactsHead
 from starter.recipe.sizes import LMSize
 
@@ -58,6 +59,10 @@ class TextToCodes(nn.Module):
             # On a CPU a step with torch's fused attention takes 1.7 times as long as with plain products.
             self.lm.decoder.set_attn_implementation("eager")
         self.facts_head = FactsHead(parts.text_encoder.d_model)
+        self.beats_head = BeatsHead(parts.decoder.hidden_size)
+        self._before_last: dict[str, Tensor] = {}
+        decoder: Any = self.lm.decoder
+        decoder.model.decoder.layers[-2].register_forward_hook(self._keep)
         self.tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, local_files_only=True)
         self._begin_small(parts.decoder.hidden_size)
 
@@ -68,6 +73,9 @@ class TextToCodes(nn.Module):
             nn.init.normal_(embedding.weight, std=0.25)
         for head in decoder.lm_heads:
             nn.init.normal_(head.weight, std=hidden**-0.5 / 2)
+
+    def _keep(self, _layer: nn.Module, _inputs: object, states: Tensor) -> None:
+        self._before_last["states"] = states
 
     def conditions(self, captions: Sequence[str]) -> Conditions:
         """Text states of a batch; a caption that is empty is the null condition."""
@@ -83,7 +91,9 @@ class TextToCodes(nn.Module):
         facts: Sequence[dict[str, Any]],
         hidden: Bool[Tensor, "B S"] | None = None,
     ) -> tuple[Float[Tensor, " K"], dict[str, Float[Tensor, ""]]]:
-        """Mean cross-entropy of each codebook in nats, and what `facts.FactsHead` says of the captions that are there.
+        """Mean cross-entropy of each codebook in nats, and by name the losses of `FactsHead` and `BeatsHead`.
+
+        Beats are asked of the states before the last layer, so that this layer can make use of the answer.
 
         `hidden`: steps whose input is not heard (word dropout: Bowman et al. 2016, arXiv:1511.06349). A model that
         hears everything that came before learns to overhear the caption.
@@ -95,4 +105,5 @@ class TextToCodes(nn.Module):
         conditions = self.conditions(captions)
         logits = self.lm(inputs, conditions)
         told = self.facts_head(conditions.text_states, conditions.text_mask, facts)
+        told |= self.beats_head(self._before_last.pop("states"), facts)
         return codebook_sums(logits, labels) / codebook_counts(labels), told

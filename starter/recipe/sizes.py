@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+FRAME_RATE_HZ = 50
+"""Codec frames per second, in both sizes."""
+
 
 @dataclass(frozen=True)
 class CodecSize:
@@ -102,7 +105,7 @@ CODEC_SIZES = {
 LM_SIZES = {
     "cpu": LMSize(
         hidden=192,
-        layers=4,
+        layers=5,
         heads=6,
         ffn=768,
         text_width=96,

@@ -5,12 +5,13 @@ python -m starter.recipe.tokens /tmp/starter/audio /tmp/starter/codec /tmp/start
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int16
+from jaxtyping import Float, Int, Int16
 
 from starter.recipe.captions import with_strange_words
 from starter.recipe.codec_export import to_encodec
@@ -26,8 +27,10 @@ class Tokens:
     """Reads what `write_tokens` wrote."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.codes: Int16[np.ndarray, "K M"] = np.load(folder / "codes.npy")
         self.facts: list[dict[str, Any]] = json.loads((folder / "pieces.json").read_text())
+        self.chances = _chances(self.facts)
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -40,24 +43,36 @@ class Tokens:
     def batch(
         self, step: int, *, n: int, n_frames: int, dropout: float, seed: int = 0
     ) -> tuple[Int[torch.Tensor, "B K T"], list[str], list[dict[str, Any]]]:
-        """Crops of a step, their captions (a share is empty), and the facts of their pieces; the same for a step.
+        """Crops of a step, their captions (a share is empty), and their facts; the same for a step.
 
         Every third crop is the beginning of its piece, because that is where generated music begins.
         """
         rng = np.random.default_rng((seed, step))
         crops, captions, facts = [], [], []
-        for index in rng.integers(len(self), size=n):
+        for index in rng.choice(len(self), size=n, p=self.chances):
             codes = self.piece(int(index))
             start = int(rng.integers(codes.shape[1] - n_frames + 1) * (rng.random() >= BEGINNINGS))
             crops.append(torch.from_numpy(codes[:, start : start + n_frames].astype(np.int64)))
             wording = self._wording(int(index), rng)
             captions.append("" if rng.random() < dropout else wording)
-            facts.append(self.facts[int(index)])
+            facts.append(self.facts[int(index)] | {"start_frame": start})
         return torch.stack(crops), captions, facts
 
     def _wording(self, index: int, rng: np.random.Generator) -> str:
         wordings = self.facts[index]["captions"]
         return with_strange_words(wordings[rng.integers(len(wordings))], rng)
+
+
+def _chances(facts: list[dict[str, Any]]) -> Float[np.ndarray, " N"]:
+    """How often each piece is drawn: within a manner, pieces with and without drums are heard equally often.
+
+    Most pieces of a manner that can have drums have them: a model that hears those hears drums in the word "rock".
+    """
+    of_manner = Counter(fact["manner"] for fact in facts)
+    alike = Counter((fact["manner"], fact["drums"]) for fact in facts)
+    kinds = Counter(manner for manner, _ in alike)
+    chances = [of_manner[f["manner"]] / kinds[f["manner"]] / alike[f["manner"], f["drums"]] for f in facts]
+    return np.array(chances) / len(facts)
 
 
 @torch.inference_mode()
