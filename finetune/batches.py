@@ -11,16 +11,19 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int16
 from torch import Tensor
 
 from adapters.lm import Conditions
 from data_prep.captions import without_trigger
 from data_prep.prepared import PreparedDataset
+
+PLAYED_SHARE = 0.5
+"""Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,19 @@ class Draw:
     start_frame: int
     n_frames: int
     prior: bool = False
+
+
+@runtime_checkable
+class ClipSource(Protocol):
+    """Where codes and text states come from: a prepared dataset, or one and more (`finetune.played`)."""
+
+    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+        """Tokens of a clip."""
+        ...
+
+    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+        """Text states of a caption."""
+        ...
 
 
 @dataclass
@@ -89,7 +105,10 @@ def chance(*of: int | str) -> float:
 
 
 class Stream:
-    """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps."""
+    """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
+
+    `played`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    """
 
     def __init__(
         self,
@@ -99,12 +118,14 @@ class Stream:
         max_frames: int,
         condition_dropout: float,
         prior_share: float = 0.0,
+        played: Sequence[Clip] = (),
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
         self.max_frames = max_frames
         self.condition_dropout = condition_dropout
         self.prior_share = prior_share
+        self.played = played
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -115,11 +136,13 @@ class Stream:
     def draw(self, clip: Clip, place: int) -> Draw:
         """The clip as it comes up at this place of the series."""
         epoch = place // len(self.clips)
-        n_frames = min(clip.n_frames, self.max_frames)
-        start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         dropped = self._chance("condition", epoch, clip) < self.condition_dropout
         bare = self._chance("prior", epoch, clip) < self.prior_share
         prior = bare or (dropped and self.prior_share > 0)
+        if prior and self.played and self._chance("played", epoch, clip) < PLAYED_SHARE:
+            clip = self.played[int(self._chance("piece", epoch, clip) * len(self.played))]
+        n_frames = min(clip.n_frames, self.max_frames)
+        start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
         return Draw(clip.id, caption, start, n_frames, prior)
@@ -147,7 +170,7 @@ def micro_batches(draws: Sequence[Draw], batch_size: int, rank: int, n_processes
     return batches[rank::n_processes]
 
 
-def collate(draws: Sequence[Draw], dataset: PreparedDataset, text_width: int) -> Batch:
+def collate(draws: Sequence[Draw], dataset: ClipSource, text_width: int) -> Batch:
     """Codes and text states of the draws, padded to the longest. A draw without caption has a text mask of zeros."""
     codes = [dataset.codes(d.clip_id)[:, d.start_frame : d.start_frame + d.n_frames] for d in draws]
     texts = [None if d.caption is None else dataset.text_state(d.caption) for d in draws]

@@ -2,8 +2,9 @@
 
 Some clips are heard without the trigger (or without any caption), and the target there is not the music but what the
 base itself predicts. So the trigger becomes a switch: with it the adapter plays the new style, without it the base.
-The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3); the base's predictions as soft targets
-(Hinton et al. 2015, arXiv:1503.02531) take the place of pieces that it would have to play first.
+The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with the base's predictions as soft targets
+(Hinton et al. 2015, arXiv:1503.02531). Half of the clips are pieces of other kinds that the base played, where
+`prior_prompts` name some (`finetune.played`).
 """
 
 from collections.abc import Sequence
@@ -15,18 +16,27 @@ from torch import Tensor
 
 from adapters.pattern import IGNORE
 from configs.errors import UserError
+from configs.train import TrainSettings
 
 if TYPE_CHECKING:
     from data_prep.prepared import PreparedDataset
     from finetune.batches import Clip
 
 
-def check_prior(dataset: "PreparedDataset", clips: Sequence["Clip"]) -> None:
-    """Whether every clip can be heard without the trigger.
+def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequence["Clip"]) -> None:
+    """Whether every clip can be heard without the trigger, if the settings want that.
 
     Raises:
-        UserError: the dataset has no trigger, or was prepared before captions were kept without it too.
+        UserError: the dataset has no trigger, or was prepared before captions were kept without it too; or the
+            settings name prompts and no share.
     """
+    if not settings.prior_share:
+        if settings.prior_prompts:
+            raise UserError(
+                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to.",
+                fix="Add e.g. --prior_share 0.5, or leave prior_prompts out.",
+            )
+        return
     if not dataset.trigger:
         raise UserError(
             "prior_share keeps the base as it is where the trigger is not said, but this dataset has no trigger.",

@@ -76,6 +76,11 @@ class RunFolder:
         return self.path / "samples"
 
     @property
+    def played(self) -> Path:
+        """What the base played for `prior_prompts`."""
+        return self.path / "played.safetensors"
+
+    @property
     def adapter(self) -> Path:
         """The result."""
         return self.path / "adapter"
@@ -241,7 +246,8 @@ def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
 def _cleared(folder: RunFolder) -> list[Path]:
     """What a run writes before its first checkpoint; the mark of a run, versions.json, is the last to go."""
     folders = [folder.checkpoints, folder.samples, folder.path / "tensorboard", folder.path / "wandb"]
-    return [*folders, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
+    played = [folder.played, folder.played.with_suffix(".part")]
+    return [*folders, *played, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
 
 
 def _clear(folder: RunFolder) -> None:

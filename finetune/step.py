@@ -14,8 +14,7 @@ from torch import Tensor
 from adapters.lm import Conditions, MusicgenLM
 from adapters.pattern import inputs_and_labels
 from configs.train import TrainSettings
-from data_prep.prepared import PreparedDataset
-from finetune.batches import Draw, chance, collate
+from finetune.batches import ClipSource, Draw, chance, collate
 from finetune.buckets import micro_batches, padded_frames
 from finetune.idle import Idle
 from finetune.lean_loss import codebook_sums
@@ -38,7 +37,7 @@ class Learner:
     lm: MusicgenLM
     model: torch.nn.Module
     weights: Sequence[torch.nn.Parameter]
-    dataset: PreparedDataset
+    dataset: ClipSource
     accelerator: "Accelerator"
     settings: TrainSettings
     max_frames: int = 0

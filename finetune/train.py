@@ -26,6 +26,7 @@ from finetune.finish import Outcome, finish, gather
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.setup import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
+from finetune.played import WithPlayed, played_by
 from finetune.precision import Precision, settle
 from finetune.preview import Previews
 from finetune.prior import check_prior
@@ -99,21 +100,15 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         describe(folder, settings, standing, asked)
     accelerator.wait_for_everyone()
 
-    # 5. What is heard when: every step of the run is known from here on
+    # 5. How long clips are, which are held out, how many steps there are
     max_frames = round(settings.max_clip_sec * files.frame_rate)
-    if settings.prior_share:
-        check_prior(dataset, clips)
-    stream = Stream(
-        clips,
-        seed=settings.seed,
-        max_frames=max_frames,
-        condition_dropout=settings.condition_dropout,
-        prior_share=settings.prior_share,
-    )
+    longest = min(max_frames, max(clip.n_frames for clip in clips))
+    check_prior(settings, dataset, clips)
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
     total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
 
-    # 6. The base alone, before anything is attached to it: its held-out loss, its previews
+    # 6. The base alone, before anything is attached to it: its held-out loss, its previews, what should stay as it is;
+    #    every step of the run is known from here on
     done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
     log = open_log(folder, settings, from_step=done if checkpoint else None) if first else None
     progress = RunProgress(total, done, shown=first)
@@ -125,6 +120,16 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     position = Position()
     if checkpoint is None:
         run.look_at_base(lm, position)
+    with accelerator.main_process_first():
+        played = played_by(lm, files, settings, longest, folder.played, progress.say)
+    stream = Stream(
+        clips,
+        seed=settings.seed,
+        max_frames=max_frames,
+        condition_dropout=settings.condition_dropout,
+        prior_share=settings.prior_share,
+        played=played.clips,
+    )
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
@@ -136,9 +141,15 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
     if checkpoint is not None:
         load(checkpoint, state)
-    budget_frames = max_frames if cap is None else min(max_frames, max(clip.n_frames for clip in clips))
     learner = Learner(
-        lm, model, list(state.weights.values()), dataset, accelerator, settings, budget_frames, adapter.disabled
+        lm,
+        model,
+        list(state.weights.values()),
+        WithPlayed(dataset, played),
+        accelerator,
+        settings,
+        max_frames if cap is None else longest,
+        adapter.disabled,
     )
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
 

@@ -15,13 +15,18 @@ from adapters import adapter_files
 from adapters.lm import load_lm
 from adapters.lora import attach_updates, disabled
 from adapters.pattern import IGNORE, inputs_and_labels
+from adapters.sampler import Sampler
 from configs.errors import UserError
+from configs.sample import SampleSettings
+from configs.train import TrainSettings
 from data_prep.base_files import resolve_base
 from data_prep.captions import without_trigger
 from data_prep.prepared import PreparedDataset
+from data_prep.text_encoder import TextEncoder
 from finetune.batches import Clip, Draw, Stream, clips_of, collate
 from finetune.evaluate import logits_of
 from finetune.loss import codebook_sums
+from finetune.played import WithPlayed, load
 from finetune.precision import Precision
 from finetune.prior import check_prior, divergence_sums
 from finetune.processes import start_processes
@@ -76,7 +81,7 @@ def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Pat
 
     def step(batch_size: int) -> tuple[Learner, list[Draw], Gradients]:
         learner = learner_on(mono_base, tiny_data, batch_size=batch_size, accumulation=6 // batch_size)
-        clips = clips_of(learner.dataset, "train")
+        clips = clips_of(PreparedDataset(tiny_data), "train")
         draws = Stream(clips, seed=1, max_frames=60, condition_dropout=0.1, prior_share=0.4).step(0, 6)
         learner.without_adapter = partial(disabled, learner.lm)
         found = accumulate(learner, draws, 0, lambda: False)
@@ -125,19 +130,73 @@ def test_without_the_trigger_the_base_stays(mono_base: Path, tiny_data: Path, tm
     assert moved[0.5][1] > 2 * moved[0.5][0]  # and with it, the adapter acts
 
 
+def test_half_of_what_is_held_on_to_is_what_the_base_played() -> None:
+    played = [Clip(f"played-{n:02}", 30, (f"prompt {n}",), (f"prompt {n}",)) for n in range(3)]
+    shared = {"seed": 1, "max_frames": 40, "condition_dropout": 0.2, "prior_share": 0.5}
+    without = Stream(CLIPS, **shared).step(0, 400)
+    draws = Stream(CLIPS, **shared, played=played).step(0, 400)
+    pieces = [draw for draw in draws if draw.clip_id.startswith("played")]
+    assert 0.4 < len(pieces) / sum(draw.prior for draw in draws) < 0.6
+    assert all(draw.prior and draw.n_frames == 30 for draw in pieces)
+    assert {draw.caption for draw in pieces} == {None, "prompt 0", "prompt 1", "prompt 2"}
+    assert all(draw.caption in (None, f"prompt {int(draw.clip_id[-2:])}") for draw in pieces)
+    assert [a for a, b in zip(draws, without, strict=True) if b not in pieces and a not in pieces] == [
+        b for a, b in zip(draws, without, strict=True) if a not in pieces
+    ]  # all others are what they were
+
+
+def test_the_base_plays_once_and_a_resumed_run_hears_the_same(
+    mono_base: Path, tiny_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [f"slow piano {n}" for n in range(5)]
+    optim = {"schedule": "constant", "warmup_steps": 0}  # else the steps to come decide the rate
+    settings = quick(steps=6, prior_share=0.5, prior_prompts=prompts, max_clip_sec=0.8, optim=optim)
+    straight = train(tiny_data, tmp_path / "straight", settings)
+    played = load(tmp_path / "straight" / "played.safetensors")
+    assert played.prompts == prompts
+    files = resolve_base(str(mono_base))
+    longest = max(clip.n_frames for clip in clips_of(PreparedDataset(tiny_data), "train"))
+    n_frames = min(round(0.8 * files.frame_rate), longest)
+    assert [codes.shape for codes in played.codes] == [(4, n_frames)] * 5
+    base = Sampler.load(files, settings=SampleSettings.model_validate({"seed": settings.seed, "device": "cpu"}))
+    for codes, alone in zip(played.codes, base.codes(prompts, n_frames=n_frames), strict=True):
+        assert (codes == alone).all()
+    for state, prompt in zip(played.states, prompts, strict=True):
+        assert_close(torch.from_numpy(state), TextEncoder.load(files).encode([prompt])[0])
+
+    heard = WithPlayed(PreparedDataset(tiny_data), played)
+    assert (heard.codes("played-03") == played.codes[3]).all()
+    assert (heard.text_state(prompts[3]) == played.states[3]).all()
+    own = clips_of(PreparedDataset(tiny_data), "train")[0]
+    assert (heard.codes(own.id) == PreparedDataset(tiny_data).codes(own.id)).all()
+    assert (heard.text_state(own.bare[0]) == PreparedDataset(tiny_data).text_state(own.bare[0])).all()
+
+    train(tiny_data, tmp_path / "halves", settings.model_copy(update={"steps": 3}))
+    monkeypatch.setattr("finetune.played.play", lambda *_: pytest.fail("it was played already"))
+    again = train(tiny_data, tmp_path / "halves", settings, resume=True)
+    left, right = (adapter_files.load(folder).updates for folder in (straight, again))
+    assert left.keys() == right.keys()
+    for name, update in left.items():
+        assert_close(update.delta(), right[name].delta(), rtol=0, atol=0)
+
+
 def test_it_needs_a_trigger_and_captions_without_it(tiny_data: Path, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     shutil.copytree(tiny_data, folder)
     dataset = PreparedDataset(folder)
     clips = clips_of(dataset, "train")
-    check_prior(dataset, clips)
+    wanted, unwanted = TrainSettings(prior_share=0.5), TrainSettings()
+    check_prior(wanted, dataset, clips)
     said = {dataset._state_path(caption).name for row in dataset.clips() for caption in row.captions}
     for path in (folder / "text_states").iterdir():
         if path.name not in said:
             path.unlink()
     with pytest.raises(UserError, match="incomplete"):
-        check_prior(PreparedDataset(folder), clips)
+        check_prior(wanted, PreparedDataset(folder), clips)
+    check_prior(unwanted, PreparedDataset(folder), clips)
     info = (folder / "prep.yaml").read_text()
     (folder / "prep.yaml").write_text(info.replace(f"trigger: {TRIGGER}", "trigger: ''"))
     with pytest.raises(UserError, match="no trigger"):
-        check_prior(PreparedDataset(folder), clips)
+        check_prior(wanted, PreparedDataset(folder), clips)
+    with pytest.raises(UserError, match="prior_share is 0"):
+        check_prior(TrainSettings(prior_prompts=["slow piano"]), dataset, clips)

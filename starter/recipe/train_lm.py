@@ -30,7 +30,7 @@ from starter.recipe.tokenizer import write_tokenizer
 from starter.recipe.tokens import Tokens
 
 LOG_EVERY, SAVE_EVERY = 20, 500
-TASKS_WEIGHT = 0.2
+TASKS_WEIGHT = 0.4
 INNER = re.compile(r"^lm\.decoder\..*\.layers\.")
 """Names of what is inside the decoder's layers."""
 
