@@ -15,10 +15,10 @@ import torch
 
 from benchmarks.peer import ALPHA, DROPOUT, LINEAR_TARGETS, RANK
 from data_prep.base_files import resolve_base
+from data_prep.device import cpu_has_bf16
 from data_prep.prepared import PreparedDataset
 from finetune.commands.plan import shape_of_base
 from finetune.memory.setup import FRAMES_PER_SEC, Setup
-from finetune.precision import cpu_has_bf16
 
 
 def load(folder: Path, codebooks: int) -> Any:

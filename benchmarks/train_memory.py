@@ -24,6 +24,7 @@ from benchmarks import measure
 from benchmarks.peer import Peer, peer_batch
 from benchmarks.peer_memory import simulated_peak
 from benchmarks.train_step import SHAPES, TEXT_TOKENS, Ours, random_codes, step_inputs
+from data_prep.device import cpu_has_bf16
 from finetune.memory.auto import Cap, limit_process
 from finetune.memory.dry import measure as measure_step
 from finetune.memory.fit import choose, options
@@ -31,7 +32,6 @@ from finetune.memory.live import LiveBytes
 from finetune.memory.predict import GIB, predict
 from finetune.memory.setup import Setup
 from finetune.memory.simulate import held_tensors, simulate
-from finetune.precision import cpu_has_bf16
 
 MIB = 2**20
 BATCHES = {"small": (1, 8), "medium": (1, 2, 8), "large": (1, 2, 8)}

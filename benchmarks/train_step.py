@@ -25,6 +25,7 @@ from benchmarks import measure
 from benchmarks.levers import LEVER_CASES, LEVERS, per_clip, warm_up
 from benchmarks.peer import Peer, peer_batch, trainable
 from configs.train import OptimSettings
+from data_prep.device import cpu_has_bf16
 from finetune import optimizers
 from finetune.lean_loss import codebook_sums
 from finetune.memory.cost import step_flops
@@ -32,7 +33,6 @@ from finetune.memory.predict import predict, weight_bytes
 from finetune.memory.setup import Setup, Shape
 from finetune.memory.setup import trainable as weights_that_learn
 from finetune.memory.simulate import random_lm
-from finetune.precision import cpu_has_bf16
 
 SHAPES = {
     "small": Shape(1024, 24, 16, 4096),

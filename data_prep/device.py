@@ -1,4 +1,4 @@
-"""Where a frozen model runs: `auto`, `cpu` or `cuda` becomes a device that is there."""
+"""Where a frozen model runs: `auto`, `cpu` or `cuda` becomes a device that is there; and what a CPU can do."""
 
 from typing import TYPE_CHECKING
 
@@ -25,3 +25,14 @@ def pick_device(name: str) -> "torch.device":
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies in bf16 by itself: AVX512-BF16, which every one with AMX has too.
+
+    oneDNN's own answer (`_is_mkldnn_bf16_supported`) is yes for all of AVX512, where it emulates. Arm's units are not
+    looked for.
+    """
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported()

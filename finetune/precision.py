@@ -14,7 +14,7 @@ import torch
 
 from configs.errors import UserError
 from configs.train import TrainSettings
-from data_prep.device import pick_device
+from data_prep.device import cpu_has_bf16, pick_device
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Weights = Literal["fp32", "bf16", "fp16", "int8", "nf4"]
@@ -78,12 +78,3 @@ def _arithmetic(wanted: str, device: str) -> Arithmetic:
     if wanted == "fp16" or (wanted == "auto" and not has_bf16):
         return "fp16"
     return "fp32" if wanted == "fp32" else "bf16"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies in bf16 by itself: AVX512-BF16, which every one with AMX has too.
-
-    oneDNN's own answer (`_is_mkldnn_bf16_supported`) is yes for all of AVX512, where it emulates. Arm's units are not
-    looked for.
-    """
-    return torch.cpu._is_avx512_bf16_supported()

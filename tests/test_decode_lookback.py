@@ -6,7 +6,7 @@ from test_decode_greedy import Base, ours, reference, texts
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import MusicgenForConditionalGeneration
 
-from adapters.decode import cache
+from adapters.decode import cache, lookback
 from adapters.decode.cache import KeyValueCache
 from adapters.decode.network import attend_from_start
 from adapters.decode.shape import DecoderShape
@@ -83,3 +83,17 @@ def test_only_rounded_weights_have_a_rounded_cache(mono_base, monkeypatch: pytes
     assert plain.cache_dtype == torch.bfloat16
     monkeypatch.setattr(cache, "LOOPS_PAY_FROM", 1 << 17)
     assert plain.cache_dtype == torch.float32
+
+
+def test_it_runs_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a read-only machine: numba then refuses to compile a function that it should cache."""
+    from numba import njit
+    from numba.core.caching import CompileResultCacheImpl
+
+    def three(x: float) -> float:
+        return 3 * x
+
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        njit(cache=True)(three)
+    assert lookback._compiled(three)(2.0) == 6.0

@@ -6,15 +6,16 @@ import torch
 from adapters.decode.arithmetic import choose
 from adapters.decode.projections import Biased, HalfWeights, Kind, OneDnn, Plain, projection
 from configs.errors import UserError
+from data_prep.device import cpu_has_bf16
 
 CPU = torch.device("cpu")
 HAS_FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
-HAS_BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+HAS_BF16 = cpu_has_bf16()
 KINDS = [
     ("plain", 1e-6),
     ("fp32", 1e-5),
     pytest.param("fp16", 1e-3, marks=pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")),
-    pytest.param("bf16", 1e-2, marks=pytest.mark.skipif(not HAS_BF16, reason="needs AVX512 or AMX")),
+    pytest.param("bf16", 1e-2, marks=pytest.mark.skipif(not HAS_BF16, reason="needs AVX512-BF16")),
     pytest.param("int8", 4e-2, marks=pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")),
 ]
 

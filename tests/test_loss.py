@@ -82,7 +82,7 @@ def learner_on(folder: Path, data: Path, **settings) -> Learner:
 def gradient(folder: Path, data: Path, batch_size: int) -> tuple[list[Tensor], list[float]]:
     """Of one step over the same six clips of different lengths, some without captions."""
     learner = learner_on(folder, data, batch_size=batch_size, accumulation=6 // batch_size)
-    stream = Stream(clips_of(learner.dataset, "train"), seed=1, max_frames=60, condition_dropout=0.3)
+    stream = Stream(clips_of(PreparedDataset(data), "train"), seed=1, max_frames=60, condition_dropout=0.3)
     draws = stream.step(0, 6)
     assert len({draw.n_frames for draw in draws}) > 2
     found = accumulate(learner, draws, 0, lambda: False)
@@ -93,7 +93,7 @@ def gradient(folder: Path, data: Path, batch_size: int) -> tuple[list[Tensor], l
 def by_the_definition(folder: Path, data: Path) -> tuple[list[Tensor], list[float]]:
     """The same step without padding or accumulation: each clip alone, all cells added up, divided by their count."""
     learner = learner_on(folder, data)
-    draws = Stream(clips_of(learner.dataset, "train"), seed=1, max_frames=60, condition_dropout=0.3).step(0, 6)
+    draws = Stream(clips_of(PreparedDataset(data), "train"), seed=1, max_frames=60, condition_dropout=0.3).step(0, 6)
     sums, counts = torch.zeros(4), torch.zeros(4)
     for draw in draws:
         batch = collate([draw], learner.dataset, learner.lm.text_width)

@@ -8,6 +8,7 @@ from training_fixtures import quick
 
 from configs.errors import UserError
 from configs.train import OptimSettings
+from data_prep.device import cpu_has_bf16
 from finetune import optimizers, precision
 from finetune.ema import Ema
 from finetune.precision import settle
@@ -161,7 +162,7 @@ def test_precision_on_a_cpu(
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="asks Linux what the processor has")
 def test_bf16_units_are_seen() -> None:
     """An emulation, as oneDNN has one for every AVX512, does not count."""
-    assert precision.cpu_has_bf16() == ("avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    assert cpu_has_bf16() == ("avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("given", [{"precision": "fp16"}, {"precision": "fp32", "base_weights": "bf16"}])

@@ -71,6 +71,7 @@ def learner_on(data: Path, base: Path, most_clips: int = 99, **settings: Any) ->
 
 
 def draws_for(learner: Learner, step: int = 0) -> list:
+    assert isinstance(learner.dataset, PreparedDataset)
     stream = Stream(clips_of(learner.dataset, "train"), seed=1, max_frames=50, condition_dropout=0.3)
     return stream.step(step, 6)
 

@@ -71,7 +71,7 @@ def test_accumulation_divides_and_the_usual_way_would_be_four_times_as_much(mono
         accelerator = start_processes(Precision("cpu", "fp32", "fp32"))
         settings = quick(batch_size=batch_size, accumulation=4 // batch_size, optim={"max_grad_norm": 0.0})
         learner = Learner(lm, lm, weights, PreparedDataset(data), accelerator, settings, N_FRAMES)
-        stream = Stream(clips_of(learner.dataset, "train"), seed=0, max_frames=N_FRAMES, condition_dropout=0.0)
+        stream = Stream(clips_of(PreparedDataset(data), "train"), seed=0, max_frames=N_FRAMES, condition_dropout=0.0)
         found = accumulate(learner, stream.step(0, 4), 0, lambda: False)
         assert found is not None
         norms[batch_size] = found.norm

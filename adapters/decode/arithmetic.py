@@ -14,6 +14,7 @@ import torch
 
 from adapters.decode.projections import Kind, has_fbgemm
 from configs.errors import UserError
+from data_prep.device import cpu_has_bf16
 
 Precision = Literal["auto", "bf16", "fp16", "fp32", "int8"]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -53,9 +54,9 @@ def _on_cpu(precision: Precision) -> Arithmetic:
         precision = "fp16" if fbgemm else "fp32"
     if precision in ("fp16", "int8") and not fbgemm:
         raise UserError(f"this CPU has no fast {precision} arithmetic (it needs AVX2)", fix="use --precision fp32")
-    if precision == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if precision == "bf16" and not cpu_has_bf16():
         raise UserError(
-            "this CPU has no bf16 arithmetic (it needs AVX512 or AMX)",
+            "this CPU has no bf16 arithmetic (it needs AVX512-BF16)",
             fix="use --precision fp16, which is exacter and as fast, or int8",
         )
     if precision == "fp32" and not torch.backends.mkldnn.is_available():

@@ -6,6 +6,7 @@ The cache may be fp32, or bf16 as its raw 16 bits; sums are fp32. It knows nothi
 counts. It runs on one thread: in bf16 as fast as two or three of torch's in fp32.
 """
 
+from collections.abc import Callable
 from typing import Any, no_type_check
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 AT_ONCE = 4
 """Places whose values are summed in one pass: fewer write the sum too often, more are too many streams to read."""
-_FAST: Any = {"cache": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy", "nogil": True}
+_FAST: Any = {"fastmath": {"reassoc", "contract"}, "error_model": "numpy", "nogil": True}
 """Sums may be taken in any order, or they could not run side by side; NaN stays NaN."""
 
 
@@ -46,6 +47,14 @@ class LookBack:
         return heard.to(q.dtype).view(q.shape)
 
 
+def _compiled(plain: Callable[..., Any]) -> Any:
+    """The function as machine code, kept on disk where numba may write; else it is compiled anew each time (2 s)."""
+    try:
+        return njit(cache=True, **_FAST)(plain)
+    except RuntimeError:
+        return njit(**_FAST)(plain)
+
+
 def _raw(held: Tensor) -> np.ndarray:
     """The same memory as numpy's, which has no bf16."""
     return (held.view(torch.uint16) if held.dtype == torch.bfloat16 else held).numpy()
@@ -65,7 +74,7 @@ def _wide_typed(x):
     return lambda x: np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
 
 
-@njit(**_FAST)
+@_compiled
 @no_type_check  # numba compiles the plain function: checks of shapes in tests would be in the way
 def _score(q: Any, keys: Any, n: int, reach: int, scale: float, scores: Any) -> None:
     for r in range(len(q)):
@@ -77,7 +86,7 @@ def _score(q: Any, keys: Any, n: int, reach: int, scale: float, scores: Any) -> 
         scores[r, n:reach] = -np.inf
 
 
-@njit(**_FAST)
+@_compiled
 @no_type_check
 def _gather(shares: Any, values: Any, out: Any) -> None:
     for r in range(len(out)):

@@ -7,7 +7,7 @@ Each kind is a small callable `x [M, D_in] -> [M, D_out]`; `projection` picks th
     fp32    CPU, oneDNN with weights laid out beforehand; a matrix whose every number is an fp16 number (a base that was
             published in half precision) is held as fp16 instead, which rounds nothing and halves what is read
     fp16    CPU, weights in half precision, arithmetic and activations in fp32 (FBGEMM; needs AVX2)
-    bf16    CPU, weights and activations in bf16, oneDNN (needs native bf16: AVX512 or AMX)
+    bf16    CPU, weights and activations in bf16, oneDNN (needs native bf16: AVX512-BF16)
     int8    CPU, weights in int8 per output channel, activations quantised row batch by row batch (FBGEMM)
 
 Which of them is fast where was measured: see docs/benchmarks.md, "Sampling". It knows nothing of adapters.

@@ -22,6 +22,25 @@ PROMPTS = (
     "slow ballad, piano, no drums, 80 bpm",
 )
 """Two that ask for the new style, and an old one that should sound as before."""
+AS_BEFORE = (
+    "medium tempo pop, piano, with drums, 112 bpm",
+    "fast rock, guitar, with drums, 136 bpm",
+    "slow hymn, organ, no drums, 84 bpm",
+    "fast waltz, strings, no drums, 140 bpm",
+    "medium tempo march, brass, with drums, 116 bpm",
+    "medium tempo house, synth, with drums, 124 bpm",
+    "slow lullaby, mallets, no drums, 76 bpm",
+    "fast swing, flute, with drums, 144 bpm",
+    "medium tempo funk, guitar, no drums, 104 bpm",
+    "fast bossa nova, mallets, with drums, 128 bpm",
+    "medium tempo folk, flute, no drums, 108 bpm",
+    "slow ballad, strings, no drums, 72 bpm",
+    "medium tempo, 120 bpm",
+    "slow, 80 bpm",
+    "fast, 140 bpm",
+    "fast swing, brass, no drums, 150 bpm",
+)
+"""What else the adapter should leave alone, in words other than the third prompt's."""
 SEED = 7
 SONGS_SHOWN = 2
 
@@ -79,6 +98,7 @@ class Plan:
             max_clip_sec=6.0,
             checkpointing=False,
             prior_share=0.5,
+            prior_prompts=list(AS_BEFORE),
             lora=LoraSettings(rank=16, alpha=16),
             optim=OptimSettings(lr=7e-4, warmup_steps=10),
             eval=EvalSettings(every_steps=every),

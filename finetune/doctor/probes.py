@@ -37,7 +37,7 @@ def probe_torch() -> dict[str, Any]:
     """Whether torch loads, and the GPU it sees. Memory in bytes."""
     import torch
 
-    from finetune.precision import cpu_has_bf16
+    from data_prep.device import cpu_has_bf16
 
     seen: dict[str, Any] = {"built_for": torch.version.cuda, "cuda": torch.cuda.is_available()}
     seen["cpu_bf16"] = cpu_has_bf16()

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from adapters.pattern import max_delay
-from finetune.precision import cpu_has_bf16
+from data_prep.device import cpu_has_bf16
 from starter.recipe import team
 from starter.recipe.codec_model import encodec_config
 from starter.recipe.lm_model import TextToCodes, musicgen_config
