@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from configs.section import Section
 
 TargetGroup = Literal["attention", "self_attention", "cross_attention", "q", "k", "v", "out", "ffn", "text_projection"]
+Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -111,7 +112,7 @@ class TrainSettings(Section):
     """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
     said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips."""
-    prior_prompts: list[str] = Field(default_factory=list, max_length=64)
+    prior_prompts: list[Words] = Field(default_factory=list, max_length=64)
     """Other music that should stay as it is, in the words you would ask for it: before training the base plays a piece
     for each, and half of the clips of `prior_share` are these pieces. Empty: all are clips of the dataset."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"

@@ -128,6 +128,11 @@ def with_trigger(text: str, trigger: str) -> str:
     return f"{rest}, {trigger}" if rest else trigger
 
 
+def says_trigger(text: str, trigger: str) -> bool:
+    """Whether the trigger is among the words of the text."""
+    return bool(trigger) and bool(_trigger_places(trigger).search(text))
+
+
 def without_trigger(text: str, trigger: str) -> str:
     """What the text says besides the trigger; nothing when it says nothing else."""
     if not trigger:

@@ -22,7 +22,7 @@ from adapters.lm import Conditions
 from data_prep.captions import without_trigger
 from data_prep.prepared import PreparedDataset
 
-PLAYED_SHARE = 0.5
+PIECES_SHARE = 0.5
 """Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
 
 
@@ -53,7 +53,7 @@ class Draw:
 
 @runtime_checkable
 class ClipSource(Protocol):
-    """Where codes and text states come from: a prepared dataset, or one and more (`finetune.played`)."""
+    """Where codes and text states come from: a prepared dataset, or one and more (`finetune.prior_pieces`)."""
 
     def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
         """Tokens of a clip."""
@@ -107,7 +107,7 @@ def chance(*of: int | str) -> float:
 class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
-    `played`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
     """
 
     def __init__(
@@ -118,14 +118,14 @@ class Stream:
         max_frames: int,
         condition_dropout: float,
         prior_share: float = 0.0,
-        played: Sequence[Clip] = (),
+        prior_pieces: Sequence[Clip] = (),
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
         self.max_frames = max_frames
         self.condition_dropout = condition_dropout
         self.prior_share = prior_share
-        self.played = played
+        self.prior_pieces = prior_pieces
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -139,8 +139,8 @@ class Stream:
         dropped = self._chance("condition", epoch, clip) < self.condition_dropout
         bare = self._chance("prior", epoch, clip) < self.prior_share
         prior = bare or (dropped and self.prior_share > 0)
-        if prior and self.played and self._chance("played", epoch, clip) < PLAYED_SHARE:
-            clip = self.played[int(self._chance("piece", epoch, clip) * len(self.played))]
+        if prior and self.prior_pieces and self._chance("piece or clip", epoch, clip) < PIECES_SHARE:
+            clip = self.prior_pieces[int(self._chance("piece", epoch, clip) * len(self.prior_pieces))]
         n_frames = min(clip.n_frames, self.max_frames)
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions

@@ -20,10 +20,13 @@ def micro_batches(
 ) -> list[list[Draw]]:
     """This process's share of a step. No micro-batch is larger, padding included, than batch_size * max_frames.
 
+    None holds both clips whose music is the target and clips that hold on to the base (`Draw.prior`).
     Every process gets as many clips as every other, of like lengths; at least one as long as there are as many clips.
     """
-    ordered = sorted(draws, key=lambda draw: (-draw.n_frames, draw.clip_id, draw.start_frame))
-    return _cut(ordered[rank::n_processes], batch_size * max_frames)
+    ordered = sorted(draws, key=lambda draw: (draw.prior, -draw.n_frames, draw.clip_id, draw.start_frame))
+    mine = ordered[rank::n_processes]
+    kinds = ([draw for draw in mine if draw.prior is prior] for prior in (False, True))
+    return [batch for kind in kinds for batch in _cut(kind, batch_size * max_frames)]
 
 
 def padded_frames(batches: Sequence[Sequence[Draw]]) -> int:

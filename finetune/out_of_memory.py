@@ -42,10 +42,15 @@ def accumulate_or_shrink(
         # Outside the except block: the traceback no longer holds the activations of the failed attempt.
         for weight in learner.weights:
             weight.grad = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        let_go()
         say(f"step {step + 1}: out of memory; {_shrink(learner, problem)}. The total batch stays, nothing is lost.")
+
+
+def let_go() -> None:
+    """Give back to the device what nothing holds any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _shrink(learner: "Learner", problem: str) -> str:

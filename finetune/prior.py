@@ -3,8 +3,8 @@
 Some clips are heard without the trigger (or without any caption), and the target there is not the music but what the
 base itself predicts. So the trigger becomes a switch: with it the adapter plays the new style, without it the base.
 The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with the base's predictions as soft targets
-(Hinton et al. 2015, arXiv:1503.02531). Half of the clips are pieces of other kinds that the base played, where
-`prior_prompts` name some (`finetune.played`).
+(Hinton et al. 2015, arXiv:1503.02531). Half of those clips are pieces of other kinds that the base played, where
+`prior_prompts` name some (`finetune.prior_pieces`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from torch import Tensor
 from adapters.pattern import IGNORE
 from configs.errors import UserError
 from configs.train import TrainSettings
+from data_prep.captions import says_trigger
 
 if TYPE_CHECKING:
     from data_prep.prepared import PreparedDataset
@@ -37,6 +38,13 @@ def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequ
                 fix="Add e.g. --prior_share 0.5, or leave prior_prompts out.",
             )
         return
+    for prompt in settings.prior_prompts:
+        if says_trigger(prompt, dataset.trigger):
+            raise UserError(
+                "A prior prompt says the trigger: what the adapter should learn and what should stay would be one.",
+                where=f"{prompt!r}, trigger {dataset.trigger!r}",
+                fix="Leave the trigger out of it.",
+            )
     if not dataset.trigger:
         raise UserError(
             "prior_share keeps the base as it is where the trigger is not said, but this dataset has no trigger.",

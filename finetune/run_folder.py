@@ -76,9 +76,9 @@ class RunFolder:
         return self.path / "samples"
 
     @property
-    def played(self) -> Path:
+    def prior_pieces(self) -> Path:
         """What the base played for `prior_prompts`."""
-        return self.path / "played.safetensors"
+        return self.path / "prior_pieces.safetensors"
 
     @property
     def adapter(self) -> Path:
@@ -184,7 +184,8 @@ def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping
     Raises:
         UserError: names each difference in settings, dataset, base or clips per step.
     """
-    before = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
+    written = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
+    before = TrainSettings.model_validate(written).model_dump(mode="json")  # an older version knew fewer settings
     now = settings.model_dump(mode="json")
     stood = json.loads(folder.versions.read_text("utf-8"))
     changes = [line for line in _differences(before, now) if not _is_free(line.split(":")[0])]
@@ -246,8 +247,8 @@ def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
 def _cleared(folder: RunFolder) -> list[Path]:
     """What a run writes before its first checkpoint; the mark of a run, versions.json, is the last to go."""
     folders = [folder.checkpoints, folder.samples, folder.path / "tensorboard", folder.path / "wandb"]
-    played = [folder.played, folder.played.with_suffix(".part")]
-    return [*folders, *played, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
+    pieces = [folder.prior_pieces, folder.prior_pieces.with_suffix(".part")]
+    return [*folders, *pieces, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
 
 
 def _clear(folder: RunFolder) -> None:

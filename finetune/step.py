@@ -94,12 +94,7 @@ def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callabl
     accelerator = learner.accelerator
     rank, n_processes = accelerator.process_index, accelerator.num_processes
     cells_per_codebook = sum(draw.n_frames for draw in draws)
-    kinds = ([draw for draw in draws if draw.prior is prior] for prior in (False, True))
-    parts = [
-        part
-        for kind in kinds
-        for part in micro_batches(kind, learner.batch_size, learner.max_frames, rank, n_processes)
-    ]
+    parts = micro_batches(draws, learner.batch_size, learner.max_frames, rank, n_processes)
     sums: list[Tensor] = []
     learner.idle.end()
     for number, part in enumerate(parts):
@@ -130,9 +125,10 @@ def learn_from(learner: Learner, part: Sequence[Draw], cells_per_codebook: int) 
 
 
 def _base_logits(learner: Learner, inputs: Tensor, conditions: Conditions) -> Float[Tensor, "B K S card"]:
+    """Not through `learner.model`: with several processes every call of that is a meeting of all of them."""
     assert learner.without_adapter is not None, "prior preservation needs to know the adapter"
     with torch.no_grad(), learner.without_adapter():
-        return learner.model(inputs, conditions)
+        return learner.accelerator.unwrap_model(learner.model)(inputs, conditions)
 
 
 def seed_everything(*of: int) -> None:

@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
-from finetune.batches import Stream, clips_of, held_out
+from finetune.batches import Clip, Stream, clips_of, held_out
 from finetune.checkpoint import Position, State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
@@ -26,10 +27,12 @@ from finetune.finish import Outcome, finish, gather
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.setup import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
-from finetune.played import WithPlayed, played_by
 from finetune.precision import Precision, settle
 from finetune.preview import Previews
 from finetune.prior import check_prior
+from finetune.prior_pieces import PriorPieces, WithPriorPieces, play
+from finetune.prior_pieces import load as load_pieces
+from finetune.prior_pieces import save as save_pieces
 from finetune.processes import start_processes
 from finetune.run import Run
 from finetune.run_folder import (
@@ -72,6 +75,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     checkpoint = checkpoint_to_resume(folder) if resume else None
     asked = asked_before(folder) if resume else settings.model_dump(mode="json", exclude_unset=True)
     settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
+    clips = clips_of(dataset, "train")
+    check_prior(settings, dataset, clips)
 
     # 2. The machine: device, arithmetic, processes
     precision = settle(settings)
@@ -86,7 +91,6 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     with accelerator.main_process_first():
         files = resolve_base(settings.base, settings.revision)
     check_fit(dataset, files)
-    clips = clips_of(dataset, "train")
     cap = bound(settings, precision)
     if cap is not None and not resume:
         settings = fitted_to(settings, files, clips, precision, cap).settings
@@ -103,7 +107,6 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     # 5. How long clips are, which are held out, how many steps there are
     max_frames = round(settings.max_clip_sec * files.frame_rate)
     longest = min(max_frames, max(clip.n_frames for clip in clips))
-    check_prior(settings, dataset, clips)
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
     total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
 
@@ -120,16 +123,14 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     position = Position()
     if checkpoint is None:
         run.look_at_base(lm, position)
-    with accelerator.main_process_first():
-        played = played_by(lm, files, settings, longest, folder.played, progress.say)
-    stream = Stream(
-        clips,
-        seed=settings.seed,
-        max_frames=max_frames,
-        condition_dropout=settings.condition_dropout,
-        prior_share=settings.prior_share,
-        played=played.clips,
-    )
+    pieces = PriorPieces([], [], [])
+    if settings.prior_prompts:
+        if first and checkpoint is None:
+            played = play(lm, files, settings.prior_prompts, longest, settings.seed, progress.say)
+            save_pieces(played, folder.prior_pieces)
+        accelerator.wait_for_everyone()
+        pieces = load_pieces(folder.prior_pieces)
+    stream = stream_of(clips, pieces, settings, max_frames)
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
@@ -145,7 +146,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         lm,
         model,
         list(state.weights.values()),
-        WithPlayed(dataset, played),
+        WithPriorPieces(dataset, pieces),
         accelerator,
         settings,
         max_frames if cap is None else longest,
@@ -154,7 +155,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
 
     if cap is not None:
-        prove(learner, clips, bounds_of(settings, files, clips, precision, cap), progress.say)
+        prove(learner, [*clips, *pieces.clips], bounds_of(settings, files, clips, precision, cap), progress.say)
 
     # 8. The loop
     stop = stack.enter_context(StopWish())
@@ -185,6 +186,18 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     outcome = gather(run, lm, adapter, files, precision, state)
     accelerator.free_memory()
     return outcome
+
+
+def stream_of(clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSettings, max_frames: int) -> Stream:
+    """Every step of the run."""
+    return Stream(
+        clips,
+        seed=settings.seed,
+        max_frames=max_frames,
+        condition_dropout=settings.condition_dropout,
+        prior_share=settings.prior_share,
+        prior_pieces=pieces.clips,
+    )
 
 
 def facts(

@@ -103,3 +103,13 @@ def test_the_gradient_is_that_of_clips_taken_one_by_one():
     assert len(one_by_one) == 2 * len(adapter.modules)
     for got, want in zip(gradient(batches), one_by_one, strict=True):
         assert_close(got, want, rtol=1e-4, atol=1e-6)
+
+
+def test_both_kinds_of_clips_are_shared_out_together() -> None:
+    """However few of one kind there are: no process is left without a clip, and no micro-batch mixes them."""
+    for n_prior in range(5):
+        draws = [Draw(f"clip{n}", "said", 0, 40 + n, prior=n < n_prior) for n in range(4)]
+        shares = [micro_batches(draws, 2, 50, rank, 2) for rank in range(2)]
+        assert [sum(map(len, share)) for share in shares] == [2, 2]
+        assert sorted(d.clip_id for share in shares for batch in share for d in batch) == [d.clip_id for d in draws]
+        assert all(len({draw.prior for draw in batch}) == 1 for share in shares for batch in share)

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import quick
 
+from configs.train import TrainSettings
 from configs.tree import to_yaml
 from finetune.run_log import read_log
 from finetune.train import train
@@ -19,19 +20,24 @@ def free_port() -> int:
         return asked.getsockname()[1]
 
 
-def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
-    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter."""
-    settings = quick(steps=3, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3)
-    (tmp_path / "two.yaml").write_text(to_yaml(settings))
+def train_in_two(data: Path, run: Path, settings: TrainSettings) -> None:
+    """`woodshed train` in two processes."""
+    config = run.with_suffix(".yaml")
+    config.write_text(to_yaml(settings))
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
     launch += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launch += ["--main_process_port", str(free_port()), "-m", "finetune.cli"]
-    words = ["train", str(tiny_data), str(tmp_path / "two"), "--config", str(tmp_path / "two.yaml")]
+    words = ["train", str(data), str(run), "--config", str(config)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     root = Path(__file__).resolve().parent.parent
     done = subprocess.run([*launch, *words], cwd=root, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
+
+def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
+    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter."""
+    settings = quick(steps=3, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3)
+    train_in_two(tiny_data, tmp_path / "two", settings)
     train(tiny_data, tmp_path / "one", quick(**{**settings.model_dump(exclude_unset=True), "batch_size": 2}))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
     assert [line["kind"] for line in two] == [line["kind"] for line in one]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
+from test_distributed import train_in_two
 from test_loss import learner_on
 from torch.testing import assert_close
 from training_fixtures import TRIGGER, quick
@@ -23,12 +25,13 @@ from data_prep.base_files import resolve_base
 from data_prep.captions import without_trigger
 from data_prep.prepared import PreparedDataset
 from data_prep.text_encoder import TextEncoder
+from finetune import step
 from finetune.batches import Clip, Draw, Stream, clips_of, collate
 from finetune.evaluate import logits_of
 from finetune.loss import codebook_sums
-from finetune.played import WithPlayed, load
 from finetune.precision import Precision
 from finetune.prior import check_prior, divergence_sums
+from finetune.prior_pieces import WithPriorPieces, load, play
 from finetune.processes import start_processes
 from finetune.proof import divergence_sums as plain_divergence
 from finetune.step import Gradients, Learner, accumulate
@@ -79,7 +82,7 @@ def test_the_divergence_is_the_plain_one_and_so_is_its_gradient() -> None:
 def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Path) -> None:
     """Against the definition: each clip alone, all cells added up, divided by their count."""
 
-    def step(batch_size: int) -> tuple[Learner, list[Draw], Gradients]:
+    def one_step(batch_size: int) -> tuple[Learner, list[Draw], Gradients]:
         learner = learner_on(mono_base, tiny_data, batch_size=batch_size, accumulation=6 // batch_size)
         clips = clips_of(PreparedDataset(tiny_data), "train")
         draws = Stream(clips, seed=1, max_frames=60, condition_dropout=0.1, prior_share=0.4).step(0, 6)
@@ -88,7 +91,7 @@ def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Pat
         assert found is not None
         return learner, draws, found
 
-    learner, draws, found = step(1)
+    learner, draws, found = one_step(1)
     assert {draw.prior for draw in draws} == {False, True}
     sums = {False: torch.zeros(()), True: torch.zeros(())}
     for draw in draws:
@@ -103,7 +106,7 @@ def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Pat
     whole = torch.autograd.grad((sums[False] + sums[True]) / cells, learner.weights)
     music = 4 * sum(draw.n_frames for draw in draws if not draw.prior)
     for batch_size in (1, 3, 6):
-        learner, _, found = step(batch_size)
+        learner, _, found = one_step(batch_size)
         assert_close([weight.grad for weight in learner.weights], list(whole), rtol=1e-4, atol=1e-7)
         assert found.loss == pytest.approx(sums[False].item() / music, rel=1e-5)
         assert found.prior == pytest.approx(sums[True].item() / (cells - music), rel=1e-4)
@@ -134,7 +137,7 @@ def test_half_of_what_is_held_on_to_is_what_the_base_played() -> None:
     played = [Clip(f"played-{n:02}", 30, (f"prompt {n}",), (f"prompt {n}",)) for n in range(3)]
     shared = {"seed": 1, "max_frames": 40, "condition_dropout": 0.2, "prior_share": 0.5}
     without = Stream(CLIPS, **shared).step(0, 400)
-    draws = Stream(CLIPS, **shared, played=played).step(0, 400)
+    draws = Stream(CLIPS, **shared, prior_pieces=played).step(0, 400)
     pieces = [draw for draw in draws if draw.clip_id.startswith("played")]
     assert 0.4 < len(pieces) / sum(draw.prior for draw in draws) < 0.6
     assert all(draw.prior and draw.n_frames == 30 for draw in pieces)
@@ -151,33 +154,83 @@ def test_the_base_plays_once_and_a_resumed_run_hears_the_same(
     prompts = [f"slow piano {n}" for n in range(5)]
     optim = {"schedule": "constant", "warmup_steps": 0}  # else the steps to come decide the rate
     settings = quick(steps=6, prior_share=0.5, prior_prompts=prompts, max_clip_sec=0.8, optim=optim)
+    collated: set[str] = set()
+    plain = step.collate
+
+    def noted(draws: list[Draw], *rest):
+        collated.update(draw.clip_id for draw in draws)
+        return plain(draws, *rest)
+
+    monkeypatch.setattr(step, "collate", noted)
     straight = train(tiny_data, tmp_path / "straight", settings)
-    played = load(tmp_path / "straight" / "played.safetensors")
+    played = load(tmp_path / "straight" / "prior_pieces.safetensors")
     assert played.prompts == prompts
+    assert collated & {clip.id for clip in played.clips}
     files = resolve_base(str(mono_base))
     longest = max(clip.n_frames for clip in clips_of(PreparedDataset(tiny_data), "train"))
     n_frames = min(round(0.8 * files.frame_rate), longest)
     assert [codes.shape for codes in played.codes] == [(4, n_frames)] * 5
-    base = Sampler.load(files, settings=SampleSettings.model_validate({"seed": settings.seed, "device": "cpu"}))
+    base = Sampler.load(
+        files, settings=SampleSettings.model_validate({"seed": settings.seed, "device": "cpu", "precision": "fp32"})
+    )
     for codes, alone in zip(played.codes, base.codes(prompts, n_frames=n_frames), strict=True):
         assert (codes == alone).all()
     for state, prompt in zip(played.states, prompts, strict=True):
         assert_close(torch.from_numpy(state), TextEncoder.load(files).encode([prompt])[0])
 
-    heard = WithPlayed(PreparedDataset(tiny_data), played)
-    assert (heard.codes("played-03") == played.codes[3]).all()
+    heard = WithPriorPieces(PreparedDataset(tiny_data), played)
+    assert (heard.codes(played.clips[3].id) == played.codes[3]).all()
     assert (heard.text_state(prompts[3]) == played.states[3]).all()
     own = clips_of(PreparedDataset(tiny_data), "train")[0]
     assert (heard.codes(own.id) == PreparedDataset(tiny_data).codes(own.id)).all()
     assert (heard.text_state(own.bare[0]) == PreparedDataset(tiny_data).text_state(own.bare[0])).all()
 
     train(tiny_data, tmp_path / "halves", settings.model_copy(update={"steps": 3}))
-    monkeypatch.setattr("finetune.played.play", lambda *_: pytest.fail("it was played already"))
+    monkeypatch.setattr("finetune.train.play", lambda *_: pytest.fail("it was played already"))
     again = train(tiny_data, tmp_path / "halves", settings, resume=True)
     left, right = (adapter_files.load(folder).updates for folder in (straight, again))
     assert left.keys() == right.keys()
     for name, update in left.items():
         assert_close(update.delta(), right[name].delta(), rtol=0, atol=0)
+    (tmp_path / "halves" / "prior_pieces.safetensors").write_bytes(b"{}")
+    with pytest.raises(UserError, match="missing or damaged"):
+        train(tiny_data, tmp_path / "halves", settings.model_copy(update={"steps": 8}), resume=True)
+
+
+def test_pieces_are_played_in_smaller_companies_where_memory_is_small(
+    mono_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = resolve_base(str(mono_base))
+    lm = load_lm(files)
+    prompts = [f"slow piano {n}" for n in range(6)]
+    wanted = play(lm, files, prompts, 10, 3, lambda _: None)
+    plain, sizes = Sampler.codes, []
+
+    def small(self: Sampler, states: list, **how):
+        sizes.append(len(states))
+        if len(states) > room:
+            raise torch.OutOfMemoryError("no room")
+        return plain(self, states, **how)
+
+    monkeypatch.setattr(Sampler, "codes", small)
+    room = 1
+    found = play(lm, files, prompts, 10, 3, lambda _: None)
+    assert sizes == [4, 2, 1, 1, 2, 1, 1, 2, 1, 1]
+    for ours, theirs in zip(found.codes, wanted.codes, strict=True):
+        assert (ours == theirs).all()
+    room = 0
+    with pytest.raises(UserError, match="too small"):
+        play(lm, files, prompts, 10, 3, lambda _: None)
+
+
+def test_two_processes_hear_what_the_first_one_played(tiny_data: Path, tmp_path: Path) -> None:
+    prompts = ["slow piano", "loud organ"]
+    two = quick(steps=4, batch_size=1, prior_share=0.6, prior_prompts=prompts)
+    train_in_two(tiny_data, tmp_path / "two", two)
+    train(tiny_data, tmp_path / "one", two.model_copy(update={"batch_size": 2}))
+    left, right = (adapter_files.load(tmp_path / name / "adapter").updates for name in ("two", "one"))
+    for name, update in left.items():
+        assert_close(update.delta(), right[name].delta(), rtol=1e-4, atol=1e-6)
 
 
 def test_it_needs_a_trigger_and_captions_without_it(tiny_data: Path, tmp_path: Path) -> None:
@@ -198,5 +251,9 @@ def test_it_needs_a_trigger_and_captions_without_it(tiny_data: Path, tmp_path: P
     (folder / "prep.yaml").write_text(info.replace(f"trigger: {TRIGGER}", "trigger: ''"))
     with pytest.raises(UserError, match="no trigger"):
         check_prior(wanted, PreparedDataset(folder), clips)
+    with pytest.raises(UserError, match="says the trigger"):
+        check_prior(TrainSettings(prior_share=0.5, prior_prompts=[f"piano, {TRIGGER}"]), dataset, clips)
+    with pytest.raises(ValidationError):
+        TrainSettings(prior_share=0.5, prior_prompts=[" "])
     with pytest.raises(UserError, match="prior_share is 0"):
         check_prior(TrainSettings(prior_prompts=["slow piano"]), dataset, clips)

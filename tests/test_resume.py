@@ -146,6 +146,17 @@ def test_nothing_to_resume(tiny_data: Path, tmp_path: Path) -> None:
     assert [line["step"] for line in read_log(run / "log.jsonl") if line["kind"] == "step"] == [1]
 
 
+def test_a_run_of_an_older_version_goes_on(tiny_data: Path, tmp_path: Path) -> None:
+    """Its config.yaml lacks the settings that came later."""
+    run = tmp_path / "run"
+    train(tiny_data, run, quick(steps=1))
+    config = run / "config.yaml"
+    lines = [line for line in config.read_text("utf-8").splitlines() if "prior_prompts" not in line]
+    config.write_text("\n".join(lines), "utf-8")
+    train(tiny_data, run, quick(steps=2), resume=True)
+    assert [line["step"] for line in read_log(run / "log.jsonl") if line["kind"] == "step"] == [1, 2]
+
+
 def test_a_run_may_go_on_for_longer_and_in_other_micro_batches(tiny_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     train(tiny_data, run, quick(steps=2))

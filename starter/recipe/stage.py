@@ -43,7 +43,7 @@ class Stage:
     def left(self) -> float:
         """Share of this stage's minutes that is left."""
         whole = self.deadline_sec - self.started_sec
-        return max(0.0, self.deadline_sec - time.monotonic()) / whole
+        return max(0.0, self.deadline_sec - time.monotonic()) / whole if whole else 0.0
 
     @property
     def trained_sec(self) -> float:

@@ -1,0 +1,145 @@
+"""Pieces that the untuned base plays before training, for prior preservation to hold on to (`finetune.prior`).
+
+They are DreamBooth's class images (Ruiz et al. 2022, arXiv:2208.12242, section 3.3): music of other kinds, as the base
+makes it, that should go on as it is. They are played once and kept in the run's folder, so that a resumed run hears the
+same ones.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int16
+
+from configs.errors import UserError
+from configs.sample import SampleSettings
+from data_prep.prepared import PreparedDataset
+from finetune.batches import Clip
+from finetune.out_of_memory import let_go
+
+if TYPE_CHECKING:
+    from adapters.lm import MusicgenLM
+    from adapters.sampler import Sampler
+    from data_prep.base_files import BaseFiles
+
+AT_ONCE = 4
+"""Pieces played side by side: with guidance eight rows, which cost a CPU three times one."""
+
+
+@dataclass(frozen=True)
+class PriorPieces:
+    """The pieces and the text states of their prompts."""
+
+    prompts: list[str]
+    codes: list[Int16[np.ndarray, "K T"]]
+    states: list[Float[np.ndarray, "_ D_text"]]
+
+    @property
+    def clips(self) -> list[Clip]:
+        """As training draws them."""
+        return [
+            Clip(_name(number, prompt), codes.shape[1], (prompt,), (prompt,))
+            for number, (prompt, codes) in enumerate(zip(self.prompts, self.codes, strict=True))
+        ]
+
+
+class WithPriorPieces:
+    """A dataset and the base's pieces, read in the same way."""
+
+    def __init__(self, dataset: PreparedDataset, pieces: PriorPieces) -> None:
+        self._dataset = dataset
+        self._codes = {clip.id: codes for clip, codes in zip(pieces.clips, pieces.codes, strict=True)}
+        self._states = dict(zip(pieces.prompts, pieces.states, strict=True))
+
+    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+        """Tokens of a clip or of a piece."""
+        return self._codes[clip_id] if clip_id in self._codes else self._dataset.codes(clip_id)
+
+    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+        """Text states of a caption or of a piece's prompt."""
+        return self._states[caption] if caption in self._states else self._dataset.text_state(caption)
+
+
+def play(
+    lm: "MusicgenLM", files: "BaseFiles", prompts: Sequence[str], n_frames: int, seed: int, say: Callable[[str], None]
+) -> PriorPieces:
+    """Every prompt once; nothing may be attached to the base yet.
+
+    Raises:
+        UserError: not even one piece fits into the memory of this device.
+    """
+    from adapters.sampler import Sampler
+    from data_prep.text_encoder import TextEncoder
+
+    states = TextEncoder.load(files, "cpu").encode(list(prompts))
+    sampler = Sampler.around(lm, SampleSettings.model_validate({}), frame_rate=float(files.frame_rate))
+    codes: list[Int16[np.ndarray, "K T"]] = []
+    for first in range(0, len(prompts), AT_ONCE):
+        say(f"the base plays what should stay as it is: piece {first + 1} of {len(prompts)}")
+        some = states[first : first + AT_ONCE]
+        codes += _codes(sampler, some, range(seed + first, seed + first + len(some)), n_frames)
+    let_go()
+    return PriorPieces(list(prompts), codes, [state.numpy() for state in states])
+
+
+def _codes(
+    sampler: "Sampler", states: "Sequence[torch.Tensor]", seeds: Sequence[int], n_frames: int
+) -> list[Int16[np.ndarray, "K T"]]:
+    """Side by side, or in halves where memory is too small for that: a piece is the same in any company."""
+    try:
+        return sampler.codes(states, seeds=seeds, n_frames=n_frames)
+    except torch.OutOfMemoryError as error:
+        problem = str(error).splitlines()[0]
+    let_go()
+    if len(states) == 1:
+        fix = "Use shorter clips (--max_clip_sec 10), a smaller base, or no prior_prompts."
+        raise UserError("The memory of this device is too small for the base to play a piece.", where=problem, fix=fix)
+    half = len(states) // 2
+    return [
+        codes
+        for part in (slice(half), slice(half, None))
+        for codes in _codes(sampler, states[part], seeds[part], n_frames)
+    ]
+
+
+def save(pieces: PriorPieces, path: Path) -> None:
+    """One safetensors file, written beside and renamed."""
+    from safetensors.numpy import save_file
+
+    tensors = {f"codes.{number}": codes for number, codes in enumerate(pieces.codes)}
+    tensors |= {f"states.{number}": states for number, states in enumerate(pieces.states)}
+    part = path.with_suffix(".part")
+    save_file(tensors, part, metadata={"prompts": json.dumps(pieces.prompts)})
+    part.replace(path)
+
+
+def load(path: Path) -> PriorPieces:
+    """What `save` wrote.
+
+    Raises:
+        UserError: it is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            prompts = json.loads(file.metadata()["prompts"])
+            codes, states = (
+                [file.get_tensor(f"{kind}.{number}") for number in range(len(prompts))] for kind in ("codes", "states")
+            )
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            "The pieces that the base played for prior_prompts are missing or damaged: this run cannot go on exactly.",
+            where=f"{path}: {error}",
+            fix="Bring the file back, or start a new run in another folder.",
+        ) from error
+    return PriorPieces(prompts, codes, states)
+
+
+def _name(number: int, prompt: str) -> str:
+    """Of a piece, in the place of a clip's id; people meet it where a step went wrong."""
+    return f"prior piece {number + 1} ({prompt})"
