@@ -2,7 +2,7 @@
 
 It computes the gradients of real clips and throws them away; weights and optimizer are not touched. The optimizer's
 state, which is made in its first step, is added as a number. On a GPU the highest point of all that came before
-(loading, held-out loss, previews) is told as well.
+(loading, held-out loss, previews, prior pieces) is told as well.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,10 +17,12 @@ from starter.recipe.captions import with_strange_words
 from starter.recipe.codec_export import to_encodec
 from starter.recipe.codec_model import CodecModel
 from starter.recipe.collection import Collection
-from starter.recipe.sizes import CODEC_SIZES
+from starter.recipe.compose import RING_OUT_SEC
+from starter.recipe.sizes import CODEC_SIZES, FRAME_RATE_HZ
 from starter.recipe.stage import load_module, pick_device
 
 BEGINNINGS = 1 / 3
+RING_OUT_FRAMES = round(RING_OUT_SEC * FRAME_RATE_HZ)
 
 
 class Tokens:
@@ -45,13 +47,15 @@ class Tokens:
     ) -> tuple[Int[torch.Tensor, "B K T"], list[str], list[dict[str, Any]]]:
         """Crops of a step, their captions (a share is empty), and their facts; the same for a step.
 
-        Every third crop is the beginning of its piece, because that is where generated music begins.
+        Every third crop is the beginning of its piece, because that is where generated music begins. What rings out is
+        left out: no crop says how far its piece has come, so an end would be expected anywhere, and then silence.
         """
         rng = np.random.default_rng((seed, step))
         crops, captions, facts = [], [], []
         for index in rng.choice(len(self), size=n, p=self.chances):
             codes = self.piece(int(index))
-            start = int(rng.integers(codes.shape[1] - n_frames + 1) * (rng.random() >= BEGINNINGS))
+            last = max(0, codes.shape[1] - RING_OUT_FRAMES - n_frames)
+            start = int(rng.integers(last + 1) * (rng.random() >= BEGINNINGS))
             crops.append(torch.from_numpy(codes[:, start : start + n_frames].astype(np.int64)))
             wording = self._wording(int(index), rng)
             captions.append("" if rng.random() < dropout else wording)
