@@ -84,8 +84,8 @@ class Plan:
     def train(self) -> TrainSettings:
         """Settings of `woodshed train`: a larger rate than for a large base, since this one is small.
 
-        Half of the clips hold on to the base (`finetune.prior`): the third prompt should sound as before. They are short,
-        so that many begin: at a beginning the caption with its trigger says most of what comes (docs/log.md).
+        Half of the clips hold on to the base (`finetune.prior`): the third prompt should sound as before. All are
+        short, so that many begin: at a beginning the caption with its trigger says most of what comes (docs/log.md).
         """
         every = max(1, self.steps // 5)
         return TrainSettings(
