@@ -1,4 +1,5 @@
 import json
+from argparse import ArgumentParser
 from pathlib import Path
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 
 from configs.errors import UserError
 from finetune.cli import COMMANDS, main
+from finetune.commands.demo import arguments
 from finetune.demo.flow import Clock, run_demo
 from finetune.demo.pictures import REFERENCE_DB, envelope, mel_db, picture
 from finetune.demo.plan import PROMPTS, TRIGGER, Plan, demo_songs
@@ -103,3 +105,10 @@ def test_the_whole_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     (tmp_path / "demo" / "report.html").unlink()
     assert main(words) == 0
     assert (tmp_path / "demo" / "report.html").read_text().count("<audio") == page.count("<audio")
+
+
+def test_the_command_runs_the_demo_as_planned() -> None:
+    parser = ArgumentParser()
+    arguments(parser)
+    given = parser.parse_args([])
+    assert (given.base, given.steps, given.seconds) == (Plan.base, Plan.steps, Plan.play_sec)
