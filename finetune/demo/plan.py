@@ -84,16 +84,16 @@ class Plan:
     def train(self) -> TrainSettings:
         """Settings of `woodshed train`: a larger rate than for a large base, since this one is small.
 
-        Half of the clips hold on to the base (`finetune.prior`): the third prompt should sound as before. Shorter clips
-        make the trigger stronger and old prompts worse (docs/log.md).
+        Half of the clips hold on to the base (`finetune.prior`): the third prompt should sound as before. All are
+        short, so that many begin: at a beginning the caption with its trigger says most of what comes (docs/log.md).
         """
         every = max(1, self.steps // 5)
         return TrainSettings(
             base=self.base,
             steps=self.steps,
-            batch_size=4,
+            batch_size=8,
             accumulation=1,
-            max_clip_sec=6.0,
+            max_clip_sec=2.5,
             checkpointing=False,
             prior_share=0.5,
             prior_prompts=list(AS_BEFORE),
