@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
 AT_ONCE = 4
-"""Pieces played side by side: with guidance eight rows, which cost a CPU three times one."""
+"""Pieces played side by side; with guidance they are eight rows."""
 
 
 @dataclass(frozen=True)
