@@ -41,11 +41,11 @@ class Codec:
         Raises:
             UserError: the codec does not fit the LM of the same base, or its weights are incomplete.
         """
-        from transformers import EncodecModel
+        from transformers import EncodecConfig, EncodecModel
 
         tensors = load_tensors(files, "audio_encoder")
         name = _fingerprint(tensors)
-        config: Any = files.config.audio_encoder
+        config: Any = EncodecConfig(**files.config["audio_encoder"])
         loaded: Any = EncodecModel.from_pretrained(
             None,
             config=config,
@@ -61,14 +61,14 @@ class Codec:
                 where=f"{files.folder}: missing {sorted(report['missing_keys'])[:3]} …",
                 fix="Fetch the base again, or copy the folder again.",
             )
-        codec = cls(model.to(device).eval().requires_grad_(False), channels=files.audio_channels, fingerprint=name)
+        codec = cls(model.to(device).eval().requires_grad_(False), channels=files.spec.channels, fingerprint=name)
         codec._check(files)
         return codec
 
     def _check(self, files: BaseFiles) -> None:
         config = self.model.config
         got = {"codebooks": self.n_codebooks, "codebook size": self.card}
-        want = {"codebooks": files.n_codebooks, "codebook size": files.card}
+        want = {"codebooks": files.spec.n_codebooks, "codebook size": files.spec.card}
         if got != want or config.audio_channels != 1 or config.normalize or config.chunk_length_s is not None:
             raise UserError(
                 f"The codec of this base does not fit its language model: codec {got}, language model {want}; a codec "

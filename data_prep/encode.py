@@ -55,7 +55,7 @@ def encode_clips(
 
 
 def _key(clip: Clip, fingerprint: str, files: BaseFiles) -> str:
-    return work_key(TOKENS_VERSION, codec=fingerprint, channels=files.audio_channels, **clip.place)
+    return work_key(TOKENS_VERSION, codec=fingerprint, channels=files.spec.channels, **clip.place)
 
 
 def _audio(clips: Sequence[Clip], codec: Codec) -> Iterator[tuple[Clip, Tensor]]:

@@ -102,9 +102,8 @@ def _cut(versions: Sequence[Version], settings: PrepSettings, files: BaseFiles) 
     """The clips of every version, and the versions that have none, with the reason."""
     clips: list[Clip] = []
     rejected: list[Rejection] = []
-    frame_samples = files.sample_rate_hz // files.frame_rate
     for version in versions:
-        cut = segments(version.scan, settings.segment, frame_samples, files.sample_rate_hz)
+        cut = segments(version.scan, settings.segment, files.spec.hop_samples, files.spec.sample_rate_hz)
         clips += [Clip(version, segment) for segment in cut]
         if not cut:
             what = "track" if version.stems == "mix" else f"stems {version.stems}"

@@ -8,18 +8,18 @@ from configs.errors import UserError
 
 
 @dataclass(frozen=True)
-class Schedule:
+class StrengthSchedule:
     """Points (second, value) in order; before the first and behind the last the value stays."""
 
     points: Sequence[tuple[float, float]]
 
     @classmethod
-    def constant(cls, value: float) -> "Schedule":
+    def constant(cls, value: float) -> "StrengthSchedule":
         """The same value always."""
         return cls(((0.0, float(value)),))
 
     @classmethod
-    def read(cls, text: str, what: str) -> "Schedule":
+    def read(cls, text: str, what: str) -> "StrengthSchedule":
         """`0.8`, or `0:1,10:0` (second:value).
 
         Raises:

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from decode_fixtures import packed
 from test_decode_greedy import Base, ours, reference, texts
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import MusicgenForConditionalGeneration
 
-from adapters.decode import cache, lookback
-from adapters.decode.cache import KeyValueCache
-from adapters.decode.network import attend_from_start
-from adapters.decode.shape import DecoderShape
-from adapters.decode.weights import Packing, pack
+from adapters.family.musicgen import cpu_attention, kv_cache
+from adapters.family.musicgen.decoder import attend_from_start
+from adapters.family.musicgen.format import spec_of_sizes
+from adapters.family.musicgen.kv_cache import KeyValueCache
 
 CPU = torch.device("cpu")
 
@@ -18,12 +18,12 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def loops(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even the smallest model runs in loops."""
-    monkeypatch.setattr(cache, "LOOPS_PAY_FROM", 0)
+    monkeypatch.setattr(kv_cache, "LOOPS_PAY_FROM", 0)
 
 
 def filled(dtype: torch.dtype, n_heads: int, head_dim: int, n_rows: int = 3) -> KeyValueCache:
-    shape = DecoderShape(2, n_heads, n_heads * head_dim, 4, 64, 1, "gelu")
-    found = KeyValueCache(shape, n_rows, 300, CPU, dtype)
+    spec = spec_of_sizes(n_heads * head_dim, 2, n_heads, 64)
+    found = KeyValueCache(spec, n_rows, 300, CPU, dtype)
     found.keys.normal_(generator=torch.Generator().manual_seed(0))
     found.values.normal_(generator=torch.Generator().manual_seed(1))
     return found
@@ -37,12 +37,12 @@ def test_one_step(dtype: torch.dtype, n_heads: int, head_dim: int, at: int) -> N
     held = filled(dtype, n_heads, head_dim)
     draw = torch.Generator().manual_seed(2)
     q, k, v = (torch.randn(3, n_heads, 1, head_dim, generator=draw) for _ in range(3))
-    heard = attend_from_start(held, at)(1, q, k, v)
+    got = attend_from_start(held, at)(1, q, k, v)
     keys, values = held.keys[1, :, :, : at + 1].float(), held.values[1, :, :, : at + 1].float()
     torch.testing.assert_close(keys[:, :, -1:], k.to(dtype).float())
     torch.testing.assert_close(values[:, :, -1:], v.to(dtype).float())
-    torch.testing.assert_close(heard, scaled_dot_product_attention(q, keys, values), rtol=1e-5, atol=1e-5)
-    assert heard.dtype == q.dtype
+    torch.testing.assert_close(got, scaled_dot_product_attention(q, keys, values), rtol=1e-5, atol=1e-5)
+    assert got.dtype == q.dtype
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -69,19 +69,19 @@ def test_activations_in_bf16_stay_so() -> None:
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_greedy_in_fp32(mono_base, guidance: float) -> None:
     model = MusicgenForConditionalGeneration.from_pretrained(mono_base).eval()
-    base = Base(model, pack(model, Packing("fp32", CPU, torch.float32)))
-    assert base.weights.cache_dtype == torch.float32
-    heard = texts(base, 4)
-    torch.testing.assert_close(ours(base, heard, 40, guidance), reference(base, heard, 40, guidance))
+    base = Base(model, packed(model, "fp32"))
+    assert base.engine.weights.cache_dtype == torch.float32
+    given = texts(base, 4)
+    torch.testing.assert_close(ours(base, given, 40, guidance), reference(base, given, 40, guidance))
 
 
 def test_only_rounded_weights_have_a_rounded_cache(mono_base, monkeypatch: pytest.MonkeyPatch) -> None:
     model = MusicgenForConditionalGeneration.from_pretrained(mono_base).eval()
-    plain = pack(model, Packing("plain", CPU, torch.float32))
+    plain = packed(model).weights
     assert plain.cache_dtype == torch.float32
     plain.exact = False
     assert plain.cache_dtype == torch.bfloat16
-    monkeypatch.setattr(cache, "LOOPS_PAY_FROM", 1 << 17)
+    monkeypatch.setattr(kv_cache, "LOOPS_PAY_FROM", 1 << 17)
     assert plain.cache_dtype == torch.float32
 
 
@@ -96,4 +96,4 @@ def test_it_runs_where_nothing_can_be_kept_on_disk(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="cannot cache"):
         njit(cache=True)(three)
-    assert lookback._compiled(three)(2.0) == 6.0
+    assert cpu_attention._compiled(three)(2.0) == 6.0

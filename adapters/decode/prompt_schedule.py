@@ -1,7 +1,7 @@
-"""Prompts over time: what a row hears at a second, with cross-fades between neighbours.
+"""Prompts over time: which text counts at a second, with cross-fades between neighbours.
 
 `0:00 calm piano`, `0:15 add drums`: the second prompt takes over at 15 s. Around a change the two are mixed in what
-cross-attention hears, so the music moves from one to the other instead of jumping.
+the model follows, so the music moves from one to the other instead of jumping.
 """
 
 import re
@@ -19,7 +19,7 @@ FADE_SEC = 2.0
 
 
 @dataclass(frozen=True)
-class Story(Generic[Text]):
+class PromptSchedule(Generic[Text]):
     """Texts in order, each with the second at which it begins. `Text` is a prompt, or its states."""
 
     starts_sec: Sequence[float]
@@ -27,12 +27,12 @@ class Story(Generic[Text]):
     fade_sec: float = FADE_SEC
 
     @classmethod
-    def of(cls, text: Text) -> "Story[Text]":
+    def of(cls, text: Text) -> "PromptSchedule[Text]":
         """One text from beginning to end."""
         return cls((0.0,), (text,))
 
     def shares(self, second: float) -> list[float]:
-        """How much of each text is heard at this moment; they sum to 1."""
+        """How much each text counts at this moment; they sum to 1."""
         fades = [self._risen(number, second) for number in range(len(self.texts))] + [0.0]
         return [risen - later for risen, later in pairwise(fades)]
 
@@ -52,7 +52,7 @@ class Story(Generic[Text]):
 _LINE = re.compile(r"^\s*(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d+)?)\s+(\S.*)$")
 
 
-def read_story(lines: Sequence[str]) -> Story[str]:
+def read_prompt_schedule(lines: Sequence[str]) -> PromptSchedule[str]:
     """`0:15 add drums`, `1:02.5 …`, `90 …`: a moment, then the prompt from there on.
 
     Raises:
@@ -70,4 +70,4 @@ def read_story(lines: Sequence[str]) -> Story[str]:
         raise UserError("a story must begin at 0:00", fix='e.g. --story "0:00 calm piano" "0:15 add drums"')
     if any(later <= earlier for earlier, later in pairwise(starts)):
         raise UserError("the moments of a story must rise", fix='e.g. "0:00 calm piano" "0:15 add drums"')
-    return Story(tuple(starts), tuple(prompts))
+    return PromptSchedule(tuple(starts), tuple(prompts))

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from adapters.decode.shape import DecoderShape
+from data_prep.lm_spec import LMSpec
 
 if TYPE_CHECKING:
-    from adapters.decode.lookback import LookBack
+    from adapters.family.musicgen.cpu_attention import LookBack
 
 BUCKET = 256
 """Capacity comes in multiples of this, so that windows of similar length reuse memory and captured graphs."""
@@ -22,12 +22,12 @@ BUCKET = 256
 
 LOOPS_PAY_FROM = 1 << 17
 """Bytes of keys and values that a step adds to a row, in fp32. For models much smaller than musicgen-small the compiled
-loops of lookback.py save less time than it takes to load them, 1.7 s."""
+loops of cpu_attention.py save less time than it takes to load them, 1.7 s."""
 
 
-def loops_pay(shape: DecoderShape, device: torch.device) -> bool:
-    """Whether a step's attention runs in lookback.py's loops."""
-    return device.type == "cpu" and 8 * shape.n_layers * shape.hidden >= LOOPS_PAY_FROM
+def loops_pay(spec: LMSpec, device: torch.device) -> bool:
+    """Whether a step's attention runs in cpu_attention.py's loops."""
+    return device.type == "cpu" and 8 * spec.layers * spec.hidden >= LOOPS_PAY_FROM
 
 
 def bucket(n_steps: int) -> int:
@@ -38,13 +38,11 @@ def bucket(n_steps: int) -> int:
 class KeyValueCache:
     """Self-attention's memory for N rows: `keys` and `values` are [layers, N, heads, capacity, head_dim]."""
 
-    def __init__(
-        self, shape: DecoderShape, n_rows: int, n_steps: int, device: torch.device, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, spec: LMSpec, n_rows: int, n_steps: int, device: torch.device, dtype: torch.dtype) -> None:
         self.capacity = bucket(n_steps)
-        size = (shape.n_layers, n_rows, shape.n_heads, self.capacity, shape.head_dim)
+        size = (spec.layers, n_rows, spec.heads, self.capacity, spec.hidden // spec.heads)
         self.keys, self.values = (torch.zeros(size, device=device, dtype=dtype) for _ in range(2))
-        self.loops = loops_pay(shape, device) and dtype != torch.float16  # numba has none
+        self.loops = loops_pay(spec, device) and dtype != torch.float16  # numba has none
 
     @property
     def n_bytes(self) -> int:
@@ -71,6 +69,10 @@ class KeyValueCache:
         self.values[layer].index_copy_(2, at, v)
         return self.keys[layer, :, :, :reach], self.values[layer, :, :, :reach]
 
+    def reach(self, n_places: int) -> int:
+        """Places that a step with fixed shapes looks at to see the first `n_places`."""
+        return min(bucket(n_places), self.capacity)
+
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows only."""
         self.keys, self.values = self.keys.index_select(1, rows), self.values.index_select(1, rows)
@@ -79,7 +81,7 @@ class KeyValueCache:
     @cached_property
     def look_back(self) -> "LookBack":
         """One step's attention in compiled loops, over these very buffers."""
-        from adapters.decode.lookback import LookBack  # loads numba: 1.7 s that not every model needs
+        from adapters.family.musicgen.cpu_attention import LookBack  # loads numba: 1.7 s that not all models need
 
         return LookBack(self.keys, self.values)
 

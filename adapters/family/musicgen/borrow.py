@@ -4,17 +4,16 @@ For a model that is in memory for another reason, above all one in training: its
 and its 8-bit or 4-bit layers run as they are. Slower than packed weights, but free of memory.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from adapters.decode.projections import Projection
-from adapters.decode.shape import DecoderShape
 from adapters.decode.strengths import StrengthBank
-from adapters.decode.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
+from adapters.family.musicgen.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
+from data_prep.lm_spec import LMSpec
 
 
 class SideBySide:
@@ -28,20 +27,19 @@ class SideBySide:
         return torch.cat([module(x) for module in self.modules], dim=-1)
 
 
-def borrow(lm: nn.Module) -> DecoderWeights:
+def borrow(lm: nn.Module, spec: LMSpec) -> DecoderWeights:
     """Weights that read a model's own modules. `lm` may be wrapped (peft, accelerate): the parts are found inside."""
-    causal = _find(lm, "decoder", "MusicgenForCausalLM")
+    causal = _find(lm, "decoder", "ForCausalLM")
     stack = causal.model.decoder
-    shape = DecoderShape.of(causal.config)
     norm = stack.layer_norm.weight
     return DecoderWeights(
-        shape=shape,
+        spec=spec,
         layers=[_layer(layer) for layer in stack.layers],
         embeddings=_table(stack.embed_tokens),
         final_norm=_norm(stack.layer_norm),
         heads=SideBySide(list(causal.lm_heads)),
         text=_text(lm),
-        bank=StrengthBank([], norm.device, norm.dtype),
+        strengths=StrengthBank([], norm.device, norm.dtype),
         device=norm.device,
         dtype=norm.dtype,
         bytes_per_step=sum(p.numel() * p.element_size() for p in stack.layers.parameters()),
@@ -51,23 +49,9 @@ def borrow(lm: nn.Module) -> DecoderWeights:
     )
 
 
-@contextmanager
-def untouched(lm: nn.Module) -> Iterator[None]:
-    """Everything in eval and without gradients for a while; every module's own flag comes back afterwards."""
-    flags = {module: module.training for module in lm.modules()}
-    for module in flags:
-        module.training = False
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in flags.items():
-            module.training = flag
-
-
 def _find(lm: nn.Module, name: str, kind: str) -> Any:
     for path, module in lm.named_modules():
-        if path.split(".")[-1] == name and type(module).__name__ == kind:
+        if path.split(".")[-1] == name and type(module).__name__.endswith(kind):
             return module
     raise ValueError(f"no {kind} called {name} in {type(lm).__name__}")
 

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adapters.decode.cache import loops_pay
-from adapters.decode.projections import Biased, Kind, Projection, projection
-from adapters.decode.shape import DecoderShape
+from adapters.decode.engine import Packing
+from adapters.decode.projections import Biased, Projection, projection
 from adapters.decode.strengths import StrengthBank, Turnable
+from adapters.family.musicgen.kv_cache import loops_pay
 from adapters.low_rank import LowRank
 from configs.errors import UserError
+from data_prep.lm_spec import LMSpec
 
 
 @dataclass
@@ -62,13 +63,13 @@ class LayerWeights:
 class DecoderWeights:
     """Everything that a step reads."""
 
-    shape: DecoderShape
+    spec: LMSpec
     layers: list[LayerWeights]
     embeddings: Float[Tensor, "V D"]  # V = K · (card + 1)
     final_norm: Norm
     heads: Projection
     text: Projection
-    bank: StrengthBank
+    strengths: StrengthBank
     device: torch.device
     dtype: torch.dtype
     """Of activations."""
@@ -83,13 +84,13 @@ class DecoderWeights:
     _positions: dict[int, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        first = torch.arange(self.shape.n_codebooks, device=self.device) * (self.shape.card + 1)
+        first = torch.arange(self.spec.n_codebooks, device=self.device) * (self.spec.card + 1)
         self.first_rows = first[:, None]  # [K, 1]: where each codebook's embeddings begin
 
     @property
     def cache_dtype(self) -> torch.dtype:
         """Of the key/value cache."""
-        return self.dtype if self.exact or not loops_pay(self.shape, self.device) else torch.bfloat16
+        return self.dtype if self.exact or not loops_pay(self.spec, self.device) else torch.bfloat16
 
     def quietly(self) -> AbstractContextManager[None]:
         """No gradients; for weights of our own in inference mode, which saves a seventh of what calls cost."""
@@ -99,7 +100,7 @@ class DecoderWeights:
         """Sinusoids for that many steps; any length, the window that the model was trained on is no limit here."""
         have = max(self._positions, default=0)
         if have < n_steps:
-            self._positions = {n_steps: sinusoids(n_steps, self.shape.hidden).to(self.device, self.dtype)}
+            self._positions = {n_steps: sinusoids(n_steps, self.spec.hidden).to(self.device, self.dtype)}
             have = n_steps
         return self._positions[have][:n_steps]
 
@@ -112,19 +113,7 @@ def sinusoids(n_steps: int, width: int) -> Float[Tensor, "{n_steps} {width}"]:
     return torch.cat([angle.cos(), angle.sin(), angle.new_zeros(n_steps, width % 2)], dim=1)
 
 
-@dataclass(frozen=True)
-class Packing:
-    """How to lay weights out: arithmetic, place, and adapters by name with their updates by module name."""
-
-    kind: Kind
-    device: torch.device
-    dtype: torch.dtype
-    adapters: Mapping[str, Mapping[str, LowRank]] = field(default_factory=dict)
-    merged_at: Mapping[str, float] | None = None
-    """Strengths to merge the adapters in at; None keeps them live."""
-
-
-def pack(lm: nn.Module, packing: Packing) -> DecoderWeights:
+def pack(lm: nn.Module, spec: LMSpec, packing: Packing) -> DecoderWeights:
     """Copy the weights of a model that holds `decoder` (MusicgenForCausalLM) and `enc_to_dec_proj`.
 
     Works on a `MusicgenLM` and on transformers' whole model alike; neither is changed.
@@ -132,11 +121,12 @@ def pack(lm: nn.Module, packing: Packing) -> DecoderWeights:
     Raises:
         UserError: an adapter touches a module that has no counterpart here.
     """
-    return _Packer(lm, packing).run()
+    return _Packer(lm, spec, packing).run()
 
 
 class _Packer:
-    def __init__(self, lm: nn.Module, packing: Packing) -> None:
+    def __init__(self, lm: nn.Module, spec: LMSpec, packing: Packing) -> None:
+        self.spec = spec
         self.modules = dict(lm.named_modules())
         self.packing = packing
         merged = packing.merged_at is not None
@@ -145,19 +135,18 @@ class _Packer:
         self.bytes = 0
 
     def run(self) -> DecoderWeights:
-        causal: Any = self.modules["decoder"]
-        shape = DecoderShape.of(causal.config)
-        layers = [self.layer(f"decoder.model.decoder.layers.{n}") for n in range(shape.n_layers)]
-        heads = self.fused([f"decoder.lm_heads.{k}" for k in range(shape.n_codebooks)])
+        spec = self.spec
+        layers = [self.layer(f"decoder.model.decoder.layers.{n}") for n in range(spec.layers)]
+        heads = self.fused([f"decoder.lm_heads.{k}" for k in range(spec.n_codebooks)])
         bytes_per_step = self.bytes
         weights = DecoderWeights(
-            shape=shape,
+            spec=spec,
             layers=layers,
-            embeddings=self.place(torch.cat([self.table(k) for k in range(shape.n_codebooks)])),
+            embeddings=self.place(torch.cat([self.table(k) for k in range(spec.n_codebooks)])),
             final_norm=self.norm("decoder.model.decoder.layer_norm"),
             heads=heads,
             text=self.text(),
-            bank=self.bank,
+            strengths=self.bank,
             device=self.packing.device,
             dtype=self.packing.dtype,
             bytes_per_step=bytes_per_step,

@@ -1,6 +1,6 @@
 """The decoder's arithmetic: tokens in, logits out, over packed weights and a preallocated cache.
 
-The rows of a batch are the B pieces with their text, then, with guidance, the same B without. Both hear the same
+The rows of a batch are the B pieces with their text, then, with guidance, the same B without. Both read the same
 tokens. Activations are 2-D, [M, D] with M = rows · steps, because every product here is one matrix times few rows.
 """
 
@@ -12,9 +12,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from adapters.decode.cache import KeyValueCache, reachable
-from adapters.decode.conditions import CrossPart, Hearing
-from adapters.decode.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
+from adapters.family.musicgen.cross_attention import ConditionStates, TextStates
+from adapters.family.musicgen.kv_cache import KeyValueCache, reachable
+from adapters.family.musicgen.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q, k, v), each [N, H, n, d] → attended [N, H, n, d]; writes the cache on the way."""
@@ -22,7 +22,7 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass
 class Rows:
-    """How the batch is laid out: `n_text` rows that hear something, then as many null rows or none."""
+    """How the batch is laid out: `n_text` rows with a text, then as many null rows or none."""
 
     n_text: int
     guided: bool
@@ -65,17 +65,17 @@ def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:
 
 
 def run_layers(
-    weights: DecoderWeights, x: Float[Tensor, "M D"], rows: Rows, hearing: Hearing, attend: Attend
+    weights: DecoderWeights, x: Float[Tensor, "M D"], rows: Rows, states: ConditionStates, attend: Attend
 ) -> Float[Tensor, "M D"]:
     """All layers and the final norm. M = rows.n · n, rows outermost. `x` is overwritten."""
     n_steps = len(x) // rows.n
-    activation = getattr(functional, weights.shape.activation)
+    activation = getattr(functional, weights.spec.activation)
     cross_layer = 0
     for number, layer in enumerate(weights.layers):
         x = x + _self_attention(weights, layer, x, number, (rows.n, n_steps), attend)
         if layer.cross is not None:
-            heard = x[: rows.n_text * n_steps]
-            heard += _cross_attention(weights, layer.cross, heard, hearing, cross_layer, (rows.n_text, n_steps))
+            with_text = x[: rows.n_text * n_steps]
+            with_text += _cross_attention(weights, layer.cross, with_text, states, cross_layer, (rows.n_text, n_steps))
             cross_layer += 1
         x = x + layer.fc2(activation(layer.fc1(_norm(x, layer.ffn_norm))))
     return _norm(x, weights.final_norm)
@@ -83,7 +83,7 @@ def run_layers(
 
 def logits(weights: DecoderWeights, x: Float[Tensor, "N D"]) -> Float[Tensor, "N K card"]:
     """Next-token logits of every codebook, fp32."""
-    return weights.heads(x).float().unflatten(-1, (weights.shape.n_codebooks, weights.shape.card))
+    return weights.heads(x).float().unflatten(-1, (weights.spec.n_codebooks, weights.spec.card))
 
 
 def _norm(x: Tensor, norm: Norm) -> Tensor:
@@ -93,24 +93,23 @@ def _norm(x: Tensor, norm: Norm) -> Tensor:
 def _self_attention(
     weights: DecoderWeights, layer: LayerWeights, x: Tensor, number: int, size: tuple[int, int], attend: Attend
 ) -> Tensor:
-    shape = weights.shape
-    qkv = layer.qkv(_norm(x, layer.self_norm)).view(*size, 3, shape.n_heads, shape.head_dim)
+    heads = weights.spec.heads
+    qkv = layer.qkv(_norm(x, layer.self_norm)).view(*size, 3, heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # 3 x [N, H, n, d]
     return layer.out(_side_by_side(attend(number, q, k, v), len(x)))
 
 
 def _cross_attention(
-    weights: DecoderWeights, cross: CrossWeights, x: Tensor, hearing: Hearing, number: int, size: tuple[int, int]
+    weights: DecoderWeights, cross: CrossWeights, x: Tensor, states: ConditionStates, number: int, size: tuple[int, int]
 ) -> Tensor:
-    shape = weights.shape
-    q = cross.q(_norm(x, cross.norm)).view(*size, shape.n_heads, shape.head_dim).transpose(1, 2)
-    heard = _attend_text(q, hearing.parts[0], number)
-    if hearing.mix is not None:
-        mix = hearing.mix[..., None, None]  # [parts, B, 1, 1, 1]
-        heard = heard * mix[0]
-        for part, share in zip(hearing.parts[1:], mix[1:], strict=True):
-            heard = heard + _attend_text(q, part, number) * share
-    return cross.out(_side_by_side(heard, len(x)))
+    q = cross.q(_norm(x, cross.norm)).view(*size, weights.spec.heads, -1).transpose(1, 2)
+    attended = _attend_text(q, states.parts[0], number)
+    if states.shares is not None:
+        shares = states.shares[..., None, None]  # [parts, B, 1, 1, 1]
+        attended = attended * shares[0]
+        for part, share in zip(states.parts[1:], shares[1:], strict=True):
+            attended = attended + _attend_text(q, part, number) * share
+    return cross.out(_side_by_side(attended, len(x)))
 
 
 def _side_by_side(heads: Float[Tensor, "N H n d"], n_rows: int) -> Float[Tensor, "{n_rows} D"]:
@@ -118,5 +117,5 @@ def _side_by_side(heads: Float[Tensor, "N H n d"], n_rows: int) -> Float[Tensor,
     return heads.transpose(1, 2).reshape(n_rows, -1)
 
 
-def _attend_text(q: Tensor, part: CrossPart, number: int) -> Tensor:
+def _attend_text(q: Tensor, part: TextStates, number: int) -> Tensor:
     return functional.scaled_dot_product_attention(q, part.keys[number], part.values[number], attn_mask=part.mask)
