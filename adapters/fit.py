@@ -108,10 +108,10 @@ def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
 
 def describe_codec(files: "BaseFiles") -> CodecInfo:
     """What woodshed.json says of a base's codec."""
-    from data_prep.codec import codec_fingerprint
+    from data_prep.codec.registry import base_codec_fingerprint
 
     return CodecInfo(
-        fingerprint=codec_fingerprint(files), sample_rate_hz=files.sample_rate_hz, frame_rate=files.frame_rate
+        fingerprint=base_codec_fingerprint(files), sample_rate_hz=files.sample_rate_hz, frame_rate=files.frame_rate
     )
 
 

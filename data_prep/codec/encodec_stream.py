@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data_prep.codec import Codec
+from data_prep.codec.encodec import EncodecCodec
+from data_prep.codec.port import StreamingDecoder
 
 
-class StreamingDecoder:
+class EncodecStream(StreamingDecoder):
     """Decodes one piece, pushed in stretches of any length. Holds the audio of no more than one stretch."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: EncodecCodec) -> None:
         self.codec = codec
         layers: list[Any] = list(codec.model.decoder.layers)
         if codec.model.config.norm_type != "weight_norm" or len(layers) < 3 or not hasattr(layers[1], "lstm"):
@@ -48,7 +49,7 @@ class StreamingDecoder:
         return self._upsample(last)
 
     def _embed(self, codes: Int[Tensor, "K n"]) -> None:
-        channels = self.codec.channels
+        channels = self.codec.streams
         per_channel = codes.reshape(-1, channels, codes.shape[1])  # [K/C, C, n]
         new = self.codec.model.quantizer.decode(per_channel)  # [C, D, n]
         self.embedded = new if self.embedded is None else torch.cat([self.embedded, new], dim=2)
