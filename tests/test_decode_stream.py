@@ -41,7 +41,7 @@ def test_without_enough_context_there_is_a_seam(base: BaseFiles) -> None:
     codes = np.random.default_rng(0).integers(0, codec.card, (codec.n_codebooks, 50)).astype(np.int16)
     stream = codec.stream()
     assert isinstance(stream, EncodecStream)
-    stream.first_reach = 1
+    stream.first_reach = stream.first_right = 1
     parts = [stream.push(codes[:, at : at + 10], last=at == 40) for at in range(0, 50, 10)]
     assert (torch.cat(parts, dim=1) - codec.decode(codes)).abs().max() > 1e-3
 

@@ -1,6 +1,6 @@
-"""EnCodec (Défossez et al. 2022, arXiv:2210.13438) as MusicGen uses it: audio in, token frames out, and back.
+"""EnCodec (Défossez et al. 2022, arXiv:2210.13438): MusicGen's at 32 kHz, and the general ones at 24 and 48 kHz.
 
-The codec is not causal and pads by reflection at both ends, so a clip's last frames depend on where it ends: clips are
+MusicGen's is not causal and pads by reflection at both ends, so a clip's last frames depend on where it ends: clips are
 batched only with clips of the same length and never padded.
 """
 
@@ -11,6 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from configs.errors import UserError
+from data_prep.codec import port
+from data_prep.codec.encodec_chunks import EncodecChunks
+from data_prep.codec.encodec_encoder import encode_in_order
 from data_prep.codec.port import StreamingDecoder
 from data_prep.codec.source import CodecSource
 from data_prep.codec.spec import CodecSpec
@@ -27,7 +30,12 @@ class EncodecCodec(TransformersCodec):
 
     def encode_batch(self, audio: Float[Tensor, "B c N"]) -> Int[Tensor, "B k T"]:
         """Codes of clips of one length."""
-        return self.model.encode(audio).audio_codes[0]
+        return self.model.encode(audio, bandwidth=self.model.config.target_bandwidths[-1]).audio_codes[0]
+
+    def encode_long(self, audio: Float[Tensor, "B c N"]) -> Int[Tensor, "B k T"]:
+        """Codes of a long piece in stretches."""
+        stretch = max(1, self.spec.frames_in(port.STRETCH_SEC))
+        return encode_in_order(self.model, audio, self.hop_samples, stretch, self.device)
 
     def decode_batch(self, codes: Int[Tensor, "B k T"]) -> Float[Tensor, "B c N"]:
         """Audio of the codes."""
@@ -40,8 +48,8 @@ class EncodecCodec(TransformersCodec):
         return EncodecStream(self)
 
 
-def load(source: CodecSource, device: str | torch.device = "cpu") -> EncodecCodec:
-    """Load EnCodec's weights from a base or from a folder of their own.
+def load(source: CodecSource, device: str | torch.device = "cpu") -> EncodecCodec | EncodecChunks:
+    """Load EnCodec's weights from a base or from a folder of their own, with all the codebooks of its highest bitrate.
 
     Raises:
         UserError: the weights are incomplete, or it is an EnCodec that cannot be used here.
@@ -50,19 +58,26 @@ def load(source: CodecSource, device: str | torch.device = "cpu") -> EncodecCode
 
     config: Any = EncodecConfig.from_dict(dict(source.config))
     streams = streams_of(source, config.audio_channels)
-    if config.audio_channels != 1 or config.normalize or config.chunk_length_s is not None:
+    chunks = config.normalize and config.chunk_length_s is not None
+    if not chunks and (config.normalize or config.chunk_length_s is not None or config.norm_type != "weight_norm"):
         raise UserError(
-            "This EnCodec cannot be used: it must be mono, not normalising, and not cut into chunks "
-            f"({config.audio_channels} channels here).",
+            "This EnCodec cannot be used: it must normalise each of its chunks, or have no chunks and no "
+            "normalisation over time.",
             where=str(source.where),
-            fix="Use a base whose files belong together, e.g. facebook/musicgen-small.",
+            fix="Use a codec whose configuration is that of EnCodec at 24, 32 or 48 kHz.",
         )
     spec = CodecSpec(
         sample_rate_hz=config.sampling_rate,
         hop_samples=config.hop_length,
         channels=config.audio_channels * streams,
-        n_codebooks=config.num_quantizers * streams,
+        n_codebooks=(config.num_quantizers + chunks) * streams,
         card=config.codebook_size,
     )
+    chunk_frames = spec.frames_in(config.chunk_length_s or 0.0)
+    config.chunk_length_s = None  # chunks are cut here
     model, name = load_model(EncodecModel, config, source, device)
-    return EncodecCodec(model, spec, name, streams=streams)
+    if not chunks:
+        return EncodecCodec(model, spec, name, streams=streams)
+    codec = EncodecChunks(model, spec, name, streams=streams)
+    codec.chunk_frames = chunk_frames
+    return codec

@@ -77,6 +77,11 @@ class Codec(ABC):
         """How many leading codebooks can be decoded alone, ascending; the last is K. All counts, unless said."""
         return tuple(range(1, self.n_codebooks + 1))
 
+    def bitrate_bps(self, n_codebooks: int | None = None) -> float:
+        """Bits per second of the first codebooks (all, unless said), stored without entropy coding."""
+        count = self.n_codebooks if n_codebooks is None else n_codebooks
+        return self.spec.bitrate_bps * count / self.n_codebooks
+
     @property
     def context_frames(self) -> int | None:
         """How many frames to either side decide a sample; None where the whole piece does, or nobody knows."""

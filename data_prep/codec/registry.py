@@ -17,7 +17,13 @@ from data_prep.codec.source import CodecSource
 
 Loader = Callable[[CodecSource, str | torch.device], Codec]
 
-KINDS: dict[str, str | Loader] = {"encodec": "data_prep.codec.encodec"}
+KINDS: dict[str, str | Loader] = {
+    "encodec": "data_prep.codec.encodec",
+    "dac": "data_prep.codec.dac",
+    "mimi": "data_prep.codec.mimi",
+    "xcodec": "data_prep.codec.xcodec",
+    "xcodec2": "data_prep.codec.xcodec2",
+}
 """Name → the module whose `load` makes the codec, or a function that does."""
 
 

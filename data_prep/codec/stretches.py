@@ -1,8 +1,10 @@
-"""Decoding in stretches for any codec: each stretch with the frames around it that decide its samples, then cut.
+"""Long pieces in stretches, for any codec: each stretch with what lies around it and decides it, then cut.
 
 Where the codec's reach is finite and known, the joined audio is that of one decode, but for the order of float sums. A
 codec that sees its whole piece at once gets `UNKNOWN_REACH_SEC` on either side: bounded memory, nearly the same audio.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -46,3 +48,22 @@ class ContextDecoder(StreamingDecoder):
         self.codes = self.codes[:, keep_from - self.codes_from :]
         self.codes_from = keep_from
         return audio
+
+
+def encode_in_stretches(
+    encode: Callable[[Float[Tensor, "B c _"]], Int[Tensor, "B k _"]],
+    audio: Float[Tensor, "B c N"],
+    hop_samples: int,
+    *,
+    stretch_frames: int,
+    context_frames: int,
+) -> Int[Tensor, "B k T"]:
+    """Codes of a long piece, a stretch with its context at a time. The piece's own two ends are where they are."""
+    n_frames = -(-audio.shape[2] // hop_samples)
+    parts = []
+    for start in range(0, n_frames, stretch_frames):
+        end = min(n_frames, start + stretch_frames)
+        before = max(0, start - context_frames)
+        codes = encode(audio[:, :, before * hop_samples : (end + context_frames) * hop_samples])
+        parts.append(codes[:, :, start - before : end - before])
+    return torch.cat(parts, dim=2)

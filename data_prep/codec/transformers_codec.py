@@ -14,9 +14,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from configs.errors import UserError
+from data_prep.codec import port
 from data_prep.codec.port import Codec
 from data_prep.codec.source import CodecSource, weights_fingerprint
 from data_prep.codec.spec import CodecSpec
+from data_prep.codec.stretches import UNKNOWN_REACH_SEC, encode_in_stretches
 
 
 class TransformersCodec(Codec):
@@ -53,6 +55,11 @@ class TransformersCodec(Codec):
     def decode_batch(self, codes: Int[Tensor, "B k T"]) -> Float[Tensor, "B c N"]:
         """Audio of the codes, N = T * hop_samples."""
 
+    @property
+    def encode_context_frames(self) -> int | None:
+        """How many frames to either side decide a frame's codes; None where the whole clip does."""
+        return None
+
     @torch.inference_mode()
     def encode(self, clips: Sequence[Float[Tensor, "C _"]]) -> list[Int[np.ndarray, "K _"]]:
         """Codes of each clip, T = ceil(N / hop_samples). All clips of one length make one batch.
@@ -72,11 +79,30 @@ class TransformersCodec(Codec):
 
     def _encode_clips(self, audio: Float[Tensor, "B C N"]) -> Int[np.ndarray, "B K T"]:
         B, C, N = audio.shape
-        streams = audio.to(self.device, torch.float32).reshape(B * self.streams, C // self.streams, N)
-        found = self.encode_batch(streams)  # [B * streams, k, T]
+        streams = audio.float().reshape(B * self.streams, C // self.streams, N)
+        found = self._encode_bounded(streams)  # [B * streams, k, T]
         per_stream = found.reshape(B, self.streams, *found.shape[1:])
         codes = per_stream.transpose(1, 2).flatten(1, 2)  # [B, K, T]
         return codes.to("cpu").numpy().astype(self.spec.code_dtype)
+
+    def _encode_bounded(self, audio: Float[Tensor, "B c N"]) -> Int[Tensor, "B k T"]:
+        if audio.shape[2] <= port.WHOLE_SEC * self.sample_rate_hz:
+            return self.encode_batch(audio.to(self.device))
+        return self.encode_long(audio)
+
+    def encode_long(self, audio: Float[Tensor, "B c N"]) -> Int[Tensor, "B k T"]:
+        """Codes of a piece that is too long for one go: memory is that of a stretch. `audio` may be on the CPU.
+
+        Equal to one go where `encode_context_frames` is known; nearly, with some seconds of context, where it is not.
+        """
+        known = self.encode_context_frames
+        return encode_in_stretches(
+            lambda part: self.encode_batch(part.to(self.device)).to("cpu"),
+            audio,
+            self.hop_samples,
+            stretch_frames=max(1, self.spec.frames_in(port.STRETCH_SEC)),
+            context_frames=self.spec.frames_in(UNKNOWN_REACH_SEC) if known is None else known,
+        )
 
     def decode_whole(self, codes: Int[Tensor, "K T"]) -> Float[Tensor, "C N"]:
         """Audio of checked codes on the codec's device, in one piece."""
@@ -108,6 +134,16 @@ def load_model(model_class: Any, config: Any, source: CodecSource, device: str |
             fix="Fetch the base again, or copy the folder again.",
         )
     return model.to(device).eval().requires_grad_(False), name
+
+
+def to_whole_frames(audio: Float[Tensor, "B c N"], hop_samples: int) -> Float[Tensor, "B c M"]:
+    """The audio with silence behind it up to the end of its last frame."""
+    return torch.nn.functional.pad(audio, (0, -audio.shape[2] % hop_samples))
+
+
+def to_length(audio: Float[Tensor, "B c N"], n_samples: int) -> Float[Tensor, "B c M"]:
+    """Cut, or with silence behind it: decoders with odd strides give a few samples less than their frames hold."""
+    return torch.nn.functional.pad(audio[:, :, :n_samples], (0, max(0, n_samples - audio.shape[2])))
 
 
 def streams_of(source: CodecSource, own_channels: int) -> int:
