@@ -102,11 +102,11 @@ def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
 
 def describe_codec(files: "BaseFiles") -> CodecInfo:
     """What woodshed.json says of a base's codec."""
-    from data_prep.codec import codec_fingerprint
+    from data_prep.codec.registry import base_codec_fingerprint
 
     spec = files.spec
     return CodecInfo(
-        fingerprint=codec_fingerprint(files), sample_rate_hz=spec.sample_rate_hz, frame_rate=spec.frame_rate
+        fingerprint=base_codec_fingerprint(files), sample_rate_hz=spec.sample_rate_hz, frame_rate=spec.frame_rate
     )
 
 

@@ -29,7 +29,8 @@ from adapters.family.port import family_named, family_of
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.device import pick_device
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Sampler:
         del lm
         encoder = TextEncoder.load(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
-        codec = Codec.load(files, device)
+        codec = load_base_codec(files, device)
         return cls(
             engine,
             encoder.encode,

@@ -68,7 +68,7 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
     elif Path(id).expanduser().is_dir():
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
-        files = _from_hub(id, revision)
+        files = from_hub(id, revision)
     check_folder(files.folder, id)
     return files
 
@@ -135,7 +135,12 @@ def _problems(folder: Path) -> Iterator[Problem]:
     )
 
 
-def _from_hub(id: str, revision: str | None) -> BaseFiles:
+def from_hub(id: str, revision: str | None) -> BaseFiles:
+    """Fetch what is needed of a model on the hub, a codec too, or find it in the hub's own cache.
+
+    Raises:
+        UserError: not found, no access, no network, or no space.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 

@@ -13,7 +13,7 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.cache import Cache
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip, Version
-from data_prep.codec import codec_fingerprint
+from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
 from data_prep.dataset_info import dataset_info
 from data_prep.describe import Described, describe_clips
@@ -62,7 +62,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
         files = resolve_base(settings.base, settings.revision)
-        codec_name, text_name = codec_fingerprint(files), text_encoder_fingerprint(files)
+        codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
 
         # 2. Read and measure the songs.
         tracks, rejected = measure_tracks(

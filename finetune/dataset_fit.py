@@ -24,7 +24,7 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
     Raises:
         UserError: names every difference.
     """
-    from data_prep.codec import codec_fingerprint
+    from data_prep.codec.registry import base_codec_fingerprint
     from data_prep.text_encoder import text_encoder_fingerprint
 
     codec, text = dataset.info["codec"], dataset.info["text_encoder"]
@@ -33,7 +33,7 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         ("codebooks", codec["n_codebooks"], spec.n_codebooks),
         ("codebook size", codec["card"], spec.card),
         ("audio channels", codec["channels"], spec.channels),
-        ("codec weights", codec["fingerprint"], codec_fingerprint(files)),
+        ("codec weights", codec["fingerprint"], base_codec_fingerprint(files)),
         ("text width", text["width"], spec.text_width),
         ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
     ]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from adapters.family.lm import LM
     from data_prep.base_files import BaseFiles
-    from data_prep.codec import Codec
+    from data_prep.codec.port import Codec
     from data_prep.prepared import PreparedDataset
 
 OWN_PROMPTS = 2
@@ -73,13 +73,13 @@ class Previews:
         """Encode the prompts and load the codec; None, after saying why, where that fails or none are wanted."""
         if settings.every_steps == 0:
             return None
-        from data_prep.codec import Codec
+        from data_prep.codec.registry import load_base_codec
         from data_prep.text_encoder import TextEncoder
 
         prompts = settings.prompts or own_prompts(dataset)
         try:
             states = TextEncoder.load(files, "cpu").encode(prompts)
-            return cls(folder, prompts, states, Codec.load(files, "cpu"), settings, say)
+            return cls(folder, prompts, states, load_base_codec(files, "cpu"), settings, say)
         except Exception as error:
             say(f"no previews in this run: {type(error).__name__}: {error}")
             return None

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.decode.codec_stream import StreamingDecoder
 from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.encodec_stream import EncodecStream
+from data_prep.codec.registry import load_base_codec
 
 
 @pytest.fixture(params=["mono", "stereo"])
@@ -24,10 +24,10 @@ def base(request: pytest.FixtureRequest) -> BaseFiles:
 def test_stretches_are_one_decode(base: BaseFiles, n_frames: int, stretch: int) -> None:
     """Equal up to the order of float sums: convolutions of another length add in another order, about 1e-7 of full
     scale per layer. A seam would be a thousand times larger."""
-    codec = Codec.load(base)
+    codec = load_base_codec(base)
     codes = np.random.default_rng(0).integers(0, codec.card, (codec.n_codebooks, n_frames)).astype(np.int16)
     whole = codec.decode(codes)
-    stream, parts = StreamingDecoder(codec), []
+    stream, parts = codec.stream(), []
     for start in range(0, n_frames, stretch):
         parts.append(stream.push(codes[:, start : start + stretch], last=start + stretch >= n_frames))
         held_back = min(start + stretch, n_frames) - sum(part.shape[1] for part in parts) / codec.hop_samples
@@ -37,10 +37,11 @@ def test_stretches_are_one_decode(base: BaseFiles, n_frames: int, stretch: int) 
 
 def test_without_enough_context_there_is_a_seam(base: BaseFiles) -> None:
     """The reach is not larger than it need be: one frame less on each side is heard."""
-    codec = Codec.load(base)
+    codec = load_base_codec(base)
     codes = np.random.default_rng(0).integers(0, codec.card, (codec.n_codebooks, 50)).astype(np.int16)
-    stream = StreamingDecoder(codec)
-    stream.first_reach = 1
+    stream = codec.stream()
+    assert isinstance(stream, EncodecStream)
+    stream.first_reach = stream.first_right = 1
     parts = [stream.push(codes[:, at : at + 10], last=at == 40) for at in range(0, 50, 10)]
     assert (torch.cat(parts, dim=1) - codec.decode(codes)).abs().max() > 1e-3
 

@@ -15,8 +15,9 @@ import soundfile
 
 from configs.errors import UserError
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, encode, texts, tracks
+from data_prep import clip_features, texts, tracks
 from data_prep import prepare as prepare_module
+from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
@@ -102,7 +103,7 @@ def count_work(monkeypatch):
 
     counted(tracks, "measure", "measure", lambda path: 1)
     counted(clip_features, "measure_features", "features", lambda *_: 1)
-    counted(encode.Codec, "encode", "codec", lambda self, clips: len(clips))
+    counted(TransformersCodec, "encode", "codec", lambda self, clips: len(clips))
     counted(texts.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
     return counts
 
@@ -129,11 +130,11 @@ def test_tokens_are_those_of_the_clip_alone(prepared, songs, mono_base):
     import torch
 
     from data_prep.base_files import resolve_base
-    from data_prep.codec import Codec
+    from data_prep.codec.registry import load_base_codec
     from data_prep.decode import stream
 
     dataset = PreparedDataset(prepared[0])
-    codec = Codec.load(resolve_base(str(mono_base)))
+    codec = load_base_codec(resolve_base(str(mono_base)))
     whole = np.concatenate(list(stream(songs / "one.wav", sample_rate_hz=32_000, channels=1)), axis=1)
     rows = [row for row in dataset.clips() if row.source == "one.wav"]
     for row in rows:

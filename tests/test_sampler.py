@@ -17,7 +17,7 @@ from configs.errors import UserError
 from configs.sample import SampleSettings
 from configs.train import LoraSettings
 from data_prep.base_files import BaseFiles, resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder
 
 SETTINGS = SampleSettings.model_validate({"duration_sec": 0.6, "precision": "fp32"})
@@ -35,7 +35,7 @@ def test_words_and_states_are_the_same(base: BaseFiles) -> None:
     codes = sampler.codes(states)
     for take, other in zip(by_word, codes, strict=True):
         np.testing.assert_array_equal(take.codes, other)
-        torch.testing.assert_close(take.waveform, Codec.load(base).decode(other), rtol=0, atol=1e-6)
+        torch.testing.assert_close(take.waveform, load_base_codec(base).decode(other), rtol=0, atol=1e-6)
         assert take.codes.dtype == np.int16 and take.waveform.shape == (base.spec.channels, 19_200)
 
 

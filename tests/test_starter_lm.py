@@ -20,7 +20,7 @@ pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependen
 
 from adapters.family.load import load_lm
 from data_prep.base_files import resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder
 from starter.recipe.captions import captions, with_strange_words
 from starter.recipe.codec_model import CodecModel
@@ -221,7 +221,7 @@ def test_the_folder_is_a_base_like_any_other(base: tuple[Path, CodecModel, TextT
         assert_close(states, conditions["text"].values[0], rtol=0.02, atol=0.02)
         assert_close(lm(inputs, conditions), model.lm(inputs, conditions), rtol=0.02, atol=0.02)
     audio = 0.1 * torch.randn(1, 3200)
-    codes = Codec.load(files).encode([audio])[0]
+    codes = load_base_codec(files).encode([audio])[0]
     assert codes.shape == (4, 10)
 
 

@@ -12,7 +12,7 @@ from configs.prep import CaptionSettings, PrepSettings
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.captions import without_trigger
-from data_prep.codec import codec_fingerprint
+from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_info import dataset_info
 from data_prep.prepared import ClipRow, text_state_name
 from data_prep.text_encoder import TextEncoder
@@ -48,7 +48,7 @@ def write_dataset(
         save_file({"states": states.numpy()}, folder / "text_states" / f"{name}.safetensors")
     settings = PrepSettings(base=str(base), captions=CaptionSettings(trigger=TRIGGER))
     info = dataset_info(
-        settings, files, codec=codec_fingerprint(files), text_encoder=encoder.fingerprint, separator=None
+        settings, files, codec=base_codec_fingerprint(files), text_encoder=encoder.fingerprint, separator=None
     )
     (folder / "prep.yaml").write_text(yaml.safe_dump({**info, "content": "0" * 32}))
     return folder

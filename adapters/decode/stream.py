@@ -12,10 +12,9 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from adapters.decode.codec_stream import StreamingDecoder
 from adapters.decode.generation import Generation
 from adapters.decode.prompt_schedule import PromptSchedule
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 
 FIRST_CHUNK_SEC = 0.5
 """The first chunk is short, so that sound starts soon; then `chunk_sec`."""
@@ -43,7 +42,7 @@ class AudioStream:
 
     def __iter__(self) -> Iterator[Float[Tensor, "C n"]]:
         """Chunks until the piece is whole. Time between chunks, while the caller plays them, is not counted."""
-        decoder = StreamingDecoder(self.codec)
+        decoder = self.codec.stream()
         pushed, wanted = 0, min(self.first_frames, self.chunk_frames)
         last = False
         while not last:

@@ -20,7 +20,7 @@ from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
 from finetune.sampling.line import Request
 from finetune.terminal import forced_lines, harmless

@@ -14,7 +14,7 @@ import torch
 from adapters.sampler import AdapterSpec, Sampler
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 from starter.recipe.captions import open_prompt, prompt
 from starter.recipe.collection import Collection
 from starter.recipe.compose import HELD_OUT, compose

@@ -14,13 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from data_prep.codec import Codec
+from data_prep.codec.encodec import EncodecCodec
+from data_prep.codec.port import StreamingDecoder
 
 
-class StreamingDecoder:
+class EncodecStream(StreamingDecoder):
     """Decodes one piece, pushed in stretches of any length. Holds the audio of no more than one stretch."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: EncodecCodec) -> None:
         self.codec = codec
         layers: list[Any] = list(codec.model.decoder.layers)
         if codec.model.config.norm_type != "weight_norm" or len(layers) < 3 or not hasattr(layers[1], "lstm"):
@@ -28,6 +29,10 @@ class StreamingDecoder:
         self.first, self.lstm, self.tail = layers[0], layers[1].lstm, layers[2:]
         self.first_reach = _conv_reach(self.first)
         self.tail_reach = _reach_in_frames(self.tail)
+        causal = bool(codec.model.config.use_causal_conv)
+        self.first_right, self.tail_right = (0, 0) if causal else (self.first_reach, self.tail_reach)
+        # Reflection at the piece's beginning looks ahead, in a causal codec too: so many frames must be there first.
+        self.to_begin = self.first_reach + self.tail_reach
         self.state: tuple[Tensor, Tensor] | None = None
         self.embedded: Tensor | None = None  # [C, D, frames], from frame `embedded_from` on
         self.embedded_from = 0
@@ -37,8 +42,8 @@ class StreamingDecoder:
 
     @property
     def latency_frames(self) -> int:
-        """How many frames behind a sample must be known before it can be handed out."""
-        return self.first_reach + self.tail_reach
+        """How many frames behind a sample must be known; in a causal codec, only at the piece's beginning."""
+        return self.to_begin
 
     @torch.inference_mode()
     def push(self, codes: Int[Tensor, "K n"] | Int[np.ndarray, "K n"], *, last: bool = False) -> Float[Tensor, "C N"]:
@@ -48,7 +53,7 @@ class StreamingDecoder:
         return self._upsample(last)
 
     def _embed(self, codes: Int[Tensor, "K n"]) -> None:
-        channels = self.codec.channels
+        channels = self.codec.streams
         per_channel = codes.reshape(-1, channels, codes.shape[1])  # [K/C, C, n]
         new = self.codec.model.quantizer.decode(per_channel)  # [C, D, n]
         self.embedded = new if self.embedded is None else torch.cat([self.embedded, new], dim=2)
@@ -57,7 +62,9 @@ class StreamingDecoder:
         """Through the first convolution and the LSTM, as far as the right context allows."""
         assert self.embedded is not None
         known = self.embedded_from + self.embedded.shape[2]
-        until = known if last else known - self.first_reach
+        if known <= self.to_begin and not last:
+            return
+        until = known if last else known - self.first_right
         if until <= self.heard:
             return
         x = self.first(self.embedded)[:, :, self.heard - self.embedded_from : until - self.embedded_from]
@@ -71,7 +78,7 @@ class StreamingDecoder:
         self.embedded_from = keep_from
 
     def _upsample(self, last: bool) -> Float[Tensor, "C N"]:
-        until = self.heard if last else self.heard - self.tail_reach
+        until = self.heard if last else self.heard - self.tail_right
         if self.sung is None or until <= self.decoded:
             return torch.zeros(self.codec.channels, 0)
         x = self.sung
