@@ -15,6 +15,8 @@ from data_prep.column_names import FILE_COLUMNS, column_name, meaning
 _SEPARATORS = (",", ";", "\t", "|")
 _MAX_LINES = 200
 """A quoted cell with more lines is taken for one whose quote was not closed."""
+_MAX_MORE_LINES = 500_000
+"""Lines that are read again, in all, to look for the ends of quotes."""
 _AUDIO_NAME = re.compile(
     r"\.(wave?|mp3|flac|ogg|oga|opus|m4a|mp4|aac|aiff?|aifc|wma|alac|ape|wv|caf|amr|webm|mka|mpc|tta|au|snd|w64)$", re.I
 )
@@ -104,12 +106,17 @@ class _Reader:
     separator: str
     is_song: Callable[[str], bool]
     problems: list[tuple[int, str]] = field(default_factory=list)
+    more_lines: int = _MAX_MORE_LINES
 
     def record(self, at: int) -> tuple[list[str], int]:
         """A row's cells and the number of lines it takes: more than one when a quoted cell holds line ends."""
         for end in range(at + 1, min(len(self.lines), at + _MAX_LINES) + 1):
-            if end > at + 1 and self._begins_a_row(self.lines[end - 1]):
-                break  # the quote was not meant to hold it
+            if end > at + 1:
+                if self.more_lines <= 0 or self._begins_a_row(self.lines[end - 1]):
+                    break  # the quote was not meant to hold it
+                if '"' not in self.lines[end - 1]:
+                    continue
+                self.more_lines -= end - at
             try:
                 return _cells(self.lines[at:end], self.separator, strict=True), end - at
             except csv.Error as error:
@@ -122,11 +129,12 @@ class _Reader:
         return len(cells) > 1 and any(cell and self.is_song(cell) for cell in cells)
 
     def _mended(self, at: int) -> list[str]:
-        """The cells of a line whose quotes are wrong; a quote that is not closed is closed at its end."""
+        """The cells of a line whose quotes are wrong; a quote that is not closed is left out."""
         line = self.lines[at]
         if line.count('"') % 2:
             self.problems.append((at + 1, "a quote is opened and not closed; the row is read to the end of its line"))
-            line += '"'
+            before, _, behind = line.rpartition('"')
+            line = before + behind
         try:
             return _cells([line], self.separator, strict=False)
         except csv.Error as error:

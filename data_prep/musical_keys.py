@@ -15,7 +15,7 @@ from configs.normal_text import normal_text
 
 KEY_NAMES = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 _LETTERS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11, "h": 11}
-_SYLLABLES = {"do": 0, "ut": 0, "re": 2, "ré": 2, "mi": 4, "fa": 5, "sol": 7, "la": 9, "si": 11}
+_SYLLABLES = {"do": 0, "dó": 0, "ut": 0, "re": 2, "ré": 2, "mi": 4, "fa": 5, "sol": 7, "la": 9, "lá": 9, "si": 11}
 _SHARP = ("sharp", "dièse", "diese", "diesis", "sostenido", "sustenido", "#", "♯")
 _FLAT = ("flat", "bémol", "bemol", "bemolle", "b", "♭")
 _MINOR = ("minor", "minore", "mineur", "menor", "moll", "min", "m")

@@ -22,15 +22,19 @@ _SHOWN_CHARS = 300
 
 @dataclass(frozen=True)
 class MetadataUse:
-    """What became of one metadata file: rows that named a song, of how many, and captions that came of them."""
+    """What became of one metadata file: its rows, those that name a song, and the captions that these hold."""
 
     where: str
     rows: int
     named: int
     captions: int
     columns: list[str]
-    why: str = ""
-    """The first reason for which something of it was not used."""
+    no_song: str = ""
+    """Why the first of the other rows names no song."""
+    problems: int = 0
+    """What else could not be used."""
+    problem: str = ""
+    """The first of these."""
 
 
 @dataclass
@@ -70,22 +74,33 @@ def _read_table(
 ) -> None:
     below = PurePosixPath(printable(path.parent.relative_to(root).as_posix()))
     table = read_metadata(path, below, lambda name: index.has(name, below))
-    lost = [(f"{table.where}:{line}" if line else table.where, why) for line, why in table.refused]
-    bare_names = Counter(_base_name(row) for row in table.rows)
-    named = captions = 0
+    problems = [(f"{table.where}:{line}" if line else table.where, why) for line, why in table.refused]
+    bare_names = Counter(base_name(row.names[0][1]) for row in table.rows)
+    no_song: list[tuple[str, str]] = []
+    captions = 0
     for row in table.rows:
         try:
             song, name = _song_of(row, table, path.parent, root, index, bare_names)
         except LookupError as error:
-            lost.append((row.where, str(error.args[0])))
+            no_song.append((row.where, str(error.args[0])))
             continue
         words = row.words(name)
-        named, captions = named + 1, captions + len(words.captions)
+        captions += len(words.captions)
         said[song].append((row.where, words))
-        lost += [(row.where, problem) for problem in words.problems]
-    own.refused += [Rejection("metadata", where, why) for where, why in lost]
-    why = lost[0][1] if lost else ""
-    own.metadata.append(MetadataUse(table.where, len(table.rows), named, captions, table.columns, why))
+        problems += [(row.where, problem) for problem in words.problems]
+    own.refused += [Rejection("metadata", where, why) for where, why in problems + no_song]
+    own.metadata.append(
+        MetadataUse(
+            table.where,
+            rows=len(table.rows),
+            named=len(table.rows) - len(no_song),
+            captions=captions,
+            columns=table.columns,
+            no_song=no_song[0][1] if no_song else "",
+            problems=len(problems),
+            problem=problems[0][1] if problems else "",
+        )
+    )
 
 
 def _song_of(
@@ -108,13 +123,9 @@ def _song_of(
             raise LookupError(f"{name[1][:200]!r} may be any of {', '.join(found[:3])}")
         if found:
             return found[0], name
-    if bare_names[_base_name(row)] == 1 and (alone := index.below(table.below, row.names[0][1])):
+    if bare_names[base_name(row.names[0][1])] == 1 and (alone := index.below(table.below, row.names[0][1])):
         return alone, row.names[0]
     raise LookupError(why)
-
-
-def _base_name(row: MetadataRow) -> str:
-    return base_name(row.names[0][1])
 
 
 def _why_no_song(path: Path) -> str:

@@ -29,6 +29,8 @@ _NAMES = {
 _SAYS_NOTHING = frozenset(
     {"", "unknown", "unknown genre", "other", "misc", "none", "n/a", "genre", "default", "various", "-"}
 )
+SAID_IN_CAPTIONS = frozenset({"caption", "genre", "mood", "instruments", "bpm", "key"})
+"""What of all that is read can be words of a caption."""
 _SEVERAL = ("genre", "mood", "instruments")
 """Facts that may stand under several names (genre and style); of the others the first name counts."""
 

@@ -18,7 +18,7 @@ _STATED = re.compile(
     r"|\bat (?P<at>\d{2,3})(?!\w|[.,:]\d|%| ?k?hz)",
     re.IGNORECASE,
 )
-_FIELD_NUMBER = re.compile(r"\d+(?:[.,]\d+)?")
+_FIELD_NUMBER = re.compile(r"(?<!\d[eE])\d+(?:[.,]\d+)?(?![eE]\d)")
 _SPEEDS = {
     "slow": "slow|slowly|slowish|down-?tempo|largo|lento|adagio|grave|langsam",
     "mid-tempo": "mid-?tempo|medium tempo|moderate tempo|moderato|andante|mittelschnell",
