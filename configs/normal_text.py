@@ -14,6 +14,8 @@ def normal_text(text: str) -> str:
     """NFC on one line: every run of spaces, line ends and control characters is one space, none at the ends, and
     characters that nobody sees (formatting, halves of characters, unassigned) are left out.
     """
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     kept: list[str] = []
     for character in unicodedata.normalize("NFC", text):
         category = unicodedata.category(character)

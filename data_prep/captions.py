@@ -206,9 +206,9 @@ def _stated_by_owner(clip: ClipFacts) -> Stated:
 def _tag_parts(tags: Mapping[str, str], stated: Stated) -> list[str]:
     """What tags say that has not been stated; it counts as stated then."""
     plain = {name: plain_text(value) for name, value in tags.items()}
-    mood, genre, instruments = (plain.get(name, "").lower() for name in ("mood", "genre", "instruments"))
-    style = " ".join(part for part in (mood, genre) if part and stated.take(part))
-    parts = [style] + ([instruments] if stated.take(instruments) else [])
+    mood, genre, instruments = (plain.get(name, "") for name in ("mood", "genre", "instruments"))
+    style = " ".join(part.lower() for part in (mood, genre) if part and stated.take(part))
+    parts = [style] + ([instruments.lower()] if stated.take(instruments) else [])
     numbers = [f"{plain['bpm']} bpm"] if plain.get("bpm") else []
     numbers += [f"in {plain['key']}"] if plain.get("key") else []
     return [part for part in parts + [number for number in numbers if stated.take(number)] if part]

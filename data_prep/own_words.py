@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
+from configs.normal_text import folded, normal_text
 from data_prep.metadata import MetadataFile, MetadataRow, inside, read_metadata
 from data_prep.names import printable
 from data_prep.sidecar import Beside, read_sidecars
@@ -85,6 +86,7 @@ def _read_table(
             no_song.append((row.where, str(error.args[0])))
             continue
         words = row.words(name)
+        words.taken_for_name = None if _is_name_of(name[1], song, below) else name
         captions += len(words.captions)
         said[song].append((row.where, words))
         problems += [(row.where, problem) for problem in words.problems]
@@ -128,6 +130,10 @@ def _song_of(
     raise LookupError(why)
 
 
+def _is_name_of(name: str, song: str, below: PurePosixPath) -> bool:
+    return folded((below / name.replace("\\", "/")).as_posix()) == folded(song)
+
+
 def _why_no_song(path: Path) -> str:
     return "not audio" if os.path.exists(path) else "no such file"  # noqa: PTH110 Path.exists raises on a long name
 
@@ -137,6 +143,9 @@ def _with_words(song: SongFile, said: Iterable[tuple[str, SongWords]]) -> SongFi
     fields: dict[str, str] = {}
     read: list[Reading] = []
     for where, words in said:
+        if words.taken_for_name:
+            name, text = words.taken_for_name
+            read.append(Reading(where, name, normal_text(text)[:_SHOWN_CHARS], "name of the song"))
         for name, text in words.captions:
             again = text in captions
             captions[text] = None

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from data_prep.describe import SongAccount
 from data_prep.prepared import ClipRow
-from data_prep.report_words import own_words, song_lines, warnings
+from data_prep.report_words import own_words, song_lines, unused_columns, warnings
 from data_prep.scan import Rejection, ScanResult, by_kind
 from data_prep.split import VALIDATION
 
@@ -57,6 +57,8 @@ def render(
         rejected_left=max(0, len(rejected) - MAX_REJECTED_SHOWN),
         players=players,
         own_words=own_words(songs),
+        metadata=found.metadata,
+        unused_columns=unused_columns,
         warnings=warnings(found, songs),
         songs=song_lines(songs)[:MAX_SONGS_SHOWN],
         songs_left=max(0, len(song_lines(songs)) - MAX_SONGS_SHOWN),

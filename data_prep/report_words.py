@@ -5,11 +5,13 @@ which files gave nothing.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from configs.normal_text import folded
+from data_prep.column_names import FILE_COLUMNS, column_name, meaning
 from data_prep.describe import SongAccount
 from data_prep.own_words import MetadataUse
 from data_prep.scan import ScanResult
 from data_prep.song_words import Reading
-from data_prep.tags import SAID_IN_CAPTIONS
+from data_prep.tags import SAID_IN_CAPTIONS, facts_of
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,22 @@ def own_words(accounts: Sequence[SongAccount]) -> str:
         for reading in account.read:
             if reading.use == "caption":
                 captions.setdefault(_kind(reading), set()).add(account.source)
-            elif not _is_unused(reading):
+            elif _is_said(reading):
                 facts.add(account.source)
     songs = set().union(*captions.values()) if captions else set()
     by_file = ", ".join(f"{name} {len(sources)}" for name, sources in sorted(captions.items()))
     said = f"captions for {len(songs)} of {len(accounts)} songs" + (f" ({by_file})" if by_file else "")
     return said + (f"; facts for {len(facts)}" if facts else "")
+
+
+def unused_columns(use: MetadataUse) -> list[str]:
+    """Columns of a metadata file that are neither a file nor a caption nor a fact that a clip's tags have."""
+    known = {fact.field for fact in facts_of({folded(name): "x" for name in use.columns}) if fact.name}
+    return [
+        name
+        for name in use.columns
+        if meaning(name) == "fact" and column_name(name) not in FILE_COLUMNS and folded(name) not in known
+    ]
 
 
 def warnings(found: ScanResult, accounts: Sequence[SongAccount]) -> list[str]:

@@ -25,7 +25,9 @@ class Reading:
     field: str
     text: str
     use: str
-    """`caption`, the name of a fact (genre, bpm, …), or `not used: ` and why. Empty: a fact not yet looked at."""
+    """`caption`, the name of a fact (genre, bpm, …), `name of the song`, or `not used: ` and why. Empty: a fact that has
+    not been looked at yet.
+    """
 
 
 @dataclass
@@ -36,6 +38,8 @@ class SongWords:
     facts: list[tuple[str, str]] = field(default_factory=list)
     unused: list[tuple[str, str, str]] = field(default_factory=list)
     """(name, text, why) of values that are no text."""
+    taken_for_name: tuple[str, str] | None = None
+    """(name, text) that was taken for the song's name though it is another."""
     problems: list[str] = field(default_factory=list)
 
 

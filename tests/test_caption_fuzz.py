@@ -94,17 +94,18 @@ def words_of(data: bytes) -> set[str]:
 
 
 def lost(found: ScanResult, words: set[str]) -> set[str]:
-    """Words that are in no caption and in nothing that was said about a song."""
+    """Words that are in no caption and in nothing that is said about a song or a table's columns."""
     kept = " ".join(text for song in found.songs for text in song.own_captions)
     told = " ".join(reading.text for song in found.songs for reading in song.read)
-    return words - set(WORD.findall(kept)) - set(WORD.findall(told))
+    told += " ".join(column for use in found.metadata for column in use.columns)
+    return words - set(WORD.findall(kept + " " + told))
 
 
 @pytest.mark.parametrize(
     ("name", "sound", "cases"),
-    [("metadata.csv", a_table, 1500), ("Metadata.TSV", a_table, 300), ("metadata.jsonl", some_lines, 800),
-     ("captions.json", some_lines, 300), ("a.json", a_sidecar, 500), ("a.wav.txt", a_sidecar, 300),
-     ("e.caption.txt", a_sidecar, 200)],
+    [("metadata.csv", a_table, 1200), ("Metadata.TSV", a_table, 200), ("metadata.jsonl", some_lines, 500),
+     ("captions.json", some_lines, 200), ("a.json", a_sidecar, 400), ("a.wav.txt", a_sidecar, 200),
+     ("e.caption.txt", a_sidecar, 100)],
 )  # fmt: skip
 def test_nothing_is_swallowed(folder: Path, name: str, sound: Callable[[random.Random], str], cases: int) -> None:
     path = folder / name
@@ -124,7 +125,7 @@ def test_nothing_is_swallowed(folder: Path, name: str, sound: Callable[[random.R
 
 
 def test_a_sound_file_loses_nothing_at_all(folder: Path) -> None:
-    for seed in range(300):
+    for seed in range(150):
         rng = random.Random(seed)
         for name, sound in (("metadata.csv", a_table), ("metadata.jsonl", some_lines)):
             text = sound(rng)
@@ -141,7 +142,7 @@ VALUES = st.one_of(st.text(max_size=150), st.sampled_from(["Am", "8A", "140", "1
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=8), st.dictionaries(NAMES, VALUES, max_size=8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_spoilt_tags(file_tags: dict[str, str], fields: dict[str, str]) -> None:
     facts = normalise(file_tags, fields)
     assert all(text and len(text) <= 120 and text == " ".join(text.split()) for text in facts.values())
@@ -172,7 +173,7 @@ def statement(bpms: range, notes: str) -> st.SearchStrategy[str]:
     heard=st.tuples(st.sampled_from(HEARD), st.sampled_from("EF")),
     sources=st.permutations(["own", "tags", "features"]),
 )
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_caption_states_two_tempi_or_two_keys(own, trigger, genre, mood, tagged, heard, sources) -> None:
     """Which source said a thing is read off the numbers and notes, which no two sources share."""
     tags = {"genre": genre, "mood": mood, "bpm": str(tagged[0]), "key": f"{tagged[1]} minor"}
