@@ -92,7 +92,7 @@ class FeatureCaptions:
         _tag_parts(clip.tags, stated)
         measured = clip.features
         parts = _tempo_words(measured, stated, rng)
-        parts += [] if stated.key else _key_words(measured)
+        parts += [] if stated.keys else _key_words(measured)
         parts += _level(measured.loudness_lufs, QUIET_LUFS, "quiet", LOUD_LUFS, "loud")
         parts += _level(measured.brightness_hz, DARK_HZ, "dark sound", BRIGHT_HZ, "bright sound")
         parts += _level(measured.percussive_share, SUSTAINED_SHARE, "sustained", PERCUSSIVE_SHARE, "percussive")
@@ -112,7 +112,7 @@ def compose(facts: ClipFacts, settings: CaptionSettings, seed: int, clip_id: str
     """
     rng = random.Random(f"{seed} {clip_id}")
     allowed = _allowed(facts, settings)
-    known = [found for name in settings.sources if (found := CAPTIONERS[name].describe(allowed, rng))]
+    known = {name: found for name in settings.sources if (found := CAPTIONERS[name].describe(allowed, rng))}
     texts: dict[str, str] = {}
     for wording in _joined(known, settings.trigger) if known else iter([""]):
         said = ", ".join(filter(None, (wording, _stem_words(facts.stems, wording))))
@@ -149,7 +149,7 @@ def without_trigger(text: str, trigger: str) -> str:
     while True:  # what stood around a trigger may be one itself
         rest = " ".join(places.sub(" ", text).split())
         rest = re.sub(r"\s+([,.;:])", r"\1", rest)
-        rest = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).strip(" ,;:").rstrip(".").rstrip(" ,;:")
+        rest = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).lstrip(" ,;:").rstrip(" ,;:.")
         if not places.search(rest):
             return rest
         text = rest
@@ -179,19 +179,21 @@ def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
     )
 
 
-def _joined(known: list[list[str]], trigger: str) -> Iterator[str]:
+def _joined(known: dict[str, list[str]], trigger: str) -> Iterator[str]:
     """The leading source's wordings alone, then with one more source, then with more.
 
-    A wording that states a tempo or key after one that did is left out of that caption, whichever source it is from.
+    A wording that states another tempo or key than the trigger, the owner's words or an earlier wording is left out
+    of that caption, whichever source it is from.
     """
-    lead, others = known[0], known[1:]
+    lead, *others = known
     for extra in range(len(others) + 1):
         for chosen in combinations(others, extra):
-            width = max(len(lead), *(len(wordings) for wordings in chosen)) if chosen else len(lead)
-            for index in range(width):
-                first, *more = (wordings[index % len(wordings)] for wordings in (lead, *chosen))
-                stated = Stated.by([trigger, first])
-                yield ", ".join([first, *(wording for wording in more if stated.take(wording))])
+            names = (lead, *chosen)
+            for index in range(max(len(known[name]) for name in names)):
+                wordings = {name: known[name][index % len(known[name])] for name in names}
+                stated = Stated.by([trigger, wordings.get("own", "")])
+                said = [text for name, text in wordings.items() if name == "own" or stated.take(text)]
+                yield ", ".join(said)
 
 
 def _orders(parts: list[str], rng: random.Random) -> list[str]:
@@ -209,9 +211,9 @@ def _tag_parts(tags: Mapping[str, str], stated: Stated) -> list[str]:
     mood, genre, instruments = (plain.get(name, "") for name in ("mood", "genre", "instruments"))
     style = " ".join(part.lower() for part in (mood, genre) if part and stated.take(part))
     parts = [style] + ([instruments.lower()] if stated.take(instruments) else [])
-    numbers = [f"{plain['bpm']} bpm"] if plain.get("bpm") else []
-    numbers += [f"in {plain['key']}"] if plain.get("key") else []
-    return [part for part in parts + [number for number in numbers if stated.take(number)] if part]
+    tempo = [f"{plain['bpm']} bpm"] if plain.get("bpm") and not stated.tempo else []
+    key = [f"in {plain['key']}"] if plain.get("key") and not stated.keys else []
+    return [part for part in parts + [number for number in tempo + key if stated.take(number)] if part]
 
 
 def _tempo_words(measured: Features, stated: Stated, rng: random.Random) -> list[str]:

@@ -10,15 +10,18 @@ from typing import Literal
 
 from configs.normal_text import folded
 
-FILE_COLUMNS = (
-    "file_name filename file file_path filepath path audio_file audio_filename audio_file_name audio_path audio_filepath "
-    "audio wav wav_path audio_url song song_name song_path track track_path location fname relative_path audio_id item "
-    "name id title"
-).split()
+_FILE_COLUMNS = """
+    file_name filename file file_path filepath path audio_file audio_filename audio_file_name audio_path
+    audio_filepath audio wav wav_path audio_url song song_name song_path track track_path location fname
+    relative_path audio_id item name id title
+"""
+FILE_COLUMNS = tuple(_FILE_COLUMNS.split())
 """The first of these that is there names the song; the later ones are facts then."""
 _CAPTION_COLUMNS = frozenset(["text", "texts", "style_of_music"])
 _CAPTION_WORD = re.compile(r"(?:^|_)(?:captions?|descriptions?|prompts?)(?:$|_)")
-_NO_CAPTION = re.compile(r"(?:^|_)(?:negative|neg|id|ids|path|file|url|lang|language|source|type|model|length|len)(?:$|_)")
+_NO_CAPTION = re.compile(
+    r"(?:^|_)(?:negative|neg|id|ids|path|file|url|lang|language|source|type|model|length|len)(?:$|_)"
+)
 _KEYWORDS = frozenset(["tags", "tag", "keywords", "keyword", "aspects", "aspect_list", "tag_list"])
 
 Meaning = Literal["caption", "keywords", "fact"]

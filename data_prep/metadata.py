@@ -58,9 +58,7 @@ def is_metadata(name: str) -> bool:
     return _METADATA.fullmatch(folded(printable(name))) is not None
 
 
-def read_metadata(
-    path: Path, below: PurePosixPath, is_song: Callable[[str], bool] = is_audio_name
-) -> MetadataFile:
+def read_metadata(path: Path, below: PurePosixPath, is_song: Callable[[str], bool] = is_audio_name) -> MetadataFile:
     """Read a metadata file in the folder `below` (relative to the song folder). `is_song` tells a song's name."""
     found = MetadataFile((below / printable(path.name)).as_posix(), below)
     kind = path.suffix.lower()

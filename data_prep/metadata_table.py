@@ -188,4 +188,3 @@ def _column_of_surplus(header: Sequence[str]) -> int | None:
         return captions[-1]
     last = len(header) - 1
     return None if last == _file_column(header) else last
-

@@ -96,10 +96,8 @@ def _of_match(match: re.Match[str]) -> str:
     parts = match.groupdict()
     mode = parts.get("mode") or ""
     note = parts["german"] or parts["syllable"] or parts["letter"]
-    if not mode:
-        minor = note[0].islower() and not parts["syllable"]
-    else:
-        minor = mode != "M" and mode.lower() in _MINOR
+    unsaid = note[0].islower() and not parts["syllable"]
+    minor = mode != "M" and mode.lower() in _MINOR if mode else unsaid
     return _name(_pitch(parts, mode.lower()), minor=minor)
 
 

@@ -48,9 +48,7 @@ class OwnWords:
     unread: list[Path] = field(default_factory=list)
 
 
-def read_own_words(
-    root: Path, songs: Sequence[SongFile], tables: Sequence[Path], around: Sequence[Path]
-) -> OwnWords:
+def read_own_words(root: Path, songs: Sequence[SongFile], tables: Sequence[Path], around: Sequence[Path]) -> OwnWords:
     """Read the metadata files `tables` and what else lies around the songs of the folder `root`."""
     own = OwnWords([])
     index = SongIndex(song.relative for song in songs)
@@ -149,7 +147,9 @@ def _with_words(song: SongFile, said: Iterable[tuple[str, SongWords]]) -> SongFi
         for name, text in words.captions:
             again = text in captions
             captions[text] = None
-            read.append(Reading(where, name, text[:_SHOWN_CHARS], "not used: the same words again" if again else "caption"))
+            read.append(
+                Reading(where, name, text[:_SHOWN_CHARS], "not used: the same words again" if again else "caption")
+            )
         for name, text in words.facts:
             use = f"not used: {name} was stated before" if fields.get(name, text) != text else ""
             fields.setdefault(name, text)

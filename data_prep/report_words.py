@@ -61,9 +61,15 @@ def unused_columns(use: MetadataUse) -> list[str]:
 
 
 def warnings(found: ScanResult, accounts: Sequence[SongAccount]) -> list[str]:
-    """Sentences for each metadata file of which nothing, or not everything, could be used."""
+    """Sentences for each metadata file of which nothing, or not everything, could be used, and for sidecars."""
     reached = {_file(reading) for account in accounts for reading in account.read if _is_said(reading)}
-    return [line for use in found.metadata for line in _warnings(use, reached=use.where in reached)]
+    lines = [line for use in found.metadata for line in _warnings(use, reached=use.where in reached)]
+    sidecars = [rejection for rejection in found.rejected if rejection.what == "sidecar"]
+    if sidecars:
+        files = len({rejection.where for rejection in sidecars})
+        first = f"{sidecars[0].where}: {sidecars[0].why}"
+        lines.append(f"{files:,} file{'s' if files != 1 else ''} beside songs cannot be used, the first: {first}.")
+    return lines
 
 
 def _warnings(use: MetadataUse, *, reached: bool) -> list[str]:
@@ -75,7 +81,9 @@ def _warnings(use: MetadataUse, *, reached: bool) -> list[str]:
             why = "its songs were left out" if use.captions else "no column holds captions, such as text"
         columns = f" Its columns: {', '.join(use.columns)[:200]}." if use.columns else ""
         return [f"{use.where}: nothing of its {rows} is in any caption: {why}.{columns}"]
-    lines = [f"{use.rows - use.named:,} of its {rows} name no song here, the first: {use.no_song}"] if use.no_song else []
+    lines = (
+        [f"{use.rows - use.named:,} of its {rows} name no song here, the first: {use.no_song}"] if use.no_song else []
+    )
     return [f"{use.where}: {line}." for line in lines + ([problems] if use.problems else [])]
 
 

@@ -21,7 +21,8 @@ from data_prep.own_words import MetadataUse, read_own_words
 from data_prep.song_file import Rejection, SongFile
 
 _KINDS = (
-    "txt caption prompt json jsonl csv tsv md rst rtf pdf doc docx odt html htm xml yaml yml toml ini cfg log url nfo lnk db "
+    "txt caption prompt json jsonl csv tsv md rst rtf pdf doc docx odt html htm xml yaml yml toml ini cfg log url nfo "
+    "lnk db "
     "jpg jpeg png gif webp bmp tif tiff svg ico psd heic avif lrc cue m3u m3u8 pls asx xspf sfv md5 sha256 "
     "mid midi kar sf2 mscz musicxml gp3 gp4 gp5 gpx ptb asd reapeaks rpp als flp zip gz bz2 xz 7z rar tar py"
 )

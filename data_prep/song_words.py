@@ -25,8 +25,8 @@ class Reading:
     field: str
     text: str
     use: str
-    """`caption`, the name of a fact (genre, bpm, …), `name of the song`, or `not used: ` and why. Empty: a fact that has
-    not been looked at yet.
+    """`caption`, the name of a fact (genre, bpm, …), `name of the song`, or `not used: ` and why. Empty: a fact that
+    has not been looked at yet.
     """
 
 

@@ -12,8 +12,10 @@ class Stated:
     """Grows with every text that is added; the first one to state a thing is the only one."""
 
     tempo: bool = False
-    """A tempo in numbers has been stated."""
-    key: bool = False
+    """A tempo has been stated, or at least spoken of."""
+    tempi: set[int] = field(default_factory=set)
+    """In whole beats per minute."""
+    keys: set[str] = field(default_factory=set)
     speeds: set[str] = field(default_factory=set)
     """Of slow, mid-tempo and fast."""
 
@@ -28,20 +30,25 @@ class Stated:
     def add(self, text: str) -> None:
         """Count a text that will be said whatever it states: the owner's words."""
         self.tempo |= states_tempo(text)
-        self.key |= bool(find_keys(text))
+        self.tempi |= set(map(round, find_tempi(text)))
+        self.keys |= set(find_keys(text))
         self.speeds |= find_speeds(text)
 
     def take(self, text: str) -> bool:
         """Whether a text may stand beside what has been stated; if so it counts from now on.
 
-        It may not if it states a tempo, speed or key where one has been stated, or two tempi or keys by itself.
+        It may not if it states another tempo, speed or key than has been stated, or two tempi or keys by itself.
         """
-        tempi, keys, speeds = find_tempi(text), find_keys(text), find_speeds(text)
-        if len(tempi) > 1 or len(keys) > 1 or len(speeds) > 1:
-            return False
-        if (states_tempo(text) and self.tempo) or (keys and self.key) or (speeds and self.speeds):
-            return False
-        if any(contradicts(bpm, self.speeds | speeds) for bpm in tempi):
-            return False
-        self.add(text)
-        return True
+        new = Stated.by([text])
+        fits = (
+            len(new.tempi) <= 1
+            and len(new.keys) <= 1
+            and not (new.tempo and self.tempo and not (new.tempi and new.tempi <= self.tempi))
+            and not (self.keys and not new.keys <= self.keys)
+            and not (self.speeds and not new.speeds <= self.speeds)
+            and not any(contradicts(float(bpm), self.speeds | new.speeds) for bpm in new.tempi - self.tempi)
+            and not any(contradicts(float(bpm), new.speeds - self.speeds) for bpm in self.tempi)
+        )
+        if fits:
+            self.add(text)
+        return fits

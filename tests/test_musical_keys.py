@@ -30,7 +30,21 @@ def test_fields(key: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "o", "none", "13A", "0A", "A minor / C major", "fast", "unknown", "mi casa", "Am7 D G", "J minor", "minor", "-1"],
+    [
+        "",
+        "o",
+        "none",
+        "13A",
+        "0A",
+        "A minor / C major",
+        "fast",
+        "unknown",
+        "mi casa",
+        "Am7 D G",
+        "J minor",
+        "minor",
+        "-1",
+    ],
 )
 def test_what_states_no_single_key(text: str) -> None:
     assert read_key(text) is None

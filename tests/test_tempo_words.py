@@ -12,7 +12,7 @@ from data_prep.tempo_words import contradicts, find_speeds, find_tempi, read_bpm
     [
         ("140", 140), ("140bpm", 140), ("140 BPM", 140), ("bpm: 140", 140), ("BPM=140", 140), ("139.98", 139.98),
         ("139,98", 139.98), ("128.00", 128), ("~ 90", 90), ("ca. 90 bpm", 90), ("90 beats per minute", 90),
-        ("♩ = 120", 120), ("4/4, 120", 120), ("120 / 120 bpm", 120), ("20", 20), ("400", 400), (" 140\N{NO-BREAK SPACE}bpm", 140),
+        ("♩ = 120", 120), ("4/4, 120", 120), ("120 / 120 bpm", 120), ("20", 20), ("400", 400), ("140\xa0bpm", 140),
         ("0", None), ("", None), ("fast", None), ("-140", None), ("1400", None), ("19", None), ("140-150", None),
         ("120 (half time 60)", None), ("3:40", None), ("1e99", None), ("nan", None), ("inf", None),
     ],
@@ -25,8 +25,8 @@ def test_fields(text: str, bpm: int | float | None) -> None:
     ("text", "tempi"),
     [
         ("140bpm techno", [140]), ("a groove of 140 BPM", [140]), ("bpm: 140, dark", [140]), ("BPM=139.98", [139.98]),
-        ("bpm140", [140]), ("tempo 96", [96]), ("♩=96", [96]), ("drum and bass at 174, dark", [174]), ("80-90 bpm", [80, 90]),
-        ("80/160bpm", [80, 160]), ("a 140-bpm groove", [140]), ("100 beats per minute", [100]), ("140\N{NO-BREAK SPACE}bpm", [140]),
+        ("bpm140", [140]), ("tempo 96", [96]), ("♩=96", [96]), ("jungle at 174, dark", [174]), ("80-90 bpm", [80, 90]),
+        ("80/160bpm", [80, 160]), ("a 140-bpm groove", [140]), ("100 beats per minute", [100]), ("140\xa0bpm", [140]),
         ("140 bpm or 140bpm", [140]), ("from 90 bpm to 120 bpm", [90, 120]), ("1000 bpm", [1000]),
         ("in 4/4, of 1999", []), ("at 44.1 kHz", []), ("at 100% volume", []), ("at 440 Hz", []), ("three 12 inch", []),
     ],
