@@ -136,7 +136,12 @@ def test_trigger_placement(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    ["in the style of mine ", "  in  the\tstyle\xa0of\u2009mine\n", "in the style of mine\u200b", "\ufeffin the style of mine"],
+    [
+        "in the style of mine ",
+        "  in  the\tstyle\xa0of\u2009mine\n",
+        "in the style of mine\u200b",
+        "\ufeffin the style of mine",
+    ],
 )
 def test_the_trigger_is_normalised_in_the_settings(given: str) -> None:
     assert CaptionSettings(trigger=given).trigger == TRIGGER
@@ -157,7 +162,7 @@ def test_accents_and_quotes_of_a_trigger_do_not_count() -> None:
 def test_a_trigger_that_says_nothing_or_too_much_is_refused() -> None:
     assert CaptionSettings(trigger="").trigger == ""
     for trigger in (" ", "\xa0\u200b", "x" * 1001):
-        with pytest.raises(ValueError, match="says nothing|too long"):
+        with pytest.raises(ValueError, match=r"says nothing|too long"):
             CaptionSettings(trigger=trigger)
 
 
