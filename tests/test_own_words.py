@@ -70,6 +70,13 @@ def test_an_open_quote_swallows_nothing_and_is_said(tmp_path: Path, table: str, 
     assert rejection.where == "metadata.csv:2" and "a quote is opened and not closed" in rejection.why
 
 
+@pytest.mark.parametrize(("a", "b"), [("a.wav", "b.wav"), ("a", "b")])
+def test_a_quote_that_a_later_row_would_close_ends_with_its_line(tmp_path: Path, a: str, b: str) -> None:
+    table = f'file_name,text\n{a},"slow ballad\n{b},fast\n{b},"\n'
+    assert said_of(tmp_path, table) == {"a.wav": ["slow ballad"], "b.wav": ["fast"]}
+    assert [rejection.where for rejection in scan(tmp_path).rejected] == ["metadata.csv:2", "metadata.csv:4"]
+
+
 def test_all_captions_of_a_row_are_kept(tmp_path: Path) -> None:
     table = "file_name,text,Caption,long_description,prompt 2,tags,negative_prompt,text\na.wav,1,2,3,4,5,6,7\n"
     assert said_of(tmp_path, table)["a.wav"] == ["1", "2", "3", "4", "5", "7"]
