@@ -65,7 +65,7 @@ def read_table(text: str, is_song: Callable[[str], bool] = is_audio_name) -> Tab
         if any(cell.strip() for cell in cells):
             table.rows.append((start + 1, _named(header, cells, separator, start + 1, table.problems)))
         start += used
-    if not table.rows:
+    if not table.rows and not table.problems:
         table.problems.append((0, "it has no row"))
     return table
 

@@ -53,7 +53,7 @@ def read_own_words(root: Path, songs: Sequence[SongFile], tables: Sequence[Path]
     own = OwnWords([])
     index = SongIndex(song.relative for song in songs)
     said: dict[str, list[tuple[str, SongWords]]] = {song.relative: [] for song in songs}
-    beside, used = Beside(around), set()
+    beside, used = Beside(around, [song.path for song in songs]), set()
     for song in songs:
         folder = PurePosixPath(song.relative).parent
         found = read_sidecars(song.path, beside)

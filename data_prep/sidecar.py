@@ -37,10 +37,14 @@ class Sidecars:
 
 
 class Beside:
-    """The files of folders by their names as a person sees them, to find those that belong to a song."""
+    """The files of folders by their names as a person sees them, to find those that belong to a song.
 
-    def __init__(self, files: Iterable[Path]) -> None:
+    Where `songs` differ in upper case or in how an accent is encoded alone, a file belongs to the one it spells.
+    """
+
+    def __init__(self, files: Iterable[Path], songs: Iterable[Path] = ()) -> None:
         self._of: dict[tuple[Path, str], list[tuple[str, Path]]] = {}
+        self._spelled = {(song.parent, name) for song in songs for name in (song.name, song.stem)}
         for path in files:
             name = folded(printable(path.name))
             for end in _ends(name):
@@ -52,7 +56,11 @@ class Beside:
         found: list[tuple[str, Path]] = []
         for key in keys:
             found += sorted(self._of.get((song.parent, key), []), key=lambda pair: (pair[0] == ".json", pair))
-        return [(end, path) for end, path in found if path != song]
+        return [(end, path) for end, path in found if path != song and not self._is_of_another(end, path, song)]
+
+    def _is_of_another(self, end: str, path: Path, song: Path) -> bool:
+        spelled = path.name[: len(path.name) - len(end)]
+        return spelled not in (song.name, song.stem) and (path.parent, spelled) in self._spelled
 
 
 def _ends(name: str) -> list[str]:

@@ -142,6 +142,20 @@ def test_accents_in_one_character_or_two(tmp_path: Path, song: str, written: str
     assert not scan(tmp_path).rejected
 
 
+def test_songs_that_differ_in_case_alone_keep_their_own(tmp_path: Path) -> None:
+    put(tmp_path, "a.wav", "A.wav", f"{NFC}.wav", f"{NFD}.wav", "B.wav")
+    if len(list(tmp_path.iterdir())) < 5:
+        pytest.skip("this file system takes these names for one")
+    for name in ("a", "A", NFC, NFD, "b"):
+        (tmp_path / f"{name}.Txt").write_text(f"of {ascii(name)}")
+    rows = [{"file_name": f"{name}.wav", "text": f"row {ascii(name)}"} for name in ("a", "A", NFC, NFD, "b")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = captions(tmp_path)
+    for name in ("a", "A", NFC, NFD):
+        assert found[f"{name}.wav"] == [f"of {ascii(name)}", f"row {ascii(name)}"]
+    assert found["B.wav"] == ["of 'b'", "row 'b'"] and not scan(tmp_path).rejected
+
+
 def test_a_name_that_fits_two_songs_fits_none(tmp_path: Path) -> None:
     put(tmp_path, "a.wav", "a.mp3", "x/c.wav", "y/c.wav")
     (tmp_path / "metadata.csv").write_text("file_name,text\na,one\na.wav,two\na.flac,three\n/data/c.wav,four\n")
