@@ -147,12 +147,12 @@ def test_songs_that_differ_in_case_alone_keep_their_own(tmp_path: Path) -> None:
     if len(list(tmp_path.iterdir())) < 5:
         pytest.skip("this file system takes these names for one")
     for name in ("a", "A", NFC, NFD, "b"):
-        (tmp_path / f"{name}.Txt").write_text(f"of {ascii(name)}")
-    rows = [{"file_name": f"{name}.wav", "text": f"row {ascii(name)}"} for name in ("a", "A", NFC, NFD, "b")]
+        (tmp_path / f"{name}.Txt").write_text(f"of {name!a}")
+    rows = [{"file_name": f"{name}.wav", "text": f"row {name!a}"} for name in ("a", "A", NFC, NFD, "b")]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = captions(tmp_path)
     for name in ("a", "A", NFC, NFD):
-        assert found[f"{name}.wav"] == [f"of {ascii(name)}", f"row {ascii(name)}"]
+        assert found[f"{name}.wav"] == [f"of {name!a}", f"row {name!a}"]
     assert found["B.wav"] == ["of 'b'", "row 'b'"] and not scan(tmp_path).rejected
 
 
