@@ -16,7 +16,7 @@ from data_prep.clips import Clip, Version
 from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
 from data_prep.dataset_info import dataset_info
-from data_prep.describe import Described, describe_clips
+from data_prep.describe import Described, SongAccount, describe_clips, song_accounts
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.folders import check_folders, nothing_usable
@@ -24,7 +24,7 @@ from data_prep.lock import only_one
 from data_prep.players import make_players
 from data_prep.prepared import ClipRow
 from data_prep.report import render
-from data_prep.scan import Rejection, scan
+from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.segment import segments
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
@@ -43,6 +43,10 @@ class Summary:
     rejected: list[Rejection]
     seconds: float
     unchanged: bool
+    found: ScanResult
+    """What the song folder holds beside the songs, and what became of its metadata files."""
+    songs: list[SongAccount]
+    """What was read of each song that is in the dataset."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -75,10 +79,11 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         clips, silent = _cut(made.versions, settings, files)
         rejected = sorted([*rejected, *silent], key=lambda r: (r.where, r.what, r.why))
         if not clips:
-            raise nothing_usable(songs, rejected)
+            raise nothing_usable(songs, rejected, found.passed_over)
 
         # 4. What each clip is: features, tags, captions.
         described = describe_clips(clips, settings, cache)
+        accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
 
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
@@ -89,13 +94,13 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         # 6. The dataset, unless the very same one is there.
         rows = _rows(clips, described, texts, settings, {i: clip.shape[1] for i, clip in codes.items()})
         info = dataset_info(settings, files, codec=codec_name, text_encoder=text_name, separator=made.separator)
-        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info)
+        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info, accounts)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
             players = make_players(rows, clips, codes, files, device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players))
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged)
+            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
+    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts)
 
 
 def _cut(versions: Sequence[Version], settings: PrepSettings, files: BaseFiles) -> tuple[list[Clip], list[Rejection]]:

@@ -225,6 +225,37 @@ def test_bad_input_is_listed_and_the_rest_goes_on(songs, settings, tmp_path):
     assert "truncated.wav" in report
 
 
+def test_what_is_written_of_songs_is_accounted_for(songs, settings, tmp_path):
+    told, out = tmp_path / "songs", tmp_path / "out"
+    told.mkdir()
+    shutil.copy(songs / "two.flac", told / "a.flac")
+    shutil.copy(songs / "two.flac", told / "b.flac")
+    shutil.copy(songs / "one.wav", told / "c.wav")
+    (told / "b.caption.txt").write_text("words beside the copy, in Em")
+    (told / "c.json").write_text('{"key": "H-Dur", "tempo": "fast", "energy": "<high>"}')
+    (told / "metadata.csv").write_text("file_name,notes\nc.wav,lost\n")
+    (told / "cover.jpg").touch()
+    summary = prepare(told, out, settings)
+    lines = [json.loads(line) for line in (out / "songs.jsonl").read_text().splitlines()]
+    read = {line["source"]: {(r["where"], r["field"]): r["use"] for r in line["read"]} for line in lines}
+    assert read["a.flac"] == {("b.caption.txt", ""): "caption"}
+    assert all(caption.startswith("words beside the copy") for row in summary.rows if row.source == "a.flac"
+               for caption in row.captions)  # fmt: skip
+    assert "what you wrote for it goes there" in next(r.why for r in summary.rejected if r.where == "b.flac")
+    assert read["c.wav"] == {
+        ("c.json", "key"): "key",
+        ("c.json", "tempo"): "not used: it states no single tempo from 20 to 400",
+        ("c.json", "energy"): "not used: captions and tags have no place for it",
+        ("metadata.csv:2", "notes"): "not used: captions and tags have no place for it",
+    }
+    assert next(row.tags for row in summary.rows if row.source == "c.wav") == {"key": "B major"}
+    report = (out / "report.html").read_text()
+    assert "metadata.csv: nothing of its 1 row is in any caption" in report and "&lt;high&gt;" in report
+    assert "1 jpg" in report and "captions for 1 of 2 songs" in report
+    (told / "b.caption.txt").rename(told / "a.txt")
+    assert not prepare(told, out, settings).unchanged, "where a caption stood is part of the account"
+
+
 def test_names_that_are_no_text_do_not_spoil_the_report(songs, settings, tmp_path):
     odd, name = tmp_path / "songs", os.fsdecode(b"caf\xe9")
     odd.mkdir()
