@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from data_prep.audio_file import AudioError, AudioInfo, Source, check_shape, clock
 from data_prep.ogg import links
-from data_prep.whole import check_ends
+from data_prep.whole import check_ends, falls_short
 
 _BLOCK_SAMPLES = 65_536
 _LAYOUTS = {
@@ -39,9 +39,7 @@ def probe(path: Path) -> AudioInfo | None:
         with soundfile.SoundFile(path) as file:
             check_shape(file.samplerate, file.channels)
             tags = {name: text for name, text in file.copy_metadata().items() if text}
-            return AudioInfo(
-                file.frames / file.samplerate, file.samplerate, file.channels, file.subtype.lower(), tags
-            )
+            return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels, file.subtype.lower(), tags)
     except (soundfile.LibsndfileError, UnicodeDecodeError):
         return None
 
@@ -66,6 +64,6 @@ def blocks(path: Path, source: Source) -> Iterator[Float[np.ndarray, "C _"]]:
         except soundfile.LibsndfileError as error:
             raise AudioError(f"truncated or corrupt at {clock(source.duration_sec)}: {error.error_string}") from error
     check_ends(path, source.duration_sec)
-    if source.samples < stated:
+    if falls_short(source.duration_sec, stated / source.sample_rate_hz):
         ends, said = clock(source.duration_sec), clock(stated / source.sample_rate_hz)
         raise AudioError(f"truncated at {ends}: the file says it lasts {said}")

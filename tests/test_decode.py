@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from data_prep.decode import AudioError, Source, probe, stream
-from data_prep.measure import TrackScan, measure
 from data_prep.fold_down import mixing_matrix
+from data_prep.measure import TrackScan, measure
 from data_prep.resample import rechunk, resample
 
 RATE_HZ = 44_100
