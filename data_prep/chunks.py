@@ -1,6 +1,6 @@
 """Where the sound lies in a file made of chunks, each with its own size: is it all there, and is it all of it?
 
-WAV, RF64 and BW64 (EBU Tech 3306), Sony Wave64, CAF, AIFF and 8SVX, AVI, and Creative's VOC. Readers take what the
+WAV, RF64 and BW64 (EBU Tech 3306), Sony Wave64, CAF, AIFF and 8SVX, AU, AVI, and Creative's VOC. Readers take what the
 sizes say, or what is left of the file, without a word: half a file that was cut, or half a recording whose header
 was written before it ended.
 """
@@ -86,6 +86,10 @@ def _kind(data: mmap.mmap) -> tuple[Iterator[_Chunk] | None, frozenset[bytes]]:
         return _iff(data, "big"), frozenset({b"SSND"})
     if head == b"FORM" and form in (b"8SVX", b"16SV"):
         return _iff(data, "big"), frozenset({b"BODY"})
+    if head == b".snd":
+        start, length = int.from_bytes(data[4:8], "big"), int.from_bytes(data[8:12], "big")
+        known = length if 0 < length < _OPEN_END else None
+        return iter([_Chunk(b"snd", start, known, start + length)]), frozenset({b"snd"})
     if data[:16] == _W64_RIFF:
         return _w64(data), frozenset({_W64_DATA})
     if head == b"caff":

@@ -131,11 +131,11 @@ class _Reader:
             AudioError: it is not.
         """
         source, kind = self.source, self.container.format.name
+        check_ends(self.path, source.duration_sec)
         declared = declared_sec(self.path, self.container, self.stream)
         if falls_short(source.duration_sec, declared):
             ends, said = clock(source.duration_sec), clock(declared or 0)
             raise AudioError(f"truncated at {ends}: the file says it lasts {said}")
-        check_ends(self.path, source.duration_sec)
         if self.last_was_bad and kind not in _CUT_TELLS_NOTHING:
             raise AudioError(f"truncated at {clock(source.duration_sec)}: the file ends in the middle of its data")
         if source.bad_packets > max(1, 0.01 * self.packets_good):

@@ -1,8 +1,8 @@
 """A print of how a track sounds: its pitch classes four times a second, enough to know the recording again.
 
 Levels do not matter (magnitudes are compressed and each moment compared with its neighbourhood), nor does most of what
-an encoder at a low rate does, as nothing above 4 kHz is looked at. Pitch classes are a third of a semitone wide, so that
-a copy at another speed can be found by shifting them.
+an encoder at a low rate does, as nothing above 4 kHz is looked at. Pitch classes are a third of a semitone wide, so
+that a copy at another speed can be found by shifting them.
 """
 
 import numpy as np

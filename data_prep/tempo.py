@@ -10,7 +10,9 @@ is the confidence; a tempo is stated from 0.9 on, where half, double, and the te
 What it does not know: metre, and tempi outside 40 to 240 beats per minute. Music without a pulse has no tempo.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,7 +31,9 @@ _PULSE = 0.12
 """The least that the autocorrelation at beats rises above that between them, in music with a pulse."""
 _SAME = 0.025
 _STEADY_SHARE = 0.6
-_TOO_SLOW_SEC = 0.012  # of a lag: how far off a period may be and still be taken for it
+_DOUBT_SHARE = 0.2
+_REACH = 0.012  # of a lag: how far off a period may be and still be taken for it
+_MARGIN = 8  # frames, more than the reach at the longest lag
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,40 @@ def find_tempo(rises: Float[np.ndarray, "R T"]) -> Tempo:
     if not windows:
         return Tempo()
     bpm, confidence = estimate(np.mean(windows, axis=0))
-    sure = bpm is not None and confidence >= STATED_FROM
-    local = [_local(window, bpm if sure else None) for window in windows]
-    against = sum(1 for found in local if found != bpm)
-    if sure and against <= (1 - _STEADY_SHARE) * len(local):
-        return Tempo(round(float(bpm or 0), 1), round(confidence, 3), tuple(_rounded(found) for found in local))
     alone = [_stated(window) for window in windows]
-    return Tempo(None, round(confidence, 3), tuple(_rounded(found) for found in alone))
+    if bpm is not None and confidence >= STATED_FROM:
+        local = [_local(window, own, bpm) for window, own in zip(windows, alone, strict=True)]
+        holds = sum(found == bpm for found in local)
+        if holds >= _STEADY_SHARE * len(local) and not _octave_in_doubt(alone, bpm):
+            return Tempo(round(bpm, 1), round(confidence, 3), tuple(_rounded(found) for found in local))
+    return Tempo(None, round(confidence, 3), _changing(alone))
+
+
+def _octave_in_doubt(alone: Sequence[float | None], bpm: float) -> bool:
+    """Whether stretches that are sure of themselves contradict the whole track by half, double or another relative."""
+    said = [own for own in alone if own is not None]
+    relatives = [own for own in said if not _alike(own, bpm) and any(_alike(own, bpm * r) for r in _RELATIVES)]
+    return len(relatives) > _DOUBT_SHARE * len(said)
+
+
+def _changing(alone: Sequence[float | None]) -> tuple[float | None, ...]:
+    """The tempi of the stretches of a track that has no one tempo: only runs of three that agree count, and only where
+    the track really changes from one to another that is none of its relatives.
+    """
+    kept = [own if own is not None and _in_run(alone, at) else None for at, own in enumerate(alone)]
+    found = [own for own in kept if own is not None]
+    changes = any(not any(_alike(a, b * r) for r in _RELATIVES) for a, b in pairwise(found))
+    mixed = any(not _alike(a, b) and any(_alike(a, b * r) for r in _RELATIVES) for a, b in combinations(found, 2))
+    return tuple(_rounded(own) for own in kept) if changes and not mixed else (None,) * len(kept)
+
+
+def _in_run(alone: Sequence[float | None], at: int) -> bool:
+    own = alone[at]
+    for first in (at - 2, at - 1, at):
+        run = alone[max(0, first) : first + 3]
+        if len(run) == 3 and all(other is not None and own is not None and _alike(other, own) for other in run):
+            return True
+    return False
 
 
 def estimate(correlations: Float[np.ndarray, "A L"]) -> tuple[float | None, float]:
@@ -93,7 +124,7 @@ def candidates(correlations: Float[np.ndarray, "A L"]) -> tuple[list[float], flo
     lags = np.arange(int(60 / 240 * FRAMES_PER_SEC), int(60 / _LOWEST_BPM * FRAMES_PER_SEC) + 1)
     combs = _combs(together, lags)
     base = float(lags[np.argmax(combs)])
-    pulse = float(combs.max() - _combs(together, lags).mean())
+    pulse = float(combs.max() - combs.mean())
     found = [base * relative for relative in _RELATIVES]
     low, high = 60 * FRAMES_PER_SEC / _HIGHEST_BPM, 60 * FRAMES_PER_SEC / _LOWEST_BPM
     return [_refined(together, beat) for beat in found if low <= beat <= high], pulse
@@ -104,7 +135,7 @@ def evidence(correlations: Float[np.ndarray, "A L"], beat: float) -> Float[np.nd
     speed = np.log2(60 * FRAMES_PER_SEC / beat / 110)
     facts = [speed, speed**2, speed**3, speed**4]
     for row in correlations:
-        heights = [_height(row, beat * relative) for relative in _RELATIVES]
+        heights = _heights(row, beat * np.array(_RELATIVES)).tolist()
         facts += heights
         facts += [heights[6] - heights[4], heights[4] - heights[2], heights[2] - heights[0], heights[8] - heights[6]]
     return np.array(facts)
@@ -139,14 +170,12 @@ def _correlations(rises: Float[np.ndarray, "R T"]) -> Float[np.ndarray, "A L"]:
     return found / (found[:, :1] + 1e-9)
 
 
-def _local(window: Float[np.ndarray, "A L"], bpm: float | None) -> float | None:
-    """The track's tempo unless the window has a pulse of its own that is none of that tempo's relatives."""
-    if bpm is None:
-        return None
+def _local(window: Float[np.ndarray, "A L"], own: float | None, bpm: float) -> float | None:
+    """The track's tempo, unless the window has a pulse of its own that is none of that tempo's relatives."""
     beats, pulse = candidates(window)
     if pulse < _PULSE or any(_alike(60 * FRAMES_PER_SEC / beat, bpm) for beat in beats):
         return bpm
-    return _stated(window)
+    return own
 
 
 def _stated(window: Float[np.ndarray, "A L"]) -> float | None:
@@ -163,32 +192,34 @@ def _rounded(bpm: float | None) -> float | None:
 
 
 def _combs(row: Float[np.ndarray, " L"], lags: np.ndarray) -> Float[np.ndarray, " M"]:
-    """For each lag, the weighted mean of the row at its first four multiples."""
-    found = []
-    for lag in lags:
-        times = [k for k in (1, 2, 3, 4) if lag * k < _LONGEST_LAG - 8]
-        weights = [k**-0.5 for k in times]
-        found.append(sum(w * _height(row, lag * k) for k, w in zip(times, weights, strict=True)) / sum(weights))
-    return np.array(found)
+    """For each lag, the weighted mean of the row at those of its first four multiples that the row reaches."""
+    times = np.arange(1, 5)
+    multiples = lags[:, None] * times  # [M, 4]
+    weights = times**-0.5 * (multiples < _LONGEST_LAG - _MARGIN)
+    heights = _heights(row, multiples.ravel().astype(float)).reshape(multiples.shape)
+    return (weights * heights).sum(axis=1) / weights.sum(axis=1)
 
 
-def _height(row: Float[np.ndarray, " L"], lag: float) -> float:
-    """The row's highest value within reach of a lag; 0 past its end."""
-    if lag >= _LONGEST_LAG - 8:
-        return 0.0
-    reach = max(1.0, lag * _TOO_SLOW_SEC)
-    return float(row[int(np.floor(lag - reach)) : int(np.ceil(lag + reach)) + 1].max())
+def _heights(row: Float[np.ndarray, " L"], lags: Float[np.ndarray, " M"]) -> Float[np.ndarray, " M"]:
+    """The row's highest value within reach of each lag; 0 past its end."""
+    reach = np.maximum(1.0, lags * _REACH)
+    low, high = np.floor(lags - reach).astype(int), np.ceil(lags + reach).astype(int)
+    inside = lags < _LONGEST_LAG - _MARGIN
+    at = low[:, None] + np.arange(2 * _MARGIN + 3)  # [M, W]
+    values = np.where(at <= high[:, None], row[np.minimum(at, len(row) - 1)], -np.inf)
+    return np.where(inside, values.max(axis=1), 0.0)
 
 
 def _refined(row: Float[np.ndarray, " L"], beat: float) -> float:
     """A period to a fraction of a frame, read where several of them end: a parabola through the peak there."""
     times = max(1, int(4.5 * FRAMES_PER_SEC // beat))
-    reach = max(1.5, beat * times * _TOO_SLOW_SEC)
+    reach = max(1.5, beat * times * _REACH)
     low, high = int(beat * times - reach), int(beat * times + reach) + 1
     at = low + int(np.argmax(row[low : high + 1]))
     before, peak, after = row[at - 1 : at + 2]
     bend = before - 2 * peak + after
-    return float(at + (0.5 * (before - after) / bend if bend < 0 else 0.0)) / times
+    aside = 0.5 * (before - after) / bend if bend < 0 else 0.0
+    return float(at + np.clip(aside, -1.0, 1.0)) / times
 
 
 _EVIDENCE = 4 + (REGIONS + 1) * (len(_RELATIVES) + 4)

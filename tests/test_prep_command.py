@@ -24,7 +24,7 @@ def test_songs_become_a_dataset(tmp_path, capsys):
     said = capsys.readouterr()
     assert "woodshed train" in said.out and "--base debug" in said.out and f"'{out}'" in said.out
     stages = [line.split(":")[0] for line in said.err.splitlines()]
-    assert stages == ["read files", "measure", "listen", "codec tokens", "text states"]
+    assert stages == ["read files", "measure", "listen to tracks", "listen", "codec tokens", "text states"]
     rows = PreparedDataset(out).clips()
     assert len(rows) == 2 and all("my style" in caption for row in rows for caption in row.captions)
 
