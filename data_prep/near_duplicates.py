@@ -2,7 +2,7 @@
 
 Stretches of 16 s of one track's print (`sound_print`) are looked for in the other's, at every second, with the pitch
 classes shifted for a change of speed (audio shingles: Casey, Rhodes and Slaney, IEEE TASLP 16(5), 2008). Two tracks are
-near-duplicates when a quarter of the shorter one's stretches are found in the other, in order. What is found coarsely
+near-duplicates when four in ten of the shorter one's stretches, three at least, are found in the other, in order. What is found coarsely
 is heard again at four times the resolution, at speeds up to 3.5 % apart, before it counts.
 
 What it does not find: another take, a cover, a live version (these are other recordings), a change of speed or pitch
@@ -12,6 +12,7 @@ beyond half a semitone, and tracks shorter than two stretches.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import ceil
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -19,10 +20,11 @@ from jaxtyping import Float, UInt8
 from data_prep.sound_print import CLASSES, ROWS_PER_SEC
 
 STRETCH_SEC = 16.0
-MATCH = 0.5
+MATCH = 0.55
 """The least correlation of a stretch with its copy at the fine resolution."""
 _MAYBE = 0.4
-_SHARE = 0.25
+_SHARE = 0.4
+_FEWEST = 3  # of them, or all where there are fewer: songs on the same four chords share one or two
 _EVERY_SEC = 8.0
 _COARSE = 4  # rows a coarse one is the mean of
 _SHIFTS = (-2, -1, 0, 1, 2)
@@ -46,9 +48,9 @@ def near_duplicates(prints: Mapping[str, UInt8[np.ndarray, "T 36"]]) -> list[Pai
     found = []
     for first, second in combinations(tracks, 2):
         shorter, longer = sorted((tracks[first], tracks[second]), key=lambda track: len(track.rows))
-        share = _share_found(shorter, longer)
-        if share >= _SHARE:
-            found.append(Pair(first, second, round(share, 3)))
+        hits, stretches = _found(shorter, longer), len(shorter.starts)
+        if hits >= _needed(stretches):
+            found.append(Pair(first, second, round(hits / stretches, 3)))
     return found
 
 
@@ -88,19 +90,23 @@ class _Track:
         return np.stack([_unit(one) for one in shifted], axis=1)
 
 
-def _share_found(shorter: _Track, longer: _Track) -> float:
-    """The share of the shorter track's stretches that are in the longer one, in order."""
+def _needed(stretches: int) -> int:
+    return min(stretches, max(_FEWEST, ceil(_SHARE * stretches)))
+
+
+def _found(shorter: _Track, longer: _Track) -> int:
+    """How many of the shorter track's stretches are in the longer one, in order."""
     likeness = shorter.asked() @ longer.places.T  # [S, V, P]
     best = likeness.max(axis=1)
     maybe = np.flatnonzero(best.max(axis=1) >= _MAYBE)
-    if len(maybe) < max(2, _SHARE * len(shorter.starts)):
-        return 0.0
+    if len(maybe) < _needed(len(shorter.starts)):
+        return 0
     hits = []
     for index in maybe:
         place = int(best[index].argmax())
         if _heard_again(shorter, shorter.starts[index], longer, place) >= MATCH:
             hits.append((shorter.starts[index], place))
-    return _in_order(hits) / len(shorter.starts)
+    return _in_order(hits)
 
 
 def _in_order(hits: Sequence[tuple[int, int]]) -> int:

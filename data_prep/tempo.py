@@ -45,7 +45,7 @@ class Tempo:
     local: tuple[float | None, ...] = ()
     """The tempo around each multiple of `STEP_SEC`, None where it cannot be told there."""
 
-    def between(self, start_sec: float, end_sec: float) -> float | None:
+    def between(self, start_sec: float | int, end_sec: float | int) -> float | None:
         """The tempo of a stretch: that of the track unless the stretch has evidence against it."""
         first = round(start_sec / STEP_SEC)
         inside = self.local[first : max(first + 1, round(end_sec / STEP_SEC))]
@@ -146,7 +146,7 @@ def correlations_of(rises: Float[np.ndarray, "R T"]) -> Float[np.ndarray, "A L"]
     return np.mean([_correlations(part) for part in _windows(rises)], axis=0)
 
 
-def _windows(rises: Float[np.ndarray, "R T"]) -> list[Float[np.ndarray, "R T"]]:
+def _windows(rises: Float[np.ndarray, "R T"]) -> list[Float[np.ndarray, "R _"]]:
     """Stretches of 24 s around each multiple of 8 s; those at the ends, and of short tracks, are shorter."""
     half, step = round(_WINDOW_SEC / 2 * FRAMES_PER_SEC), STEP_SEC * FRAMES_PER_SEC
     centres = [round(index * step) for index in range(int(rises.shape[1] / step) + 1)]
