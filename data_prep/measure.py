@@ -53,7 +53,7 @@ class TrackScan:
     """The same for the one channel that a mono codec is given; empty where it does not differ."""
     cancelled_share: float = 0.0
     """Share of the windows with sound in which the mean of both sides loses it."""
-    fold: FoldDown = FoldDown()
+    fold: FoldDown = FoldDown()  # noqa: RUF009 (frozen)
     """How the file is brought to fewer channels."""
 
     def heard(self, channels: int) -> "TrackScan":

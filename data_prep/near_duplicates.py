@@ -2,8 +2,8 @@
 
 Stretches of 16 s of one track's print (`sound_print`) are looked for in the other's, at every second, with the pitch
 classes shifted for a change of speed (audio shingles: Casey, Rhodes and Slaney, IEEE TASLP 16(5), 2008). Two tracks are
-near-duplicates when four in ten of the shorter one's stretches, three at least, are found in the other, in order. What is found coarsely
-is heard again at four times the resolution, at speeds up to 3.5 % apart, before it counts.
+near-duplicates when four in ten of the shorter one's stretches, three at least, are found in the other, in order. What
+is found coarsely is heard again at four times the resolution, at speeds up to 3.5 % apart, before it counts.
 
 What it does not find: another take, a cover, a live version (these are other recordings), a change of speed or pitch
 beyond half a semitone, and tracks shorter than two stretches.

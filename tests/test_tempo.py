@@ -22,7 +22,9 @@ def test_slow_grooves_are_not_doubled(name, bpm):
         assert found is None or found == pytest.approx(bpm, rel=0.02)
 
 
-@pytest.mark.parametrize(("name", "bpm"), [("punk", 160.0), ("punk", 175.0), ("drum and bass", 175.0), ("swing", 160.0)])
+@pytest.mark.parametrize(
+    ("name", "bpm"), [("punk", 160.0), ("punk", 175.0), ("drum and bass", 175.0), ("swing", 160.0)]
+)
 def test_fast_grooves_are_not_halved(name, bpm):
     for seed in (7, 8):
         found = find_tempo(onsets(played(name, bpm, seed))).bpm

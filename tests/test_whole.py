@@ -92,7 +92,13 @@ def test_writers_that_could_not_go_back(tmp_path, size):
 
 def test_odd_headers_do_not_end_in_loops_or_crashes(tmp_path):
     rng = np.random.default_rng(1)
-    for kind, subtype in (("WAV", "PCM_16"), ("RF64", "PCM_16"), ("W64", "PCM_16"), ("CAF", "PCM_16"), ("VOC", "PCM_16")):
+    for kind, subtype in (
+        ("WAV", "PCM_16"),
+        ("RF64", "PCM_16"),
+        ("W64", "PCM_16"),
+        ("CAF", "PCM_16"),
+        ("VOC", "PCM_16"),
+    ):
         data = bytearray(written(tmp_path / "a", kind, subtype)[:20_000])
         for _ in range(150):
             broken = data.copy()
