@@ -25,7 +25,6 @@ def test_a_clip_in_doubt_has_its_tracks_key():
     for seed in range(20):
         for near in ("A minor", "C major", "E minor"):  # relatives: the notes hardly tell them apart
             assert clip_key(chroma(near, 0.2, seed), track)[0] in ("A minor", near, None)
-    assert clip_key(chroma("C major", 0.2), track) == track
 
 
 def test_a_clip_with_evidence_has_its_own_key():
