@@ -1,6 +1,6 @@
 """What is said of each clip: features measured, tags read, captions made of both and of the owner's words."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from configs.prep import PrepSettings
@@ -11,6 +11,7 @@ from data_prep.clips import Clip, changed
 from data_prep.decode import AudioError, probe
 from data_prep.song_words import Reading
 from data_prep.tags import Fact, facts_of, normalise, plain_text
+from data_prep.tempo import Tempo
 from data_prep.tracks import Track
 
 TAGS_VERSION = 1
@@ -27,9 +28,11 @@ class Described:
     tags: dict[str, str] = field(default_factory=dict)
 
 
-def describe_clips(clips: Sequence[Clip], settings: PrepSettings, cache: Cache) -> dict[str, Described]:
+def describe_clips(
+    clips: Sequence[Clip], tempi: Mapping[str, Tempo], settings: PrepSettings, cache: Cache, *, channels: int
+) -> dict[str, Described]:
     """The description of every clip by its id. Captions follow from the rest and are made anew each time."""
-    features = clip_features(clips, cache, workers=settings.workers)
+    features = clip_features(clips, tempi, cache, channels=channels, workers=settings.workers)
     tracks = {clip.version.track.source_sha256: clip.version.track for clip in clips}
     tags = {digest: normalise(_in_file(track, cache), track.song.fields) for digest, track in tracks.items()}
     described = {}

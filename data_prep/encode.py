@@ -70,6 +70,7 @@ def _audio(clips: Sequence[Clip], codec: Codec) -> Iterator[tuple[Clip, Tensor]]
                 [clip.segment for clip in group],
                 sample_rate_hz=codec.sample_rate_hz,
                 channels=codec.channels,
+                fold=version.scan.fold,
             )
             for clip, samples in zip(group, audio, strict=True):
                 yield clip, torch.from_numpy(samples)

@@ -9,6 +9,7 @@ from configs.errors import UserError
 MIX = "mix"
 INSTRUMENTAL = "instrumental"
 VOCALS = "vocals"
+DRUMS = "drums"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import soundfile
 
 from configs.errors import UserError
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, texts, tracks
+from data_prep import clip_features, texts, track_sound, tracks
 from data_prep import prepare as prepare_module
 from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.pool import run_here
@@ -34,7 +34,7 @@ def song(seed: int, seconds: float) -> np.ndarray:
     notes = 110 * 2 ** (rng.integers(0, 24, int(2 * seconds) + 1) / 12)
     tune = np.concatenate([np.sin(2 * np.pi * hz * time_sec) * np.exp(-3 * time_sec) for hz in notes])
     tune = tune[: int(seconds * RATE_HZ)] * 0.5
-    return np.stack([tune, np.roll(tune, 100)]).astype(np.float32)
+    return np.stack([tune, np.roll(tune, 10)]).astype(np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,7 @@ def in_this_process():
     for a run as it is.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tracks, clip_features):
+        for module in (tracks, track_sound, clip_features):
             patch.setattr(module, "run_each", lambda function, inputs, workers: run_here(function, inputs))
         yield
 
