@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import UserError
+from data_prep.safe_write import disk_error, storing
 from data_prep.write_audio import write_audio
+
+MAX_SLUG_BYTES = 200
+"""Of a prompt in a file name. A seed, a number and the ending fit behind it within the usual 255."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +49,49 @@ class Levels:
 
 
 def write_piece(path: Path, title: str, audio: Float[Tensor, "C N"], rate_hz: int, made_by: Mapping[str, Any]) -> None:
-    """Write a file that `take_name` has taken, with everything that made it in its tags; none is left if that fails."""
+    """Write a file that `take_name` has taken, with everything that made it in its tags; none is left if that fails.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
     comment = json.dumps(dict(made_by), ensure_ascii=False)
     tags = {"title": title or "untitled", "software": "woodshed", "comment": comment}
     try:
         write_audio(path, audio.numpy(), rate_hz, tags)
     except BaseException:
-        path.unlink()
+        with suppress(OSError):
+            path.unlink()
         raise
 
 
 def slug(text: str, longest: int = 60) -> str:
-    """A prompt as a file name: letters, digits and dashes of any script, whole words up to `longest` characters."""
+    """A prompt as a file name: letters, digits and dashes of any script, whole words up to `longest` characters.
+
+    It takes at most MAX_SLUG_BYTES in UTF-8: letters of many scripts have three bytes, and file names have a limit.
+    """
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
     name = ""
     for word in words:
-        if name and len(name) + 1 + len(word) > longest:
+        longer = f"{name}-{word}" if name else _cut(word[:longest], MAX_SLUG_BYTES)
+        if len(longer) > longest or len(longer.encode()) > MAX_SLUG_BYTES:
             break
-        name = f"{name}-{word}" if name else word[:longest]
+        name = longer
     return name or "piece"
 
 
+def _cut(text: str, n_bytes: int) -> str:
+    """As much of a text as fits, in whole characters."""
+    return text.encode()[:n_bytes].decode(errors="ignore")
+
+
 def take_name(folder: Path, name: str, kind: str) -> Path:
-    """`name.kind` in the folder, or `name-2.kind` … if that is taken; an empty file takes it from other processes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """`name.kind` in the folder, or `name-2.kind` … if that is taken; an empty file takes it from other processes.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path, number = folder / f"{name}.{kind}", 2
     while True:
         try:
@@ -75,6 +99,8 @@ def take_name(folder: Path, name: str, kind: str) -> Path:
             return path
         except FileExistsError:
             path, number = folder / f"{name}-{number}.{kind}", number + 1
+        except OSError as error:
+            raise disk_error(error, path) from error
 
 
 class PcmPipe:

@@ -84,8 +84,14 @@ def _run(name: str, words: list[str]) -> int:
 
 def _show(error: Exception, debug: bool) -> int:
     from configs.errors import UserError
+    from data_prep.safe_write import as_os_error, disk_error, is_about_disk
     from finetune.terminal import show_bug, show_user_error
 
+    cause = as_os_error(error)
+    if cause is not None and is_about_disk(error):  # whatever library wrote: a full disk is never a bug of ours
+        told = disk_error(cause)
+        told.__cause__ = error
+        error = told
     if isinstance(error, UserError):
         show_user_error(error, debug=debug)
         return 2

@@ -7,7 +7,6 @@ from a step.
 
 import json
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import yaml
 from configs.errors import UserError
 from configs.train import TrainSettings
 from configs.tree import to_yaml
+from data_prep.safe_write import remove, storing, write_text
 from finetune.checkpoint import newest
 
 if TYPE_CHECKING:
@@ -96,22 +96,21 @@ def only_one(folder: RunFolder) -> Iterator[None]:
     """Hold the run's lock; it is gone when the process ends, however it ends.
 
     Raises:
-        UserError: another process trains in this folder.
+        UserError: another process trains in this folder, or the disk is full or refuses.
     """
     from filelock import FileLock, Timeout
 
-    try:
+    lock = FileLock(folder.path / ".lock")
+    with storing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.path / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            "Another `woodshed train` is working in this folder.",
-            where=str(folder.path),
-            fix="Wait until it has finished, or stop it and go on with --resume.",
-        ) from error
-    except OSError as error:
-        raise UserError(f"The run folder cannot be used: {error.strerror}.", where=str(folder.path)) from error
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                "Another `woodshed train` is working in this folder.",
+                where=str(folder.path),
+                fix="Wait until it has finished, or stop it and go on with --resume.",
+            ) from error
     try:
         yield
     finally:
@@ -226,13 +225,6 @@ def versions() -> dict[str, Any]:
     return {"python": platform.python_version(), "platform": platform.platform(), "packages": dict(_packages())}
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, "utf-8")
-    beside.replace(path)
-
-
 def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
     """Whether a run of ours, and nothing else, left this folder before its first checkpoint."""
     if not set(held) <= {path.name for path in _cleared(folder)} or newest(folder.checkpoints) is not None:
@@ -247,16 +239,23 @@ def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
 def _cleared(folder: RunFolder) -> list[Path]:
     """What a run writes before its first checkpoint; the mark of a run, versions.json, is the last to go."""
     folders = [folder.checkpoints, folder.samples, folder.path / "tensorboard", folder.path / "wandb"]
-    pieces = [folder.prior_pieces, folder.prior_pieces.with_suffix(".part")]
-    return [*folders, *pieces, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
+    parts = sorted(folder.path.glob(".*.part"))  # of a process that was killed
+    return [
+        *folders,
+        *parts,
+        folder.prior_pieces,
+        folder.path / "wandb-id",
+        folder.log,
+        folder.report,
+        folder.config,
+        folder.versions,
+    ]
 
 
 def _clear(folder: RunFolder) -> None:
-    for path in _cleared(folder):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    with storing(folder.path):
+        for path in _cleared(folder):
+            remove(path)
 
 
 def _packages() -> Iterator[tuple[str, str]]:

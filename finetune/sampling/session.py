@@ -22,6 +22,7 @@ from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec import Codec
 from data_prep.progress import quiet_libraries
+from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request
 from finetune.terminal import forced_lines, harmless
 
@@ -31,6 +32,8 @@ def play_line(request: Request) -> int:
     quiet_libraries()
     console = Console(highlight=False, stderr=request.pipe is not None)
     begun = time.perf_counter()
+    if request.out is not None:
+        check_writable(request.out / "piece")  # before the time is spent, not after
     with console.status("loading …"):
         files = resolve_base(request.base_id, request.revision)
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
