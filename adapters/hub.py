@@ -18,7 +18,7 @@ from adapters.card_check import check_card
 from adapters.printable import short
 from adapters.shareable import SharedFile, check_number, check_size, limit_of, shared_files
 from configs.errors import UserError
-from data_prep.safe_write import check_new, flush_folder, remove, storing
+from data_prep.safe_write import check_new, flush_folder, missing_parents, remove, storing, take_back
 
 if TYPE_CHECKING:
     import httpx
@@ -78,12 +78,14 @@ def pull(repo: str, out: Path, *, revision: str | None = None, progress: Progres
     with hub_errors(repo):
         commit, files = plan_pull(repo, revision)
         partial = out.with_name(f".{out.name}.{commit[:12]}.partial")
+        made = missing_parents(out)
         try:
             for file in files:
                 _fetch(repo, commit, file, partial / file.name, progress or (lambda *_: None))
             adapter = adapter_files.load(partial)
         except UserError as error:  # a check or the disk has failed; a connection that broke is no UserError yet
             remove(partial)
+            take_back(made)
             raise UserError(error.what, where=f"{repo}: {error.where}", fix=error.fix) from error
     with storing(out):
         flush_folder(partial)
