@@ -23,6 +23,7 @@ from adapters.printable import printable
 from adapters.safe_files import PICKLE_NAMES, check_header, read_json, read_tensors
 from configs.errors import UserError
 from data_prep.safe_write import AGAIN, check_writable, folder_beside
+from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,7 +129,7 @@ def find_weights(folder: Path) -> Path:
         UserError: the folder is not there, holds a pickle instead, or no adapter at all.
     """
     weights = folder / WEIGHTS
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"There is no adapter folder {folder}.", fix="Give the folder that holds adapter_config.json.")
     if not weights.is_file():
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_NAMES)

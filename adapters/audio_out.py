@@ -25,6 +25,9 @@ from data_prep.write_audio import write_audio
 MAX_SLUG_BYTES = 200
 """Of a prompt in a file name. A seed, a number and the ending fit behind it within the usual 255."""
 
+MAX_TITLE_BYTES, MAX_WAV_COMMENT_BYTES = 200, 1500
+"""libsndfile (1.2) writes up to about 2 KiB of texts into a WAV file, and none where there are more. FLAC has room."""
+
 
 @dataclass(frozen=True)
 class Levels:
@@ -54,14 +57,30 @@ def write_piece(path: Path, title: str, audio: Float[Tensor, "C N"], rate_hz: in
     Raises:
         UserError: the disk is full or refuses.
     """
-    comment = json.dumps(dict(made_by), ensure_ascii=False)
-    tags = {"title": title or "untitled", "software": "woodshed", "comment": comment}
+    title, comment = _cut(title or "untitled", MAX_TITLE_BYTES), json.dumps(dict(made_by), ensure_ascii=False)
+    if path.suffix == ".wav" and len(comment.encode()) > MAX_WAV_COMMENT_BYTES:
+        comment = _shortened(made_by, MAX_WAV_COMMENT_BYTES)
+    tags = {"title": title, "software": "woodshed", "comment": comment}
     try:
         write_audio(path, audio.numpy(), rate_hz, tags)
     except BaseException:
         with suppress(OSError):
             path.unlink()
         raise
+
+
+def _shortened(made_by: Mapping[str, Any], n_bytes: int) -> str:
+    """The same as JSON of at most so many bytes: the prompt is cut, and how long it was is said."""
+    prompt = made_by["prompt"] if isinstance(made_by["prompt"], str) else json.dumps(made_by["prompt"])
+    told = {**made_by, "prompt": "", "prompt_characters": len(prompt)}
+    kept = n_bytes - len(json.dumps(told, ensure_ascii=False).encode())
+    while True:
+        told["prompt"] = _cut(prompt, max(0, kept)) + "…"
+        comment = json.dumps(told, ensure_ascii=False)
+        over = len(comment.encode()) - n_bytes  # quotes and line breaks take more room in JSON
+        if over <= 0 or kept <= 0:
+            return comment
+        kept -= over
 
 
 def slug(text: str, longest: int = 60) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from data_prep import weight_file
+from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -90,7 +91,7 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
         files = BaseFiles(id, None, _debug_folder(channels=2 if id == "debug-stereo" else 1))
     elif id == "starter":
         files = BaseFiles(id, None, _starter_folder())
-    elif Path(id).expanduser().is_dir():
+    elif is_folder(id):
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
         files = _from_hub(id, revision)

@@ -22,7 +22,7 @@ LONGEST_NAME_BYTES = 255
 """Of one file or folder on the file systems in use today (ext4, XFS, APFS, NTFS in other units)."""
 
 _ROOM = "Free some disk space or choose another disk, then {again}"
-_RIGHT = "Make the folder writable or choose another one, then {again}"
+_RIGHT = "Choose another folder, or make this one writable, then {again}"
 _NAME = "Choose a shorter name, then {again}"
 _OTHER = "Choose another folder, then {again}"
 _MEANING: dict[int, tuple[str, str]] = {
@@ -30,8 +30,8 @@ _MEANING: dict[int, tuple[str, str]] = {
     errno.EDQUOT: ("your quota on this disk is used up", _ROOM),
     errno.EFBIG: ("the file is larger than this disk or this process may hold", _ROOM),
     errno.EROFS: ("this disk is read-only", _RIGHT),
-    errno.EACCES: ("writing there is not permitted", _RIGHT),
-    errno.EPERM: ("writing there is not permitted", _RIGHT),
+    errno.EACCES: ("access is not permitted", _RIGHT),
+    errno.EPERM: ("access is not permitted", _RIGHT),
     errno.ENAMETOOLONG: ("the name is too long for this disk", _NAME),
     errno.ENOTDIR: ("a part of this path is a file, not a folder", _OTHER),
     errno.EISDIR: ("a folder has this name", _OTHER),
@@ -171,7 +171,8 @@ def disk_error(error: OSError, path: Path | None = None, *, again: str = AGAIN) 
     why, fix = _MEANING.get(error.errno or 0, (error.strerror or str(error) or type(error).__name__, _OTHER))
     place = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
     known = path or place
-    what = f"{known.name or known} could not be written: {why}." if known else f"Writing failed: {why}."
+    failed = "cannot be used" if path is None else "could not be written"  # it may have been read
+    what = f"{known.name or known} {failed}: {why}." if known else f"Writing failed: {why}."
     where = str(known or "")
     if path is not None and place is not None and not _belongs(place, path):
         where += f" ({place}: {error.strerror})"

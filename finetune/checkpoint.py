@@ -90,7 +90,7 @@ def write(folder: Path, copy: Snapshot) -> Path:
         return path
     with folder_beside(path, again=how_to_go_on(folder)) as part:
         for name, content in _contents(copy):
-            (part / name).write_bytes(content)
+            _write(part / name, content)
     return path
 
 
@@ -175,6 +175,10 @@ def _contents(copy: Snapshot) -> Iterator[tuple[str, bytes]]:
     for name, tensors in copy.tensors.items():
         yield name, to_bytes(tensors)
     yield "state.json", json.dumps(copy.kept).encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def _plain(weights: dict[str, Any]) -> dict[str, Tensor]:

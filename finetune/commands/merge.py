@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from data_prep.typed_paths import is_there
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
@@ -66,7 +67,7 @@ def parse_spec(text: str) -> tuple[Path, float]:
         UserError: what follows the @ is no number.
     """
     folder, found, strength = text.rpartition("@")
-    if not found or Path(text).exists():
+    if not found or is_there(text):
         return Path(text), 1.0
     try:
         value = float(strength)

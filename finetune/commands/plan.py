@@ -72,11 +72,12 @@ def shape_of_base(settings: "TrainSettings") -> "Shape":
     """
     from data_prep.base_files import resolve_base
     from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
+    from data_prep.typed_paths import is_folder
     from finetune.memory.setup import Shape
 
     base = settings.base
     assert base is not None
-    if base in TRUE_CONFIGS and not Path(base).is_dir():
+    if base in TRUE_CONFIGS and not is_folder(base):
         (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[base]
         return Shape(hidden, layers, heads, ffn, 4 * channels, channels, text_width=int(T5_BASE["d_model"]))
     files = resolve_base(base, settings.revision)
