@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters import peft_layout
+from adapters.adapter_folder import CARD, CONFIG, DESCRIPTION, WEIGHTS, find_weights
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed, parse
 from adapters.printable import printable
-from adapters.safe_files import PICKLE_NAMES, check_header, read_json, read_tensors
+from adapters.safe_files import read_json, read_tensors
 from configs.errors import UserError
 from data_prep.safe_write import AGAIN, check_writable, folder_beside
-from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, CONFIG, DESCRIPTION, CARD = "adapter_model.safetensors", "adapter_config.json", "woodshed.json", "README.md"
+__all__ = ["CARD", "CONFIG", "DESCRIPTION", "WEIGHTS", "Adapter", "check_free", "find_weights", "load", "save"]
 
 
 @dataclass(frozen=True)
@@ -120,27 +120,6 @@ def load(folder: Path, *, force: bool = False) -> Adapter:
         config=config,
         header=header,
     )
-
-
-def find_weights(folder: Path) -> Path:
-    """The adapter's safetensors file, its header checked.
-
-    Raises:
-        UserError: the folder is not there, holds a pickle instead, or no adapter at all.
-    """
-    weights = folder / WEIGHTS
-    if not is_folder(folder):
-        raise UserError(f"There is no adapter folder {folder}.", fix="Give the folder that holds adapter_config.json.")
-    if not weights.is_file():
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_NAMES)
-        if pickles:
-            check_header(folder / pickles[0])
-        raise UserError(
-            f"{folder} holds no adapter: {WEIGHTS} is missing.",
-            fix="Give the folder that holds it: `adapter` inside a run, or a folder fetched from the hub.",
-        )
-    check_header(weights)
-    return weights
 
 
 def check_free(folder: Path, overwrite: bool = False, *, again: str = AGAIN) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from data_prep import weight_file
+from data_prep.hub_reach import asked_once
 from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
@@ -202,7 +203,8 @@ def _from_hub(id: str, revision: str | None) -> BaseFiles:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(id, revision=revision, allow_patterns=list(NEEDED_FILES)))
+        with asked_once():
+            folder = Path(snapshot_download(id, revision=revision, allow_patterns=list(NEEDED_FILES)))
     except HFValidationError as error:
         raise _not_found(id, "It is neither a folder that exists nor a hub id (`owner/name`).") from error
     except Exception as error:
@@ -214,7 +216,8 @@ def _not_found(id: str, where: str) -> UserError:
     return UserError(
         f"There is no base `{id}`.",
         where=where,
-        fix="Check the spelling; a local folder must hold config.json and model.safetensors. `debug` works anywhere.",
+        fix="Check the spelling; a local folder must hold config.json and model.safetensors. "
+        "`starter` and `debug` work anywhere.",
     )
 
 
@@ -223,7 +226,10 @@ def _hub_error(id: str, error: Exception) -> Exception:
     import httpx
     from huggingface_hub import errors
 
-    offline = "Connect to the network, or give --base a folder with the same files; `--base debug` needs neither."
+    offline = (
+        "Connect to the network, or give --base a folder with the same files; `--base starter`, a small model that "
+        "comes with Woodshed, and `--base debug` need neither."
+    )
     if isinstance(error, errors.GatedRepoError):
         return UserError(
             f"Access to `{id}` must be granted first.",

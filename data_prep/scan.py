@@ -65,7 +65,7 @@ def scan(folder: Path) -> ScanResult:
     Raises:
         UserError: the folder does not exist, is a file, or cannot be read.
     """
-    _check_folder(folder)
+    check_folder(folder)
     walk = _Walk(folder)
     found = list(walk.files(folder, ()))
     rows, refused = _all_metadata(folder, [f for f in found if f.name in _METADATA])
@@ -83,7 +83,12 @@ def scan(folder: Path) -> ScanResult:
     return ScanResult(sorted(songs, key=lambda s: s.relative), sorted(complaints, key=lambda r: (r.where, r.why)))
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Whether there is a song folder that can be read.
+
+    Raises:
+        UserError: it does not exist, is a file, or cannot be read.
+    """
     try:
         os.scandir(folder).close()
     except FileNotFoundError as error:

@@ -146,7 +146,7 @@ def how_to_go_on(folder: Path) -> str:
 
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half written."""
-    for leftover in folder.glob(".checkpoint-*.part"):
+    for leftover in folder.glob(".checkpoint-*.part*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for step in all_steps(folder)[:-keep]:
         if step != best_step:

@@ -27,18 +27,35 @@ COMMANDS = {
 }
 """Name → one line. The code of a command is finetune/commands/<name>.py, imported only when it runs."""
 
+WAIT_POLICY = "PASSIVE"
+"""How OpenMP's threads wait for each other, unless the person has set OMP_WAIT_POLICY: asleep. Spinning, as is usual,
+makes a training step four to five times as long as soon as one other process wants the same cores. It is read when
+torch is loaded, so it is set before."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit code. Without words it is this process's own command line."""
+    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
+    if argv is not None:
+        return _answer(list(argv))
+    from finetune.stop import no_more_words, stop_in_words
+
+    stop_in_words()
+    try:
+        return _answer(sys.argv[1:])
+    finally:
+        no_more_words()
+
+
+def _answer(words: list[str]) -> int:
     debug = "--debug" in _before_end(words)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped", file=sys.stderr)
-        return 130
+        return getattr(stop, "code", 130)
     except BrokenPipeError:
         # The reader of a pipe has left. The interpreter flushes once more at exit: give it somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -20,6 +20,8 @@ from configs.errors import UserError
 from configs.train import TrainSettings
 from configs.tree import to_yaml
 from data_prep.safe_write import remove, storing, write_text
+from data_prep.typed_paths import is_folder
+from finetune.base_place import place_of
 from finetune.checkpoint import newest
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ FREE = (
     "preview.*",
 )
 FREE += ("checkpoint.*",)
+NAMES = ("base", "revision")
+"""Where the base is. What it is, its fingerprint says."""
 TOGETHER = ("batch_size", "accumulation")
 """May change as long as a step holds as many clips as before."""
 PACKAGES = ("woodshed", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy")
@@ -166,10 +170,22 @@ def checkpoint_to_resume(folder: RunFolder) -> Path:
 
 
 def resumed_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
-    """The settings of the run, with those changed that were given this time and differ."""
+    """The settings of the run, with those changed that were given this time and differ.
+
+    Raises:
+        UserError: the base was a local folder that is not there any more.
+    """
     saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
     asked = asked_before(folder)
-    return TrainSettings.model_validate(_over(saved, given.model_dump(mode="json", exclude_unset=True), asked))
+    merged = _over(saved, given.model_dump(mode="json", exclude_unset=True), asked)
+    if merged.get("base") == saved.get("base"):
+        merged["base"] = place_of(saved.get("base"), json.loads(folder.versions.read_text("utf-8")).get("base", {}))
+    return TrainSettings.model_validate(merged)
+
+
+def saved_settings(folder: RunFolder) -> TrainSettings:
+    """The settings that the run had until now."""
+    return TrainSettings.model_validate(yaml.safe_load(folder.config.read_text("utf-8"))["train"])
 
 
 def asked_before(folder: RunFolder) -> dict[str, Any]:
@@ -183,8 +199,7 @@ def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping
     Raises:
         UserError: names each difference in settings, dataset, base or clips per step.
     """
-    written = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
-    before = TrainSettings.model_validate(written).model_dump(mode="json")  # an older version knew fewer settings
+    before = saved_settings(folder).model_dump(mode="json")  # an older version knew fewer settings
     now = settings.model_dump(mode="json")
     stood = json.loads(folder.versions.read_text("utf-8"))
     changes = [line for line in _differences(before, now) if not _is_free(line.split(":")[0])]
@@ -194,7 +209,7 @@ def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping
     changes += [
         f"the {part}: {stood[part]['name']} → {standing[part]['name']}, with other contents"
         for part in ("dataset", "base")
-        if stood[part]["fingerprint"] != standing[part]["fingerprint"]
+        if stood[part]["fingerprint"] not in (standing[part]["fingerprint"], standing[part].get("fingerprint_before"))
     ]
     if changes:
         raise UserError(
@@ -213,11 +228,12 @@ def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, 
 
 def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint: str, clips_per_step: int) -> dict:
     """What the run depends on beside its settings."""
-    return {
-        "dataset": {"name": str(dataset.folder), "fingerprint": dataset.info["content"]},
-        "base": {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint},
-        "clips_per_step": clips_per_step,
-    }
+    base = {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint}
+    if is_folder(files.id):
+        base["folder"] = str(files.folder.resolve())
+    learned = {"name": str(dataset.folder.resolve()), "fingerprint": dataset.learned_content()}
+    learned["fingerprint_before"] = dataset.info["content"]  # what runs of older versions wrote down
+    return {"dataset": learned, "base": base, "clips_per_step": clips_per_step}
 
 
 def versions() -> dict[str, Any]:
@@ -286,4 +302,4 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 
 def _is_free(name: str) -> bool:
-    return name in FREE + TOGETHER or f"{name.split('.')[0]}.*" in FREE
+    return name in FREE + TOGETHER + NAMES or f"{name.split('.')[0]}.*" in FREE

@@ -51,6 +51,10 @@ def run(args: Namespace, settings: None) -> int:
     """Load, check, blend, write, and say what was lost."""
     if not abs(args.scale) <= 100:
         raise UserError(f"{args.scale} is no scale.", where="--scale", fix="Give a number up to 100, such as 0.8.")
+    from adapters.adapter_folder import find_weights
+
+    for folder, _ in map(parse_spec, args.adapters):
+        find_weights(folder)  # before torch is imported
     from adapters import adapter_files
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
 

@@ -55,6 +55,8 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: SampleSettings) -> int:
     """Read the line, load, play."""
     from finetune.sampling.line import read_line
+
+    request = read_line(args, settings)  # before anything heavy is imported
     from finetune.sampling.session import play_line
 
-    return play_line(read_line(args, settings))
+    return play_line(request)

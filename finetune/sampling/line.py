@@ -169,8 +169,7 @@ def _check(args: Namespace, prompts: Sequence[str | Story[str]], streams: bool) 
 def _base_of(adapters: "Sequence[AdapterSpec]", revision: str | None) -> tuple[str, str | None]:
     """The base that the first adapter names."""
     from adapters.adapter_files import load
+    from finetune.base_place import base_of_adapter
 
-    found = load(adapters[0].path, force=True)
-    if not found.base_id:
-        raise UserError("this adapter does not say which base it belongs to", where=str(found.folder), fix="add --base")
-    return found.base_id, revision or found.revision
+    base_id, own = base_of_adapter(load(adapters[0].path, force=True))
+    return base_id, revision or own
