@@ -40,9 +40,17 @@ def stop_in_words() -> None:
 
 
 def no_more_words() -> None:
-    """From now on a signal ends the process without a word, even while the interpreter shuts down."""
+    """From now on a signal ends the process without a word, even while the interpreter shuts down.
+
+    Not by the system's own way at once: Python complains of a signal that came just before its handler was given back.
+    """
     for number in SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, _end_now)
+
+
+def _end_now(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
 
 
 class StopWish(AbstractContextManager["StopWish"]):
