@@ -32,10 +32,23 @@ def check_fit(adapter: "Adapter", files: "BaseFiles", *, force: bool = False) ->
         raise UserError(
             f"This adapter does not fit {public_id(files)}:\n  " + "\n  ".join(_some([*unwise, *impossible])),
             where=str(adapter.folder or ""),
-            fix=f"It was made for {wanted}: give that as --base."
-            + ("" if impossible else " With --force it is used all the same, and will hardly sound as meant."),
+            fix=_advice(adapter, family_of(files).elsewhere, impossible, unwise, wanted),
         )
     return unwise
+
+
+def _advice(
+    adapter: "Adapter", elsewhere: Mapping[str, str], impossible: list[str], unwise: list[str], wanted: str
+) -> str:
+    strange = [module for module in adapter.updates if module.split(".", 1)[0] in elsewhere]
+    if strange and len(strange) == len(impossible) and not unwise:
+        return (
+            f"It was trained on more than the language model ({len(strange)} of {len(adapter.updates)} modules; "
+            "target_modules: all-linear does that), and no other --base changes it. It plays in peft alone; for "
+            "Woodshed, train it again with target_modules of the decoder only."
+        )
+    forced = "" if impossible else " With --force it is used all the same, and will hardly sound as meant."
+    return f"It was made for {wanted}: give that as --base.{forced}"
 
 
 def differences_in_shape(updates: Mapping[str, LowRank], files: "BaseFiles") -> list[str]:

@@ -7,7 +7,6 @@ adapters are added, not applied one after another, and their order does not matt
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -23,6 +22,7 @@ from adapters.low_rank import LowRank
 from adapters.metadata import license_of, public_id
 from adapters.tensor_stream import rewrite
 from configs.errors import UserError
+from data_prep.safe_write import check_new, folder_beside
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -45,10 +45,9 @@ def merge(
     `dtype` is that of every floating-point tensor written; `base` keeps each as it is.
 
     Raises:
-        UserError: `out` is there already, the base is quantised, or an adapter does not fit it.
+        UserError: `out` is there already, the base is quantised, an adapter does not fit it, or the disk refuses.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
+    check_new(out)
     if files.config.get("quantization_config") is not None:
         raise UserError(
             "This base is quantised: merging into it would round the adapter away.",
@@ -56,14 +55,10 @@ def merge(
             fix="Give the unquantised base.",
         )
     forced = [note for adapter, _ in adapters for note in check_fit(adapter, files, force=force)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
-        made = Path(beside) / "merged"
-        made.mkdir()
+    with folder_beside(out) as made:
         copy_rest(files, made, dtype)
         _write_weights(files, adapters, made, dtype)
         (made / "README.md").write_text(_card(files, adapters), encoding="utf-8")
-        made.rename(out)
     return forced
 
 

@@ -72,7 +72,7 @@ class PrepSettings(Section):
 
     base: str = "facebook/musicgen-small"
     """The base model this dataset is for: it decides codec, channels and text encoder. A hub id, a folder with the
-    same files, or `debug` (tiny, random, for trying things out)."""
+    same files, `starter` (small, comes with Woodshed, nothing to download), or `debug` (tiny, random)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
     segment: SegmentSettings = SegmentSettings()

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from data_prep.checkpoint_files import checkpoint_files
 from data_prep.families import BaseFormat, Problem, format_of, formats, read_config
+from data_prep.hub_reach import asked_once
 from data_prep.lm_spec import LMSpec
+from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,8 +54,9 @@ class BaseFiles:
 
     @property
     def weight_files(self) -> list[Path]:
-        """The safetensors files that hold its weights."""
-        return self.format.weight_files(self.folder)
+        """The safetensors files that hold its weights; a codec's own folder belongs to no family."""
+        format = format_of(self.folder)
+        return checkpoint_files(self.folder) if format is None else format.weight_files(self.folder)
 
 
 def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
@@ -65,7 +69,7 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
         files = BaseFiles(id, None, _debug_folder(channels=2 if id == "debug-stereo" else 1))
     elif id == "starter":
         files = BaseFiles(id, None, _starter_folder())
-    elif Path(id).expanduser().is_dir():
+    elif is_folder(id):
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
         files = from_hub(id, revision)
@@ -146,7 +150,8 @@ def from_hub(id: str, revision: str | None) -> BaseFiles:
 
     try:
         wanted = sorted({pattern for format in formats() for pattern in format.needed_files})
-        folder = Path(snapshot_download(id, revision=revision, allow_patterns=wanted))
+        with asked_once():
+            folder = Path(snapshot_download(id, revision=revision, allow_patterns=wanted))
     except HFValidationError as error:
         raise _not_found(id, "It is neither a folder that exists nor a hub id (`owner/name`).") from error
     except Exception as error:
@@ -158,7 +163,8 @@ def _not_found(id: str, where: str) -> UserError:
     return UserError(
         f"There is no base `{id}`.",
         where=where,
-        fix="Check the spelling; a local folder must hold config.json and model.safetensors. `debug` works anywhere.",
+        fix="Check the spelling; a local folder must hold config.json and model.safetensors. "
+        "`starter` and `debug` work anywhere.",
     )
 
 
@@ -167,7 +173,10 @@ def _hub_error(id: str, error: Exception) -> Exception:
     import httpx
     from huggingface_hub import errors
 
-    offline = "Connect to the network, or give --base a folder with the same files; `--base debug` needs neither."
+    offline = (
+        "Connect to the network, or give --base a folder with the same files; `--base starter`, a small model that "
+        "comes with Woodshed, and `--base debug` need neither."
+    )
     if isinstance(error, errors.GatedRepoError):
         return UserError(
             f"Access to `{id}` must be granted first.",

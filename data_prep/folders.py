@@ -7,6 +7,7 @@ from pathlib import Path
 from configs.errors import UserError
 from data_prep.cache import Cache
 from data_prep.prepared import INFO_FILE
+from data_prep.safe_write import storing
 from data_prep.scan import Rejection, by_kind
 
 _SHOWN = 12
@@ -25,15 +26,9 @@ def check_folders(songs: Path, out: Path) -> None:
             where=f"songs: {real_songs}, dataset: {real_out}",
             fix="Give the dataset a folder of its own, e.g. data/mine.",
         )
-    try:
+    with storing(out):
         out.mkdir(parents=True, exist_ok=True)
         held = [child.name for child in out.iterdir()]
-    except OSError as error:
-        raise UserError(
-            "The dataset's folder cannot be used.",
-            where=f"{out}: {error.strerror or error}",
-            fix="Give another folder, or make this one writable.",
-        ) from error
     begun = held == [".cache"] and (out / ".cache").is_dir()  # killed before it was tagged, or by a power cut then
     ours = begun or Cache.is_one(out / ".cache") or INFO_FILE in held
     if held and not ours:

@@ -29,6 +29,7 @@ from data_prep.report import render
 from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
+from data_prep.stems import check_published
 from data_prep.text_encoder import text_encoder_fingerprint
 from data_prep.texts import TextState, encode_captions
 from data_prep.track_sound import listen_to_tracks
@@ -69,6 +70,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
     found = scan(songs)
     check_folders(songs, out)
     selections = list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
+    check_published(selections, settings.stems.model)
     device = pick_device(settings.device)
     cache = Cache(out / ".cache")
     with only_one(cache.folder):

@@ -67,7 +67,7 @@ class PreparedDataset:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.info: dict[str, Any] = _read_info(self.folder)
+        self.info: dict[str, Any] = read_info(self.folder)
         try:
             self._rows = [_row(line) for line in (self.folder / CLIPS_FILE).read_text("utf-8").splitlines()]
             self._tokens = TokenReader(self.folder / TOKENS_FOLDER)
@@ -86,6 +86,19 @@ class PreparedDataset:
     def trigger(self) -> str:
         """The words that every caption has, or nothing."""
         return self.info["settings"]["captions"]["trigger"]
+
+    def learned_content(self) -> str:
+        """A hash over all that training can learn from: tokens, captions, the split, and what made tokens and states.
+
+        Where the dataset lies, what the base is called, and what was left out are no part of it.
+        """
+        digest = hashlib.sha256()
+        made_by = [self.info[part]["fingerprint"] for part in ("codec", "text_encoder")]
+        digest.update(json.dumps([*made_by, self.trigger]).encode())
+        for row in self._rows:
+            digest.update(json.dumps([row.id, row.split, row.n_frames, row.captions]).encode())
+            digest.update(self.codes(row.id).tobytes())
+        return digest.hexdigest()[:32]
 
     def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
         """Tokens of a clip: a read-only view of the memory-mapped file."""
@@ -156,7 +169,12 @@ class PreparedDataset:
                 raise _damaged(self.folder, f"no text states for {caption!r}")
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
+    """What prep.yaml says: the settings, and what made tokens and states.
+
+    Raises:
+        UserError: it is no finished dataset, damaged, or of another version.
+    """
     import yaml
 
     path = folder / INFO_FILE

@@ -49,7 +49,7 @@ def scan(folder: Path) -> ScanResult:
     Raises:
         UserError: the folder does not exist, is a file, or cannot be read.
     """
-    _check_folder(folder)
+    check_folder(folder)
     walk = _Walk(folder)
     found = list(walk.files(folder, ()))
     audio = [path for path in found if _may_be_audio(path)]
@@ -89,7 +89,12 @@ def by_kind(passed_over: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {kind}" for kind, count in passed_over.items())
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Whether there is a song folder that can be read.
+
+    Raises:
+        UserError: it does not exist, is a file, or cannot be read.
+    """
     try:
         os.scandir(folder).close()
     except FileNotFoundError as error:

@@ -87,7 +87,8 @@ def _stat_key(song: SongFile) -> str:
         status = song.path.stat()
     except OSError:
         return ""
-    return work_key(1, path=ascii(str(song.path)), size=status.st_size, time=status.st_mtime_ns, inode=status.st_ino)
+    times = [status.st_mtime_ns, status.st_ctime_ns]  # a tag editor may set the first back; nobody sets the second
+    return work_key(2, path=ascii(str(song.path)), size=status.st_size, times=times, inode=status.st_ino)
 
 
 def _file_sha256(path: Path) -> str:

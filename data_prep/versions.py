@@ -8,11 +8,12 @@ from typing import Any
 import torch
 
 from configs.prep import StemSettings
-from data_prep.cache import Cache, remove, storing, work_key
+from data_prep.cache import Cache, work_key
 from data_prep.clips import Version, changed
 from data_prep.decode import AudioError
 from data_prep.measure import measure, scan_from_json
 from data_prep.progress import Stage, stage
+from data_prep.safe_write import GOES_ON, remove, storing
 from data_prep.separate import Selection, Separator, check_selections, load_separator, separate
 from data_prep.tracks import MEASURE_VERSION, Track
 
@@ -140,7 +141,7 @@ def _keep(job: _Job, selection: Selection, written: Path, cache: Cache) -> Versi
     key = job.key(selection)
     path = cache.path("stems", key, ".wav")
     entry = _entry(written)
-    with storing(path):
+    with storing(path, again=GOES_ON):
         path.parent.mkdir(parents=True, exist_ok=True)
         written.replace(path)
     cache.write_json("stems", key, entry)

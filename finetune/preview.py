@@ -14,8 +14,8 @@ from jinja2 import Environment
 
 from configs.sample import SampleSettings
 from configs.train import PreviewSettings
+from data_prep.safe_write import write_text
 from finetune.batches import chance
-from finetune.run_folder import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor

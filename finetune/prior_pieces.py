@@ -18,6 +18,7 @@ from jaxtyping import Float, Int16
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.prepared import PreparedDataset
+from data_prep.safe_write import written_beside
 from finetune.batches import Clip
 from finetune.out_of_memory import let_go
 
@@ -111,14 +112,17 @@ def _codes(
 
 
 def save(pieces: PriorPieces, path: Path) -> None:
-    """One safetensors file, written beside and renamed."""
+    """One safetensors file, there whole or not at all.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
     from safetensors.numpy import save_file
 
     tensors = {f"codes.{number}": codes for number, codes in enumerate(pieces.codes)}
     tensors |= {f"states.{number}": states for number, states in enumerate(pieces.states)}
-    part = path.with_suffix(".part")
-    save_file(tensors, part, metadata={"prompts": json.dumps(pieces.prompts)})
-    part.replace(path)
+    with written_beside(path, flush=True) as part:
+        save_file(tensors, part, metadata={"prompts": json.dumps(pieces.prompts)})
 
 
 def load(path: Path) -> PriorPieces:

@@ -4,7 +4,6 @@ Read from top to bottom. What a step computes is in `step`, what is kept between
 the adapter folder out of the last state in `finish`.
 """
 
-import math
 import signal
 import time
 from collections import Counter
@@ -45,11 +44,12 @@ from finetune.run_folder import (
     refuse_changes,
     refuse_used,
     resumed_settings,
+    saved_settings,
     standing_on,
 )
 from finetune.run_log import check_loggers, open_log
 from finetune.run_progress import RunProgress
-from finetune.schedule import factor
+from finetune.schedule import factor, jump, total_steps
 from finetune.step import Learner, accumulate
 from finetune.stop import Stopped, StopWish
 
@@ -75,6 +75,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     dataset = PreparedDataset(data)
     checkpoint = checkpoint_to_resume(folder) if resume else None
     asked = asked_before(folder) if resume else settings.model_dump(mode="json", exclude_unset=True)
+    before = saved_settings(folder) if resume else None
     settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
     clips = clips_of(dataset, "train")
     check_prior(settings, dataset, clips)
@@ -109,7 +110,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     max_frames = round(settings.max_clip_sec * files.spec.frame_rate)
     longest = min(max_frames, max(clip.n_frames for clip in clips))
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
-    total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
+    total = total_steps(settings, len(clips), per_step)
 
     # 6. The base alone, before anything is attached to it: its held-out loss, its previews, what should stay as it is;
     #    every step of the run is known from here on
@@ -118,6 +119,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     progress = RunProgress(total, done, shown=first)
     if log is not None:
         stack.callback(log.close)
+    if before is not None and (words := jump(before, settings, len(clips), per_step, done)):
+        progress.say(words)
     previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
     run = Run(folder, settings, accelerator, dataset, validation, files.spec.frame_rate, progress, log, previews)
     lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)

@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 from configs.errors import UserError
 
+MAX_STRENGTH = 100.0
+"""As for `woodshed merge`. Useful strengths lie between −1 and 2."""
+MAX_SEC = 86_400.0
+
 
 @dataclass(frozen=True)
 class StrengthSchedule:
@@ -23,16 +27,16 @@ class StrengthSchedule:
         """`0.8`, or `0:1,10:0` (second:value).
 
         Raises:
-            UserError: neither; `what` says what the text was for.
+            UserError: neither, or a number that is none or too large to mean anything; `what` says what it was for.
         """
         try:
             if ":" not in text:
-                return cls.constant(float(text))
+                return cls.constant(_number(text))
             points = tuple(_point(part) for part in text.split(","))
         except ValueError as error:
             raise UserError(
                 f"{what} cannot be {text!r}",
-                fix="give a number, e.g. 0.8, or seconds and values, e.g. 0:1,10:0",
+                fix=f"give a number up to {MAX_STRENGTH:g}, e.g. 0.8, or seconds and values, e.g. 0:1,10:0",
             ) from error
         if list(points) != sorted(points, key=lambda point: point[0]):
             raise UserError(f"{what}: the seconds in {text!r} must rise", fix="e.g. 0:1,10:0")
@@ -61,4 +65,12 @@ class StrengthSchedule:
 
 def _point(text: str) -> tuple[float, float]:
     time, _, value = text.partition(":")
-    return float(time), float(value)
+    return _number(time, MAX_SEC), _number(value)
+
+
+def _number(text: str, largest: float = MAX_STRENGTH) -> float:
+    """A number within bounds: float() also reads nan and inf, which would play as noise or silence."""
+    value = float(text)
+    if not abs(value) <= largest:
+        raise ValueError(f"{text} is beyond ±{largest:g}")
+    return value

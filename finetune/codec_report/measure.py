@@ -46,9 +46,8 @@ class Level:
     def mean(self) -> Measures:
         """Over all passages."""
         columns = {name: [asdict(one)[name] for one in self.passages] for name in asdict(self.passages[0])}
-        return Measures(
-            **{name: None if None in column else float(np.mean(column)) for name, column in columns.items()}
-        )
+        means: dict[str, Any] = {n: None if None in column else float(np.mean(column)) for n, column in columns.items()}
+        return Measures(**means)
 
 
 @dataclass

@@ -74,10 +74,11 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
     from adapters.family.musicgen.format import spec_of_sizes
     from data_prep.base_files import resolve_base
     from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
+    from data_prep.typed_paths import is_folder
 
     base = settings.base
     assert base is not None
-    if base in TRUE_CONFIGS and not Path(base).is_dir():
+    if base in TRUE_CONFIGS and not is_folder(base):
         (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[base]
         return spec_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
     return resolve_base(base, settings.revision).spec

@@ -4,10 +4,13 @@ Nothing but audio ever goes to standard output while piping: everything for peop
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +25,7 @@ from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
+from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request
 from finetune.terminal import forced_lines, harmless
 
@@ -31,6 +35,8 @@ def play_line(request: Request) -> int:
     quiet_libraries()
     console = Console(highlight=False, stderr=request.pipe is not None)
     begun = time.perf_counter()
+    if request.out is not None:
+        check_writable(request.out / "piece")  # before the time is spent, not after
     with console.status("loading …"):
         files = resolve_base(request.base_id, request.revision)
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
@@ -77,34 +83,69 @@ def _write_all(request: Request, sampler: Sampler, before: Continuation | None, 
 
 
 def _stream_all(request: Request, sampler: Sampler, before: Continuation | None, console: Console) -> int:
-    with _listener(request, sampler) as pipe:
+    listener = _Listener()
+    kept = []
+    with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, sampler, prompt, seed, before, console)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, console)
             if chunks is None:
                 return 0
+            kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
-                _write(request, prompt, seed, torch.cat(chunks, dim=1), sampler, console)
+                _write(request, prompt, seed, kept.pop()[2], sampler, console)
+    if listener.failed:
+        request = replace(request, out=request.out or Path("out"))
+        for prompt, seed, audio in kept:
+            _write(request, prompt, seed, audio, sampler, console)
+        raise listener.error(request)
     return 0
+
+
+@dataclass
+class _Listener:
+    """The program that plays, and whether it has given up: None while there is none, as with --pipe."""
+
+    player: subprocess.Popen | None = None
+    failed: bool = False
+
+    def ended(self) -> None:
+        """Wait for its end. A player that a person closes ends with 0 or by a signal."""
+        if self.player is not None:
+            self.failed = self.player.wait() > 0
+
+    def error(self, request: Request) -> UserError:
+        """What to say, when the music is in files."""
+        assert self.player is not None
+        name, out = self.player.args[0] if isinstance(self.player.args, list) else "player", str(request.out)
+        return UserError(
+            f"{name} could not play: it ended with code {self.player.returncode}. The music is kept.",
+            where=out,
+            fix="Look at what it says above (is there a sound device?); or leave --play out and open the files.",
+        )
 
 
 def _stream_one(
     pipe: PcmPipe,
+    listener: _Listener,
     sampler: Sampler,
     prompt: str | PromptSchedule[str],
     seed: int,
     before: Continuation | None,
     console: Console,
 ) -> list[Tensor] | None:
-    """Play one piece into the pipe; None when the listener has left."""
+    """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     with sampler.stream(prompt, seed=seed, continue_from=None if before is None else before.codes) as music:
         for chunk in music:
             try:
-                pipe.write(chunk)
+                if not listener.failed:
+                    pipe.write(chunk)
             except BrokenPipeError:
-                console.print("the listener has left")
-                return None
+                listener.ended()
+                if not listener.failed:
+                    console.print("the listener has left")
+                    return None
             if not chunks and music.first_sound_sec is not None:
                 console.print(f"first sound after {music.first_sound_sec:.2f} s")
             chunks.append(chunk)
@@ -113,7 +154,7 @@ def _stream_one(
 
 
 @contextmanager
-def _listener(request: Request, sampler: Sampler) -> Iterator[PcmPipe]:
+def _listening(request: Request, sampler: Sampler, listener: _Listener) -> Iterator[PcmPipe]:
     """Where sound goes. A reader that has left is a clean end: nothing more is written to it, not even at exit."""
     codec = sampler.codec
     assert codec is not None
@@ -124,13 +165,13 @@ def _listener(request: Request, sampler: Sampler) -> Iterator[PcmPipe]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    player, pipe = start_player(codec.sample_rate_hz, codec.channels)
+    listener.player, pipe = start_player(codec.sample_rate_hz, codec.channels)
     try:
         yield pipe
     finally:
         with suppress(BrokenPipeError):
             pipe.stream.close()
-        player.wait()
+        listener.ended()
 
 
 def _loop(request: Request, codec: Codec) -> Loop | None:

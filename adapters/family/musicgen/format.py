@@ -3,19 +3,17 @@
 Read from config.json alone, without transformers; what is absent there has transformers' default.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
 from data_prep import weight_file
+from data_prep.checkpoint_files import INDEX, checkpoint_files
 from data_prep.families import BaseFormat, Problem
 from data_prep.lm_spec import TEXT, ConditionKind, LMSpec, interleaved_lags
 
-INDEX = "model.safetensors.index.json"
 NEEDED_FILES = (
     "config.json",
     "generation_config.json",
@@ -146,26 +144,6 @@ def spec_of_sizes(
     }
     text = ConditionKind(TEXT, text_width)
     return MusicgenSpec(**shared_fields("musicgen", config), conditions=(text,), projected=text_width != hidden)
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """The safetensors files of a transformers checkpoint: the shards of its index, or its one file.
-
-    Raises:
-        UserError: the index cannot be read, or is none.
-    """
-    index = folder / INDEX
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        return [folder / name for name in names]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"The list of the base's weights, {index.name}, cannot be read.",
-            where=f"{index} ({type(error).__name__}: {error})",
-            fix="Fetch or copy it again.",
-        ) from error
 
 
 FORMAT = MusicgenFormat()
