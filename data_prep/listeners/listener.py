@@ -1,9 +1,9 @@
 """The port of listeners: what hears a clip and says something of it.
 
-A listener is given the audio of a clip and what is known of it already, and answers with words, with how sure it is of
-them, and perhaps with a vector. It knows nothing of captions, datasets or caches: `hearing` runs it over clips and keeps
-its answers, `word_filter` cleans every listener's words, `captions` decides where they stand. Who there is, is in
-`registry`.
+A listener is given the audio of a clip and what is known of it already, and answers with words and with how sure it is
+of them. It knows nothing of captions, datasets or caches: `hearing` runs it over clips and keeps its answers,
+`word_filter` cleans every listener's words, `captions` decides where they stand. Who there is, is in `registry`; what
+turns audio into vectors, in `embedding`.
 """
 
 from collections.abc import Mapping, Sequence

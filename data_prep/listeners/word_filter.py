@@ -26,26 +26,28 @@ MAX_CHARS = 400
 MAX_WORD_CHARS = 40
 MAX_WORDS = 12
 _READ_CHARS = 4000
-_MUSICAL = frozenset(
-    """a ab abs acid acoustic african afro american arabic ambient asian balearic balkan bass bb bebop big blues bossa
-    brazilian british c caribbean celtic chicago chinese classical cuban d detroit disco dj dnb drum dub e eastern eb edm
-    egyptian electric english european f fender flamenco flat folk french funk g german gm greek gregorian gypsy hammond
-    hawaiian hip hop house idm indian indie irish italian jamaican japanese jazz jpop kpop latin lead leslie lo fi major
-    mediterranean metal mexican middle midi minor moog moorish n neo new nordic nova orleans organ persian piano pop punk
-    r rhodes rnb rock roll romantic russian scandinavian scottish sharp soul southern spanish stratocaster synth tango
-    techno tempo tr turkish uk us usa vst west western wurlitzer bpm lufs i ii iii iv v vi vii baroque renaissance""".split()
-)
+_MUSICAL_WORDS = """
+a ab abs acid acoustic african afro american arabic ambient asian balearic balkan bass bb bebop big blues bossa
+brazilian british c caribbean celtic chicago chinese classical cuban d detroit disco dj dnb drum dub e eastern eb
+edm egyptian electric english european f fender flamenco flat folk french funk g german gm greek gregorian gypsy
+hammond hawaiian hip hop house idm indian indie irish italian jamaican japanese jazz jpop kpop latin lead leslie lo
+fi major mediterranean metal mexican middle midi minor moog moorish n neo new nordic nova orleans organ persian
+piano pop punk r rhodes rnb rock roll romantic russian scandinavian scottish sharp soul southern spanish
+stratocaster synth tango techno tempo tr turkish uk us usa vst west western wurlitzer bpm lufs i ii iii iv v vi vii
+baroque renaissance
+"""
+_MUSICAL = frozenset(_MUSICAL_WORDS.split())
 _NAME = r"(?:[A-ZÀ-ÖØ-Þ]\.(?=\s?[A-ZÀ-ÖØ-Þ])|[A-ZÀ-ÖØ-Þ][\w'’&-]*)"
 _NAMES = rf"{_NAME}(?:(?:\s+|\s*,\s*|\s+(?:and|und|et|y|e|&|the|of|de|van|von)\s+){_NAME})*"
 _ATTRIBUTION = re.compile(
     rf"[,;]?\s*\(?\b(?i:(?:in|with) (?:the|a) (?:style|vein|manner|spirit|tradition) of|(?:very )?(?:similar|akin) to|"
-    rf"reminiscent of|evok(?:es|ing)|reminds? (?:me )?of|inspired by|influenced by|(?:performed|written|composed|produced|"
-    rf"sung|played|recorded|made) by|by|à la|sounds? like|like|from|feat(?:uring)?\.?|ft\.?) (?:the (?:band|artist|singer|"
-    rf"composer|group|likes of)\s+|artists like\s+|bands like\s+)?({_NAMES})\)?"
+    rf"reminiscent of|evok(?:es|ing)|reminds? (?:me )?of|(?:inspired|influenced|performed|written|composed|produced|"
+    rf"sung|played|recorded|made) by|by|à la|sounds? like|like|from|feat(?:uring)?\.?|ft\.?) "
+    rf"(?:the (?:band|artist|singer|composer|group|likes of)\s+|artists like\s+|bands like\s+)?({_NAMES})\)?"
 )
 _ROW = re.compile(rf"{_NAME}(?:\s+{_NAME})+")
 _QUOTED = re.compile(
-    r"(?:(?i:\b(?:titled|entitled|called|named|title is|lyrics(?: are| say| include)?|sings?|singing|repeating)\b)[\s:,]*)?"
+    r"(?:(?i:\b(?:titled|entitled|called|named|title is|lyrics(?: are| say| include)?|sings?|singing)\b)[\s:,]*)?"
     r"(?:\"[^\"]{1,200}\"|“[^”]{1,200}”|„[^“”]{1,200}[“”]|«[^»]{1,200}»|「[^」]{1,200}」|『[^』]{1,200}』"
     r"|(?<!\w)'[A-ZÀ-Þ][^']{1,100}'(?!\w))"
 )
