@@ -1,9 +1,9 @@
 """Audio language models: a caption per clip, in sentences, to a prompt that the person may change.
 
-Through transformers' own classes, no code of a model's: Qwen2-Audio (Chu et al. 2024, arXiv:2407.10759), Qwen2.5-Omni (Xu
-et al. 2025, arXiv:2503.20215; its "thinker" alone, which is what writes), Music Flamingo (Ghosh et al. 2025,
-arXiv:2511.10289). Answers are decoded greedily, so that a clip has one answer; a batch is padded on its left, and what
-an answer is may still differ in the last place between batch sizes.
+Through transformers' own classes, no code of a model's: Qwen2-Audio (Chu et al. 2024, arXiv:2407.10759), Qwen2.5-Omni
+(Xu et al. 2025, arXiv:2503.20215; its "thinker" alone, which is what writes), Music Flamingo (Ghosh et al. 2025,
+arXiv:2511.10289). Answers are decoded greedily, so that a clip has one answer. A batch is padded on its left; rounding
+differs between batch sizes, so two equally likely words may change places with another size.
 
 What it does not know: whether an answer is true. These models name players, titles and lyrics that they make up;
 `word_filter` takes out what it recognises, and a person should read the captions (`woodshed captions`).
@@ -86,8 +86,7 @@ class AudioLanguageModel:
             audio=[np.ascontiguousarray(clip[:longest], np.float32) for clip in audio],
             sampling_rate=self.sample_rate_hz,
             return_tensors="pt",
-            padding=True,
-            padding_side="left",
+            text_kwargs={"padding": True, "padding_side": "left"},  # the audio has a padding of its own
         )
         inputs = inputs.to(self.model.device, dtype=self.model.dtype)  # dtype: of floating values only
         try:

@@ -30,14 +30,15 @@ WINDOW_SEC = 10.0
 CERTAIN = 0.5
 WORDS: Mapping[str, tuple[str, ...]] = {
     "genre": (
-        "rock", "pop", "jazz", "blues", "folk", "country", "classical music", "film music", "ambient", "techno", "house",
-        "drum and bass", "hip hop", "funk", "soul", "reggae", "metal", "punk", "latin music", "bossa nova", "chiptune",
+        "rock", "pop", "jazz", "blues", "folk", "country", "classical music", "film music", "ambient", "techno",
+        "house", "drum and bass", "hip hop", "funk", "soul", "reggae", "metal", "punk", "latin music", "bossa nova",
+        "chiptune",
     ),
     "mood": ("calm", "happy", "sad", "dark", "energetic", "dreamy", "tense", "epic", "romantic", "playful"),
     "lead": (
-        "piano", "acoustic guitar", "electric guitar", "distorted guitar", "violin", "string orchestra", "cello", "flute",
-        "saxophone", "trumpet", "brass", "organ", "synthesizer", "harp", "vibraphone", "choir", "a woman singing",
-        "a man singing", "rapping", "drums",
+        "piano", "acoustic guitar", "electric guitar", "distorted guitar", "violin", "string orchestra", "cello",
+        "flute", "saxophone", "trumpet", "brass", "organ", "synthesizer", "harp", "vibraphone", "choir",
+        "a woman singing", "a man singing", "rapping", "drums",
     ),
 }  # fmt: skip
 _PROMPT = "The sound of {}"

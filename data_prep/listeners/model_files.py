@@ -49,8 +49,8 @@ def model_folder(model: str, name: str, types: Sequence[str]) -> Path:
 def weights_identity(folder: Path) -> str:
     """A short name for what a model will answer: a hash over its configuration and pieces of its weights' files.
 
-    64 pieces of 4 KB each, evenly over each file: two trainings of one model differ nearly everywhere, and a file of many
-    gigabytes need not be read whole.
+    64 pieces of 4 KB each, evenly over each file: two trainings of one model differ nearly everywhere, and a file of
+    many gigabytes need not be read whole.
     """
     digest = hashlib.sha256((folder / "config.json").read_bytes())
     for path in sorted(folder.glob("*.safetensors")):
