@@ -32,7 +32,8 @@ _SPECIAL = {
     "qwen2-audio": ("<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"),
     "music-flamingo": ("<sound>", "<|sound_bos|>", "<|sound_eos|>"),
 }
-_WORDS = "a slow fast song piece with piano guitar strings drums and calm loud music the sound of rock jazz".split()
+_TEXT = "a slow fast song piece with piano guitar strings drums and calm loud music the sound of rock jazz"
+_WORDS = _TEXT.split()
 _DECODER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
             "num_key_value_heads": 1, "max_position_embeddings": 2048}  # fmt: skip
 _EARS = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "num_mel_bins": 80}
@@ -94,7 +95,9 @@ def write_audio_lm(folder: Path, name: str, seed: int = 0) -> Path:
         heard = AudioFlamingo3EncoderConfig(
             hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_mel_bins=80
         )
-        model = MusicFlamingoForConditionalGeneration(MusicFlamingoConfig(audio_config=heard, text_config=text, **where))
+        model = MusicFlamingoForConditionalGeneration(
+            MusicFlamingoConfig(audio_config=heard, text_config=text, **where)
+        )
         MusicFlamingoProcessor(
             ears, words, chat_template=chat, audio_token=token, audio_bos_token=begin, audio_eos_token=end
         ).save_pretrained(folder)

@@ -49,6 +49,17 @@ KINDS = {
 }
 
 
+def fingerprint(name: str, model: str, settings: ListenerSettings) -> str:
+    """What the answers depend on, without loading the weights.
+
+    Raises:
+        UserError: as `model_folder`.
+    """
+    asked = f"{settings.prompt}\n{settings.max_new_tokens} {settings.bits}"
+    identity = weights_identity(model_folder(model or KINDS[name].model, name, KINDS[name].types))
+    return f"{name} 1 {identity} {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+
+
 class AudioLanguageModel:
     """A listener that writes."""
 
@@ -69,8 +80,7 @@ class AudioLanguageModel:
             self.model.to(device)
         self.processor: Any = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
         self.sample_rate_hz = int(self.processor.feature_extractor.sampling_rate)
-        asked = f"{settings.prompt}\n{settings.max_new_tokens} {settings.bits}"
-        self.fingerprint = f"{name} 1 {weights_identity(folder)} {hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+        self.fingerprint = fingerprint(name, model, settings)
 
     @torch.inference_mode()
     def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Heard]:

@@ -26,6 +26,7 @@ from data_prep.listeners.listener import Heard, Known
 from data_prep.listeners.model_files import model_folder, weights_identity
 
 MODEL = "laion/larger_clap_music"
+TYPES = ("clap",)
 WINDOW_SEC = 10.0
 CERTAIN = 0.5
 WORDS: Mapping[str, tuple[str, ...]] = {
@@ -46,6 +47,17 @@ _MAX_WORDS = 1000
 _MAX_FILE_BYTES = 64 * 1024
 
 
+def fingerprint(model: str = "", words: Mapping[str, Sequence[str]] | None = None) -> str:
+    """What the answers depend on, without loading the weights.
+
+    Raises:
+        UserError: as `model_folder`.
+    """
+    listed = repr(sorted((kind, tuple(of_kind)) for kind, of_kind in (words or WORDS).items()))
+    identity = weights_identity(model_folder(model or MODEL, Clap.name, TYPES))
+    return f"clap 1 {identity} {hashlib.sha256(listed.encode()).hexdigest()[:12]}"
+
+
 class Clap:
     """A listener and an embedder."""
 
@@ -55,7 +67,7 @@ class Clap:
     def __init__(self, model: str = "", words: Mapping[str, Sequence[str]] | None = None, device: str = "cpu") -> None:
         from transformers import ClapModel, ClapProcessor
 
-        folder = model_folder(model or MODEL, self.name, ("clap",))
+        folder = model_folder(model or MODEL, self.name, TYPES)
         self.words = words or WORDS
         self.device = torch.device(device)
         self.model: Any = ClapModel.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
@@ -63,8 +75,7 @@ class Clap:
         self.processor: Any = ClapProcessor.from_pretrained(folder, trust_remote_code=False)
         self.sample_rate_hz = int(self.processor.feature_extractor.sampling_rate)
         self.width = int(self.model.config.projection_dim)
-        listed = hashlib.sha256(repr(sorted((k, tuple(v)) for k, v in self.words.items())).encode()).hexdigest()[:12]
-        self.fingerprint = f"clap 1 {weights_identity(folder)} {listed}"
+        self.fingerprint = fingerprint(model, self.words)
 
     @torch.inference_mode()
     def embed(self, audio: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, "n D"]:

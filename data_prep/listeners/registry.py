@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
@@ -19,17 +18,21 @@ class Wanted:
     model: str = ""
 
 
-Maker = Callable[[Wanted, ListenerSettings, str], Listener]
-"""From what is wanted, the settings and a device: a loaded listener."""
+@dataclass(frozen=True)
+class Entry:
+    """How a listener is loaded, onto a device, and what its answers depend on, which is told without loading it."""
+
+    load: Callable[[Wanted, ListenerSettings, str], Listener]
+    fingerprint: Callable[[Wanted, ListenerSettings], str]
 
 
 def parse_wanted(entries: list[str]) -> list[Wanted]:
     """Read `captions.listeners.use`, each listener once.
 
     Raises:
-        UserError: no such listener, with the nearest name.
+        UserError: no such listener, with the nearest name; or one is named twice with different models.
     """
-    wanted = []
+    wanted: dict[str, Wanted] = {}
     for entry in entries:
         name, _, model = entry.strip().partition(":")
         if name not in LISTENERS:
@@ -38,8 +41,9 @@ def parse_wanted(entries: list[str]) -> list[Wanted]:
             raise UserError(
                 f"There is no listener {name!r}.", where=WHERE, fix=f"{guess}There are: {', '.join(LISTENERS)}."
             )
-        wanted.append(Wanted(name, model))
-    return list(dict.fromkeys(wanted))
+        if wanted.setdefault(name, Wanted(name, model)).model != model:
+            raise UserError(f"{name} is named twice, with different models.", where=WHERE, fix="Name one of them.")
+    return list(wanted.values())
 
 
 def load_listener(wanted: Wanted, settings: ListenerSettings, device: str = "cpu") -> Listener:
@@ -48,35 +52,65 @@ def load_listener(wanted: Wanted, settings: ListenerSettings, device: str = "cpu
     Raises:
         UserError: its weights are out of reach or cannot be used.
     """
-    return LISTENERS[wanted.name](wanted, settings, device)
+    return LISTENERS[wanted.name].load(wanted, settings, device)
 
 
-def _musicnn(wanted: Wanted, settings: ListenerSettings, device: str) -> Listener:
-    from data_prep.listeners.musicnn.tagger import Tagger
+def listener_fingerprint(wanted: Wanted, settings: ListenerSettings) -> str:
+    """The fingerprint that the loaded listener would have.
 
-    if wanted.model:
-        raise UserError("musicnn comes with Woodshed: it takes no model.", where=WHERE, fix="Write `musicnn` alone.")
-    return Tagger()
-
-
-def _clap(wanted: Wanted, settings: ListenerSettings, device: str) -> Listener:
-    from data_prep.listeners.clap import Clap, read_words
-
-    words = read_words(settings.clap_words) if settings.clap_words else None
-    return Clap(wanted.model, words, device)
+    Raises:
+        UserError: its weights are out of reach or cannot be used.
+    """
+    return LISTENERS[wanted.name].fingerprint(wanted, settings)
 
 
-def _writer(name: str, wanted: Wanted, settings: ListenerSettings, device: str) -> Listener:
-    from data_prep.listeners.audio_lm import AudioLanguageModel
+def _musicnn() -> Entry:
+    def load(wanted: Wanted, settings: ListenerSettings, device: str) -> Listener:
+        from data_prep.listeners.musicnn.tagger import Tagger
 
-    return AudioLanguageModel(name, wanted.model, settings, device)
+        return Tagger()
+
+    def fingerprint(wanted: Wanted, settings: ListenerSettings) -> str:
+        from data_prep.listeners.musicnn.words import FINGERPRINT
+
+        if wanted.model:
+            raise UserError(
+                "musicnn comes with Woodshed: it takes no model.", where=WHERE, fix="Write `musicnn` alone."
+            )
+        return FINGERPRINT
+
+    return Entry(load, fingerprint)
 
 
-LISTENERS: dict[str, Maker] = {
-    "musicnn": _musicnn,
-    "clap": _clap,
-    "qwen2-audio": partial(_writer, "qwen2-audio"),
-    "qwen2.5-omni": partial(_writer, "qwen2.5-omni"),
-    "music-flamingo": partial(_writer, "music-flamingo"),
+def _clap() -> Entry:
+    def load(wanted: Wanted, settings: ListenerSettings, device: str) -> Listener:
+        from data_prep.listeners.clap import Clap, read_words
+
+        return Clap(wanted.model, read_words(settings.clap_words) if settings.clap_words else None, device)
+
+    def fingerprint(wanted: Wanted, settings: ListenerSettings) -> str:
+        from data_prep.listeners import clap
+
+        return clap.fingerprint(wanted.model, clap.read_words(settings.clap_words) if settings.clap_words else None)
+
+    return Entry(load, fingerprint)
+
+
+def _writer(name: str) -> Entry:
+    def load(wanted: Wanted, settings: ListenerSettings, device: str) -> Listener:
+        from data_prep.listeners.audio_lm import AudioLanguageModel
+
+        return AudioLanguageModel(name, wanted.model, settings, device)
+
+    def fingerprint(wanted: Wanted, settings: ListenerSettings) -> str:
+        from data_prep.listeners import audio_lm
+
+        return audio_lm.fingerprint(name, wanted.model, settings)
+
+    return Entry(load, fingerprint)
+
+
+LISTENERS = {"musicnn": _musicnn(), "clap": _clap()} | {
+    name: _writer(name) for name in ("qwen2-audio", "qwen2.5-omni", "music-flamingo")
 }
-"""Name → what loads it."""
+"""Name → how it is loaded."""
