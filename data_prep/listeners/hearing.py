@@ -4,7 +4,8 @@ A listener is loaded only when a clip is new to it. Clips of a version are read 
 large as the listener wants; each batch is stored when it is done, so that a run that was stopped goes on there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -14,10 +15,11 @@ from configs.listeners import ListenerSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, changed, read_clips
 from data_prep.decode import AudioError
-from data_prep.listeners.listener import Heard, Known, Listener
+from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known, Listener
 from data_prep.listeners.registry import Wanted, listener_fingerprint, load_listener, parse_wanted
 from data_prep.listeners.word_filter import filtered
 from data_prep.progress import Stage, stage
+from data_prep.stems import INSTRUMENTAL
 
 HEARING_VERSION = 1
 
@@ -66,6 +68,14 @@ def hear_clips(
         clip_id: {name: filtered(heard, known[clip_id]) for name, heard in answers.items()}
         for clip_id, answers in found.items()
     }
+
+
+def unwanted(known: Known, answers: Iterable[Heard]) -> list[str]:
+    """Flags of a clip where something was heard that its owner did not ask for: a voice in what should have none."""
+    said = " ".join([*known.own, *known.tags.values()]).lower()
+    instrumental = known.stems == INSTRUMENTAL or re.search(r"\b(instrumental|no vocals|without vocals)\b", said)
+    heard = any(VOCALS_HEARD in answer.flags for answer in answers)
+    return [VOCALS_HEARD] if instrumental and heard else []
 
 
 def _hear(clips: Sequence[Clip], job: _Job, cache: Cache, progress: Stage) -> Iterator[tuple[Clip, Heard]]:

@@ -44,11 +44,11 @@ class Heard:
     removed: tuple[str, ...] = ()
     """What the word filter took out."""
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; what is empty is left out."""
-        scores = {name: round(float(value), 4) for name, value in self.scores.items()}
+    def to_json(self, *, scores: bool = True) -> dict[str, Any]:
+        """Plain values, with or without the scores; what is empty is left out."""
+        kept = {name: round(float(value), 4) for name, value in self.scores.items()} if scores else {}
         lists = {name: list(getattr(self, name)) for name in ("words", "flags", "removed")}
-        return {name: value for name, value in (lists | {"text": self.text, "scores": scores}).items() if value}
+        return {name: value for name, value in (lists | {"text": self.text, "scores": kept}).items() if value}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> "Heard":
