@@ -71,7 +71,7 @@ def read_edits(path: Path | None) -> Edits:
         text = decode_text(data)
         lines = _jsonl(text) if path.suffix.lower() in (".jsonl", ".json") else _csv(text)
         return _collected(path, lines)
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(
             f"The table of captions cannot be read: {getattr(error, 'strerror', None) or error}.",
             where=str(path),
@@ -157,7 +157,7 @@ def _jsonl(text: str) -> Iterable[tuple[int, str, list[Any]]]:
         try:
             value = json.loads(line)
             clip, captions = value["clip"], value["captions"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f'line {number} is not {{"clip": …, "captions": […]}}') from error
         if not isinstance(clip, str) or not isinstance(captions, list):
             raise ValueError(f"line {number}: clip must be text and captions a list")
