@@ -34,9 +34,21 @@ _SPECIAL = {
 }
 _TEXT = "a slow fast song piece with piano guitar strings drums and calm loud music the sound of rock jazz"
 _WORDS = _TEXT.split()
-_DECODER = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "num_key_value_heads": 1, "max_position_embeddings": 2048}  # fmt: skip
-_EARS = {"d_model": 16, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "num_mel_bins": 80}
+_DECODER: dict[str, Any] = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 2048,
+}
+_EARS: dict[str, Any] = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 16,
+    "num_mel_bins": 80,
+}
 
 
 def tokenizer(special: tuple[str, ...]) -> PreTrainedTokenizerFast:
@@ -58,11 +70,28 @@ def write_clap(folder: Path, seed: int = 0) -> Path:
     """A CLAP at 16 kHz, a few kilobytes large."""
     torch.manual_seed(seed)
     words = tokenizer(())
-    text = {"vocab_size": len(words), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "intermediate_size": 16, "projection_dim": 8, "max_position_embeddings": 70, "pad_token_id": 0}  # fmt: skip
-    audio = {"spec_size": 64, "num_mel_bins": 16, "patch_embeds_hidden_size": 8, "depths": [1, 1], "hidden_size": 16,
-             "num_attention_heads": [1, 1], "window_size": 4, "projection_dim": 8, "patch_size": 4,
-             "patch_stride": [4, 4]}  # fmt: skip
+    text: dict[str, Any] = {
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "projection_dim": 8,
+        "max_position_embeddings": 70,
+        "pad_token_id": 0,
+    }
+    audio: dict[str, Any] = {
+        "spec_size": 64,
+        "num_mel_bins": 16,
+        "patch_embeds_hidden_size": 8,
+        "depths": [1, 1],
+        "hidden_size": 16,
+        "num_attention_heads": [1, 1],
+        "window_size": 4,
+        "projection_dim": 8,
+        "patch_size": 4,
+        "patch_stride": [4, 4],
+    }
     model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8))
     ears = ClapFeatureExtractor(
         feature_size=16, sampling_rate=16_000, hop_length=800, max_length_s=10, fft_window_size=1024, frequency_max=7000
@@ -77,11 +106,11 @@ def write_audio_lm(folder: Path, name: str, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     token, begin, end = _SPECIAL[name]
     words = tokenizer(_SPECIAL[name])
-    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+    ids: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
     text = Qwen2Config(vocab_size=len(words), **_DECODER, **ids)
     ears = WhisperFeatureExtractor(feature_size=80)
     chat = _CHAT.replace("AUDIO_TOKEN", token if name == "music-flamingo" else f"{begin}{token}{end}")
-    where: dict[str, int] = {"audio_token_id": int(words.convert_tokens_to_ids(token))}  # pyright: ignore[reportArgumentType]
+    where: dict[str, Any] = {"audio_token_id": words.convert_tokens_to_ids(token)}
     model: Any
     if name == "qwen2-audio":
         config = Qwen2AudioConfig(
@@ -90,8 +119,8 @@ def write_audio_lm(folder: Path, name: str, seed: int = 0) -> Path:
         model = Qwen2AudioForConditionalGeneration(config)
         Qwen2AudioProcessor(ears, words, chat_template=chat).save_pretrained(folder)
     else:
-        where["audio_bos_token_id"] = int(words.convert_tokens_to_ids(begin))  # pyright: ignore[reportArgumentType]
-        where["audio_eos_token_id"] = int(words.convert_tokens_to_ids(end))  # pyright: ignore[reportArgumentType]
+        where["audio_bos_token_id"] = words.convert_tokens_to_ids(begin)
+        where["audio_eos_token_id"] = words.convert_tokens_to_ids(end)
         heard = AudioFlamingo3EncoderConfig(
             hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, num_mel_bins=80
         )

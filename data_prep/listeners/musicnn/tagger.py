@@ -9,7 +9,7 @@ from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known
 from data_prep.listeners.musicnn.log_mel import SAMPLE_RATE_HZ
 from data_prep.listeners.musicnn.model import MODELS, score
 from data_prep.listeners.musicnn.tags import TAGS
-from data_prep.listeners.musicnn.words import FINGERPRINT, MOST_OF_A_KIND, VOICE, VOICE_THRESHOLD, WORDS
+from data_prep.listeners.musicnn.words import FINGERPRINT, MOST_OF_A_KIND, VOICE, VOICE_THRESHOLD, WORDS, Kind
 
 _STORED_SCORE = 0.05
 
@@ -39,7 +39,7 @@ def heard(scores: dict[str, Float[np.ndarray, " 50"]]) -> Heard:
 def _words(scores: dict[tuple[str, str], float]) -> list[str]:
     """The words whose tag is over its threshold, the surest first: by how far over, in odds."""
     sure: dict[str, float] = {}
-    kinds = {entry.word: entry.kind for entry in WORDS}
+    kinds: dict[str, Kind] = {entry.word: entry.kind for entry in WORDS}
     for entry in WORDS:
         value = scores[entry.model, entry.tag]
         if value >= entry.threshold:
