@@ -11,6 +11,7 @@ from pathlib import Path
 from configs.prep import PrepSettings
 from data_prep.base_files import resolve_base
 from data_prep.cache import Cache
+from data_prep.caption_edits import read_edits
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip
 from data_prep.codec.registry import base_codec_fingerprint
@@ -96,7 +97,9 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 4. What each clip is: features, tags, captions.
         sounds = listen_to_tracks(tracks, made.versions, cache, workers=settings.workers)
-        described = describe_clips(clips, sounds.tempi, settings, cache, channels=files.spec.channels)
+        edits = read_edits(settings.captions.edits)
+        described = describe_clips(clips, sounds.tempi, settings, cache, edits.captions, channels=files.spec.channels)
+        rejected += edits.unused({clip.id for clip in clips})
         accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
 
         # 5. What the model sees: codec tokens and text states.
@@ -136,6 +139,7 @@ def _rows(
     for clip in clips:
         track, said = clip.version.track, described[clip.id]
         flags = [*clip.version.scan.heard(heard.channels).flags, *heard.copies.flags[track.source_sha256]]
+        flags += said.flags
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
         row = ClipRow(
             id=clip.id,
@@ -152,6 +156,7 @@ def _rows(
             key=said.key,
             tags=said.tags,
             flags=flags,
+            heard=said.heard,
         )
         rows.append(row)
     return rows
