@@ -73,10 +73,9 @@ class Attention(nn.Module):
         shape = (n_rows, self.heads, 1, self.head_width)
         return key[None, :, None].expand(shape), self.sink.value[None, :, None].expand(shape)
 
-    def ring(self, n_rows: int, window_frames: int, dtype: torch.dtype) -> Ring:
-        """An empty window for `n_rows` pieces, in the precision that keys and values have."""
-        key, value = self.sink_key_value(n_rows)
-        return Ring(window_frames, key.to(dtype), value.to(dtype))
+    def ring(self, n_rows: int, window_frames: int) -> Ring:
+        """An empty window for `n_rows` pieces."""
+        return Ring(window_frames, *self.sink_key_value(n_rows))
 
     def hear(
         self, source: Float[Tensor, "B n E"], ring: Ring | None, mask: Bool[Tensor, "n S"] | None

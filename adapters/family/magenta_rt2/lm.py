@@ -148,6 +148,10 @@ class MagentaLM(nn.Module):
         starts = torch.arange(self.n_codebooks, device=codes.device) * self.card + N_RESERVED
         return self._scaled(codes + starts)
 
+    def embed_level(self, codes: Int[Tensor, "B T"], level: int) -> Float[Tensor, "B T D"]:
+        """Scaled embeddings of codes of one level."""
+        return self._scaled(codes + (N_RESERVED + level * self.card))
+
     def start(self, n_rows: int) -> Float[Tensor, "B 1 D"]:
         """What the temporal stack hears before the first frame."""
         ids = torch.full((n_rows, 1), START_ID, device=self.device)

@@ -33,14 +33,13 @@ class Ring:
     ) -> None:
         self.window_frames = window_frames
         self.size = window_frames + 1
-        B, H, _, d = sink_key.shape
-        self.keys = sink_key.new_zeros(B, H, 1 + self.size, d)
-        self.values = sink_value.new_zeros(B, H, 1 + self.size, d)
-        self.keys[:, :, :1], self.values[:, :, :1] = sink_key, sink_value
+        self.keys, self.values = sink_key, sink_value  # grown to their full size, once, by the first frame
         self.n_seen = 0
 
     def push(self, keys: Float[Tensor, "B H n d"], values: Float[Tensor, "B H n d"]) -> Heard:
         """Take in new frames; get what they attend to."""
+        if not self.n_seen:
+            self.keys, self.values = self._grown(self.keys, keys), self._grown(self.values, values)
         if keys.shape[2] > 1:
             return self._push_many(keys, values)
         slot = 1 + self.n_seen % self.size
@@ -60,3 +59,10 @@ class Ring:
         slots = torch.arange(self.n_seen - n_last, self.n_seen, device=keys.device) % self.size + 1
         self.keys[:, :, slots], self.values[:, :, slots] = keys[:, :, -n_last:], values[:, :, -n_last:]
         return all_keys, all_values, window_mask(n_new, n_past, self.window_frames, sink=True, device=keys.device)
+
+    def _grown(self, sink: Float[Tensor, "B H 1 d"], like: Float[Tensor, "B H n d"]) -> Float[Tensor, "B H S d"]:
+        """The sink and room for the window, in the precision that the layer computes in."""
+        B, H, _, d = like.shape
+        whole = like.new_zeros(B, H, 1 + self.size, d)
+        whole[:, :, :1] = sink
+        return whole
