@@ -64,24 +64,18 @@ class SpectroStreamCodec(nn.Module):
         return codec.to(device)
 
     @classmethod
-    def from_tensors(
-        cls, tensors: Mapping[str, Tensor], *, n_codebooks: int, where: str = ""
-    ) -> "SpectroStreamCodec":
+    def from_tensors(cls, tensors: Mapping[str, Tensor], *, n_codebooks: int, where: str = "") -> "SpectroStreamCodec":
         """A codec of these tensors, by plain official name.
 
         Raises:
             UserError: tensors are missing or do not fit together.
         """
         played = {name: tensor for name, tensor in tensors.items() if not name.startswith("encoder/")}
-        encodes = len(played) < len(tensors)
+        encodes, name = len(played) < len(tensors), fingerprint(played)
         try:
+            shape = sizes.shape_of({name: tuple(tensor.shape) for name, tensor in tensors.items()})
             with torch.device("meta"):
-                codec = cls(
-                    sizes.shape_of({name: tuple(tensor.shape) for name, tensor in tensors.items()}),
-                    n_codebooks=n_codebooks,
-                    fingerprint=fingerprint(played),
-                    encodes=encodes,
-                )
+                codec = cls(shape, n_codebooks=n_codebooks, fingerprint=name, encodes=encodes)
             ours = {path: _ours(tensors, sizes.official_name(path)) for path in dict(codec.named_parameters())}
             codec.load_state_dict(ours, assign=True)
         except (KeyError, ValueError, RuntimeError) as error:

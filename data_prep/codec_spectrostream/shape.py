@@ -39,14 +39,14 @@ class CodecShape:
 
 
 def shape_of(shapes: Mapping[str, tuple[int, ...]]) -> CodecShape:
-    """The sizes that these tensors have, by their names without `params/`.
+    """The sizes that these tensors have, by their names without `params/`. Without an encoder its width is 0.
 
     Raises:
         KeyError: a tensor that tells them is missing.
     """
     levels, card, features = shapes["quantizer/embedding"]
     decoder_width = shapes["decoder/output_layer/base_conv_last/conv/kernel"][2]
-    encoder_width = shapes["encoder/base_conv_first/conv/kernel"][3]
+    encoder_width = shapes.get("encoder/base_conv_first/conv/kernel", (0,))[-1]
     return CodecShape(encoder_width, decoder_width, features, levels, card)
 
 

@@ -1,8 +1,8 @@
 """A Magenta RealTime 2 on disk, in the official layout: where its parts are, and reading them safely. No torch.
 
-    checkpoints/mrt2_small.safetensors       the language model, and the codec's decoder and quantiser beside it
-    resources/spectrostream/*.safetensors    encoder; decoder and quantiser once more
-    resources/musiccoca/*.tflite, spm.model  the style model
+checkpoints/mrt2_small.safetensors       the language model, and the codec's decoder and quantiser beside it
+resources/spectrostream/*.safetensors    encoder; decoder and quantiser once more
+resources/musiccoca/*.tflite, spm.model  the style model
 """
 
 from dataclasses import dataclass

@@ -77,9 +77,7 @@ class Attention(nn.Module):
         """An empty window for `n_rows` pieces."""
         return Ring(window_frames, *self.sink_key_value(n_rows))
 
-    def hear(
-        self, source: Float[Tensor, "B n E"], ring: Ring | None, mask: Bool[Tensor, "n S"] | None
-    ) -> Heard:
+    def hear(self, source: Float[Tensor, "B n E"], ring: Ring | None, mask: Bool[Tensor, "n S"] | None) -> Heard:
         """What the n frames of a source attend to: with a ring, what it kept; else all of the source, under `mask`."""
         keys, values = self.keys_values(source)
         if ring is not None:

@@ -58,7 +58,9 @@ class Temporal(nn.Module):
 
     def __init__(self, spec: MagentaSpec) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TemporalLayer(spec.temporal, spec.source_width) for _ in range(spec.temporal.layers))
+        self.layers = nn.ModuleList(
+            TemporalLayer(spec.temporal, spec.source_width) for _ in range(spec.temporal.layers)
+        )
 
 
 class Depth(nn.Module):
@@ -168,9 +170,7 @@ class MagentaLM(nn.Module):
         source = self.source(conditions.to(self.device).ids())
         return source.expand(-1, n_frames, -1)
 
-    def temporal_states(
-        self, inputs: Float[Tensor, "B T D"], source: Float[Tensor, "B T E"]
-    ) -> Float[Tensor, "B T D"]:
+    def temporal_states(self, inputs: Float[Tensor, "B T D"], source: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """What the temporal stack says of every frame, given the frame before each."""
         mask = window_mask(inputs.shape[1], 0, self.spec.window_frames, sink=True, device=inputs.device)
         x = inputs
