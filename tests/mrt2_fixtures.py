@@ -1,9 +1,13 @@
 """Small Magenta RealTime 2 models of several sizes with fixed inputs: what parity is tested on."""
 
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -63,3 +67,21 @@ def write_request(name: str, folder: Path) -> tuple[Path, Path]:
 def reference(name: str) -> dict[str, Tensor]:
     """What the official code made of a case, stored: magenta-rt 2.0.3, jax 0.10.2."""
     return load_file(REFERENCES / f"mrt2_{name}.safetensors")
+
+
+PACKAGES = ("magenta-rt[jax]==2.0.3",)
+"""The official code; it has its own pins, so it lives in an environment of its own (about 1 GB)."""
+
+
+def official_environment(folder: Path) -> Path:
+    """The Python of an environment with the official package: $WOODSHED_MRT2_PYTHON, or one made in `folder`."""
+    given = os.environ.get("WOODSHED_MRT2_PYTHON")
+    if given:
+        return Path(given)
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv is not installed; WOODSHED_MRT2_PYTHON may name a Python that has magenta-rt[jax]")
+    subprocess.run([uv, "venv", "-q", "--python", "3.11", folder], check=True)
+    python = folder / "bin" / "python"
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, *PACKAGES], check=True)
+    return python

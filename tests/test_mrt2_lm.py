@@ -3,10 +3,20 @@
 import json
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from mrt2_fixtures import CASES, N_FRAMES, case_inputs, conditions_of, reference, write_case
+from mrt2_fixtures import (
+    CASES,
+    N_FRAMES,
+    OFFICIAL,
+    case_inputs,
+    conditions_of,
+    official_environment,
+    reference,
+    write_case,
+)
 from torch.testing import assert_close
 
 from adapters.family.magenta_rt2.conditions import MagentaConditions, strength_bins
@@ -202,10 +212,13 @@ def test_every_projection_is_a_plain_linear(tiny):
     assert not any(parameter.requires_grad for parameter in tiny.parameters())
 
 
+@pytest.fixture(scope="module")
+def official_python(tmp_path_factory) -> Path:
+    return official_environment(tmp_path_factory.mktemp("official") / "venv")
+
+
 @pytest.mark.network
 def test_sizes_are_those_of_the_official_models(official_python, tmp_path):
-    from mrt2_fixtures import OFFICIAL
-
     from data_prep.codec_spectrostream.layout import codec_shapes
     from data_prep.codec_spectrostream.shape import CodecShape
     from data_prep.magenta_rt2 import layout

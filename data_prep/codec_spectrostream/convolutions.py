@@ -56,9 +56,7 @@ class CausalUpConv(nn.ConvTranspose2d):
         start = self.n_before * self.stride[0]
         x = memory.before(self, x, self.n_before)
         y = F.conv_transpose2d(x, self.weight, self.bias, self.stride)
-        beside = (
-            self.kernel_size[1] - self.stride[1]
-        ) // 2  # what hangs over at the low end; the high end has the rest
+        beside = (self.kernel_size[1] - self.stride[1]) // 2  # overhang at the low end; the rest is at the high end
         return y[:, :, start : start + n_steps, beside : beside + n_bins]
 
 

@@ -12,7 +12,7 @@ from data_prep.codec_spectrostream.shape import CHANNELS, N_BINS, STEP_SAMPLES, 
 
 
 def spectra(audio: Float[Tensor, "B 2 N"], n_spectra: int) -> Float[Tensor, "B 4 S F"]:
-    """The first `n_spectra` of audio; what lies behind its end is silence. Channels: left real, left imaginary, right …"""
+    """The first `n_spectra` of audio, silence behind its end. Channels: real and imaginary, left, then right."""
     needed = (n_spectra - 1) * STEP_SAMPLES + WINDOW_SAMPLES
     padded = F.pad(audio, (0, max(0, needed - audio.shape[2])))[..., :needed]
     framed = padded.unfold(2, WINDOW_SAMPLES, STEP_SAMPLES) * _window(audio)  # [B, 2, S, 960]

@@ -47,9 +47,7 @@ def write_debug_mrt2(
         target.mkdir(parents=True, exist_ok=True)
         for part in ("encoder", "decoder", "quantizer"):
             save_file(_under("params/", parts, part), target / f"{part}.safetensors")
-    beside = {
-        key: part for which in ("decoder", "quantizer") for key, part in _under(layout.CODEC, parts, which).items()
-    }
+    beside = {**_under(layout.CODEC, parts, "decoder"), **_under(layout.CODEC, parts, "quantizer")}
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoints" / f"{name}.safetensors"
     save_file({**lm, **beside}, checkpoint, metadata={WINDOW_KEY: str(spec.window_frames)})

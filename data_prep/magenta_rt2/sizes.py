@@ -17,9 +17,8 @@ N_CONDITION_IDS = N_STYLE_TOKENS + N_NOTES + 1 + 3
 """Per frame: 12 style tokens, 128 notes, drums, and the strengths of guidance for style, notes and drums."""
 STYLE_CARD = 1024
 STYLE_VOCABULARY = STYLE_CARD + N_RESERVED + 1
-CONTROL_VOCABULARIES = (
-    (4 + N_RESERVED + 1,) * N_NOTES + (2 + N_RESERVED + 1,) + (41 + N_RESERVED,) * 2 + (9 + N_RESERVED,)
-)
+_NOTE, _DRUMS, _STRENGTHS = 4 + N_RESERVED + 1, 2 + N_RESERVED + 1, (41 + N_RESERVED, 41 + N_RESERVED, 9 + N_RESERVED)
+CONTROL_VOCABULARIES = (_NOTE,) * N_NOTES + (_DRUMS, *_STRENGTHS)
 """Ids of each note slot, the drum slot and the three strengths; the strengths have no id for `unknown`."""
 CONTEXT_FRAMES = 500
 """20 s: what all layers together look back. Small: 12 layers of 41 frames; base: 20 of 25."""

@@ -38,7 +38,6 @@ TOP = {
     "depth.norm.weight": f"{layout.DEPTH_NORM}/scale",
     "depth.norm.bias": f"{layout.DEPTH_NORM}/bias",
 }
-SPLIT = ("kernel", "bias")
 
 
 def official_names(spec: MagentaSpec) -> dict[str, str]:
@@ -63,37 +62,41 @@ def _layer_names(ours: str, official: str, temporal: bool) -> Iterator[tuple[str
         )
 
 
+def owners(spec: MagentaSpec) -> dict[str, list[str]]:
+    """The official name of every tensor → ours; the logits belong to one head per codebook and the reserved rows."""
+    heads = ["depth.reserved", *(f"depth.heads.{level}" for level in range(spec.n_codebooks))]
+    found = {theirs: [ours] for ours, theirs in official_names(spec).items()}
+    found[f"{layout.LOGITS}/kernel"] = [f"{head}.weight" for head in heads]
+    found[f"{layout.LOGITS}/bias"] = [f"{head}.bias" for head in heads]
+    return found
+
+
+def pieces(name: str, tensor: Tensor, spec: MagentaSpec) -> list[Tensor]:
+    """An official tensor in our shape, one piece for each of its owners."""
+    if name.startswith(layout.LOGITS):
+        rows = tensor.T if name.endswith("/kernel") else tensor  # [n_ids, D] or [n_ids]
+        return [rows[:N_RESERVED], *rows[N_RESERVED:].split(spec.card)]
+    if name.endswith("output_projection/kernel"):
+        return [tensor.flatten(1)]
+    if name.endswith("/kernel"):
+        return [tensor.flatten(1).T]
+    return [tensor[0] if "/sink_" in name else tensor]
+
+
+def assemble(name: str, parts: list[Tensor], spec: MagentaSpec) -> Tensor:
+    """The reverse of `pieces`."""
+    whole = torch.cat(parts) if name.startswith(layout.LOGITS) else parts[0]
+    turned = name.endswith("/kernel") and not name.endswith("output_projection/kernel")
+    return (whole.T if turned else whole).reshape(layout.lm_shapes(spec)[name])
+
+
 def to_ours(official: Mapping[str, Tensor], spec: MagentaSpec) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the model under our name and in our shape, one at a time; each is read when it is reached."""
-    for ours, theirs in official_names(spec).items():
-        yield ours, _ours(theirs, official[theirs])
-    for kind, leaf in zip(SPLIT, ("weight", "bias"), strict=True):
-        rows = official[f"{layout.LOGITS}/{kind}"]
-        rows = rows.T if kind == "kernel" else rows  # [n_ids, D] or [n_ids]
-        yield f"depth.reserved.{leaf}", rows[:N_RESERVED]
-        for level, part in enumerate(rows[N_RESERVED:].split(spec.card)):
-            yield f"depth.heads.{level}.{leaf}", part
+    """Every tensor of the model under our name and in our shape; each official one is read when it is reached."""
+    for theirs, ours in owners(spec).items():
+        yield from zip(ours, pieces(theirs, official[theirs], spec), strict=True)
 
 
 def to_official(ours: Mapping[str, Tensor], spec: MagentaSpec) -> Iterator[tuple[str, Tensor]]:
     """The reverse of `to_ours`."""
-    shapes = layout.lm_shapes(spec)
-    for mine, theirs in official_names(spec).items():
-        yield theirs, _official(theirs, ours[mine], shapes[theirs])
-    for kind, leaf in zip(SPLIT, ("weight", "bias"), strict=True):
-        heads = [ours[f"depth.heads.{level}.{leaf}"] for level in range(spec.n_codebooks)]
-        rows = torch.cat([ours[f"depth.reserved.{leaf}"], *heads])
-        yield f"{layout.LOGITS}/{kind}", rows.T if kind == "kernel" else rows
-
-
-def _ours(name: str, tensor: Tensor) -> Tensor:
-    if name.endswith("output_projection/kernel"):
-        return tensor.flatten(1)
-    if name.endswith("/kernel"):
-        return tensor.flatten(1).T
-    return tensor[0] if "/sink_" in name else tensor
-
-
-def _official(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    turned = name.endswith("/kernel") and not name.endswith("output_projection/kernel")
-    return (tensor.T if turned else tensor).reshape(shape)
+    for theirs, mine in owners(spec).items():
+        yield theirs, assemble(theirs, [ours[name] for name in mine], spec)
