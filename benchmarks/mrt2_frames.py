@@ -37,7 +37,7 @@ def bandwidth() -> float:
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """What one call takes: the process's own time on one thread, which other programs disturb least, else the clock's."""
+    """What one call takes: on one thread in the process's own time, which other programs disturb least."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
     run()

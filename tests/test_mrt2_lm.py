@@ -19,10 +19,13 @@ from mrt2_fixtures import (
 )
 from torch.testing import assert_close
 
+from adapters.decode.projections import has_fbgemm
 from adapters.family.magenta_rt2.conditions import MagentaConditions, strength_bins
 from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.load import load_magenta_lm
+from adapters.family.magenta_rt2.playing import laid_out_for_playing
 from adapters.family.magenta_rt2.ring import window_mask
+from adapters.family.magenta_rt2.spec import GROUPS
 from adapters.family.magenta_rt2.steps import MagentaSteps
 from data_prep.magenta_rt2.files import find_files
 
@@ -210,6 +213,48 @@ def test_every_projection_is_a_plain_linear(tiny):
     linear = {name.rpartition(".")[2] for name, module in tiny.named_modules() if type(module) is torch.nn.Linear}
     assert {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "style_proj", "adapter"} <= linear
     assert not any(parameter.requires_grad for parameter in tiny.parameters())
+
+
+def test_one_clip_is_learnt_by_heart_and_given_back(tmp_path):
+    """LoRA on every group, as plain peft puts it there: near-zero loss, and the clip's own codes when played."""
+    import peft
+
+    lm = load_magenta_lm(find_files(write_case("tiny", tmp_path)))
+    codes, conditions = case_inputs("tiny")["codes"].long()[:, :, :8], MagentaConditions.unknown(1)
+    settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=f"^({'|'.join(GROUPS.values())})$")
+    torch.manual_seed(0)
+    peft.inject_adapter_in_model(settings, lm)
+    learnt = [parameter for name, parameter in lm.named_parameters() if "lora_" in name]
+    optimizer = torch.optim.AdamW([parameter.requires_grad_(True) for parameter in learnt], lr=2e-2)
+    for _ in range(80):
+        loss = torch.nn.functional.cross_entropy(lm(codes, conditions).movedim(-1, 1), codes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1  # pyright: ignore[reportPossiblyUnboundVariable]
+    steps = MagentaSteps(lm.eval(), conditions)
+    assert torch.equal(torch.stack([steps.next(likeliest) for _ in range(8)], dim=2), codes)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [("plain", 1e-5), ("fp32", 1e-5), ("fp16", 0.02), ("bf16", 0.2)])
+def test_laid_out_for_playing(tiny, kind, tolerance):
+    if kind in ("fp16",) and not has_fbgemm():
+        pytest.skip("no fast fp16 products on this CPU")
+    inputs = case_inputs("tiny")
+    codes, conditions = inputs["codes"].long(), conditions_of(inputs["ids"])
+    whole = tiny(codes, conditions)
+    seen = []
+
+    def wrap(name, product):
+        seen.append(name)
+        return product
+
+    played = laid_out_for_playing(tiny, kind, wrap)
+    steps = MagentaSteps(played, conditions)
+    for frame in range(4):
+        assert (forced(steps, codes[:, :, frame]) - whole[:, :, frame]).abs().max() < tolerance
+    assert {"temporal.layers.0.ffn.fc1", "depth.adapter", "depth.heads.11"} <= set(seen)
+    assert played.codes.weight is tiny.codes.weight and type(tiny.depth.heads[0]) is torch.nn.Linear
 
 
 @pytest.fixture(scope="module")

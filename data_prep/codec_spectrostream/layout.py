@@ -10,7 +10,7 @@ def codec_shapes(shape: CodecShape) -> dict[str, tuple[int, ...]]:
     """Shapes as official files have them: kernels [time, bins, in, out]."""
     with torch.device("meta"):
         parts = {"encoder": Encoder(shape), "decoder": Decoder(shape)}
-    shapes = {"quantizer/embedding": (shape.levels, shape.card, shape.features)}
+    shapes: dict[str, tuple[int, ...]] = {"quantizer/embedding": (shape.levels, shape.card, shape.features)}
     for part, network in parts.items():
         for path, parameter in network.named_parameters():
             name = official_name(f"{part}.{path}")

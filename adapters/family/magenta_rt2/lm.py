@@ -167,7 +167,7 @@ class MagentaLM(nn.Module):
         """
         if conditions.n_frames not in (1, n_frames):
             raise ValueError(f"conditions for {conditions.n_frames} frames, codes for {n_frames}")
-        source = self.source(conditions.to(self.device).ids())
+        source = self.source(conditions.ids().to(self.device))  # values are checked where they are
         return source.expand(-1, n_frames, -1)
 
     def temporal_states(self, inputs: Float[Tensor, "B T D"], source: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:

@@ -5,6 +5,7 @@ its sink; the depth stack starts anew in every frame. A piece may last for hours
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -31,10 +32,8 @@ class MagentaSteps:
         self.n_rows = conditions.n_rows
         self.n_frames = 0
         window = lm.spec.window_frames
-        self._rings = [
-            (layer.self_attn.ring(self.n_rows, window), layer.cross_attn.ring(self.n_rows, window))  # pyright: ignore[reportCallIssue]
-            for layer in lm.temporal.layers
-        ]
+        layers: list[Any] = list(lm.temporal.layers)
+        self._rings = [tuple(part.ring(self.n_rows, window) for part in (at.self_attn, at.cross_attn)) for at in layers]
         self._next_input = lm.start(self.n_rows)
         self.follow(conditions)
 
