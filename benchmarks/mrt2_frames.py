@@ -21,10 +21,9 @@ from adapters.family.magenta_rt2.load import load_magenta_lm
 from adapters.family.magenta_rt2.playing import bytes_per_frame, laid_out_for_playing
 from adapters.family.magenta_rt2.spec import FRAME_RATE_HZ, SIZES
 from adapters.family.magenta_rt2.steps import MagentaSteps
-from data_prep.codec_spectrostream.codec import SpectroStreamCodec, SpectroStreamDecoder
-from data_prep.codec_spectrostream.shape import CodecShape
+from data_prep.codec.spectrostream.shape import CodecShape
 from data_prep.magenta_rt2.debug_base import write_debug_mrt2
-from data_prep.magenta_rt2.files import find_files
+from data_prep.magenta_rt2.files import find_files, load_magenta_codec
 
 BYTES = {"plain": 4, "fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 """Per weight, of each kind of product (`adapters.decode.projections`)."""
@@ -75,13 +74,13 @@ def frame_times(lm: MagentaLM, n_frames: int) -> list[float]:
 def measure_codec(n_frames: int, folder: Path) -> None:
     """Print the codec's time per frame, each way."""
     files = find_files(write_debug_mrt2(folder, codec=CodecShape(card=64)))
-    codec = SpectroStreamCodec.load(files)
-    stream, codes = SpectroStreamDecoder(codec), torch.zeros(12, 1, dtype=torch.int16)
+    codec = load_magenta_codec(files)
+    stream, codes = codec.stream(), torch.zeros(12, 1, dtype=torch.int16)
     stream.push(codes)
     decode = sorted(seconds(lambda: stream.push(codes)) for _ in range(n_frames))[n_frames // 2]
     audio = torch.randn(2, n_frames * codec.hop_samples)
     encode = seconds(lambda: codec.encode([audio])) / n_frames
-    n_weights = sum(weight.numel() for weight in codec.parameters())
+    n_weights = sum(weight.numel() for weight in codec.network.parameters())  # pyright: ignore[reportAttributeAccessIssue]
     print(f"codec: {n_weights:,} parameters; a frame: decode {decode * 1e3:.0f} ms, encode {encode * 1e3:.0f} ms")
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from adapters.family.magenta_rt2.conditions import ID_OFFSET, MagentaConditions
-from data_prep.codec_spectrostream.shape import CodecShape
+from data_prep.codec.spectrostream.shape import CodecShape
 from data_prep.magenta_rt2.debug_base import TINY, TINY_CODEC, write_debug_mrt2
 from data_prep.magenta_rt2.sizes import MagentaSpec, StackSize
 

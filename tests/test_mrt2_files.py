@@ -18,10 +18,9 @@ from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.load import load_magenta_lm
 from adapters.family.magenta_rt2.names import to_official, to_ours
 from configs.errors import UserError
-from data_prep.codec_spectrostream.codec import SpectroStreamCodec
 from data_prep.magenta_rt2 import layout
 from data_prep.magenta_rt2.debug_base import cached_debug_mrt2, write_debug_mrt2
-from data_prep.magenta_rt2.files import find_files, is_magenta_folder
+from data_prep.magenta_rt2.files import find_files, is_magenta_folder, load_magenta_codec
 from data_prep.magenta_rt2.sizes import BASE, SMALL, spec_of
 
 
@@ -73,7 +72,7 @@ def test_changed_weights_are_written_and_read(folder, tmp_path):
     files = find_files(out)
     assert files.spec == find_files(folder).spec
     assert (logits(out) - logits(folder)).abs().max() > 1e-3
-    assert SpectroStreamCodec.load(files).fingerprint == SpectroStreamCodec.load(find_files(folder)).fingerprint
+    assert load_magenta_codec(files).fingerprint == load_magenta_codec(find_files(folder)).fingerprint
     assert not list(tmp_path.glob(".*"))
 
 
@@ -205,6 +204,6 @@ def test_the_official_package_gives_our_logits_of_what_we_wrote(name, official_p
     files = find_files(tmp_path / "out")
     ours = load_magenta_lm(files)(given["codes"].long(), conditions_of(given["ids"]))
     assert_close(ours, theirs["logits"], rtol=1e-4, atol=1e-4)
-    codec = SpectroStreamCodec.load(files)
+    codec = load_magenta_codec(files)
     assert json.dumps(codec.encode([given["audio"]])[0].tolist()) == json.dumps(theirs["codec_codes"].tolist())
     assert_close(codec.decode(codec.encode([given["audio"]])[0]), theirs["decoded"], rtol=1e-4, atol=1e-5)

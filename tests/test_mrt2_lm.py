@@ -264,8 +264,8 @@ def official_python(tmp_path_factory) -> Path:
 
 @pytest.mark.network
 def test_sizes_are_those_of_the_official_models(official_python, tmp_path):
-    from data_prep.codec_spectrostream.layout import codec_shapes
-    from data_prep.codec_spectrostream.shape import CodecShape
+    from data_prep.codec.spectrostream.layout import codec_shapes
+    from data_prep.codec.spectrostream.shape import CodecShape
     from data_prep.magenta_rt2 import layout
     from data_prep.magenta_rt2.sizes import BASE, SMALL
 

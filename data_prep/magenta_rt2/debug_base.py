@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_prep.codec_spectrostream.layout import codec_shapes
-from data_prep.codec_spectrostream.shape import CodecShape
+from data_prep.codec.spectrostream.layout import codec_shapes
+from data_prep.codec.spectrostream.shape import CodecShape
 from data_prep.magenta_rt2 import layout
 from data_prep.magenta_rt2.files import WINDOW_KEY
 from data_prep.magenta_rt2.sizes import MagentaSpec, StackSize

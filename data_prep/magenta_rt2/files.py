@@ -6,7 +6,7 @@ resources/musiccoca/*.tflite, spm.model  the style model
 """
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,11 @@ from data_prep.magenta_rt2 import layout
 from data_prep.magenta_rt2.sizes import MagentaSpec, spec_of
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from data_prep.codec.port import Codec
+    from data_prep.codec.source import CodecSource
 
 WINDOW_KEY = "woodshed_window_frames"
 """Metadata of a checkpoint that is of no official size: how many frames a layer looks back."""
@@ -111,7 +115,7 @@ def read_codec_tensors(files: MagentaFiles) -> "dict[str, Tensor]":
     Raises:
         UserError: decoder or quantiser are nowhere, or a file is damaged.
     """
-    from data_prep.codec_spectrostream.shape import plain_name
+    from data_prep.codec.spectrostream.shape import plain_name
 
     tensors: dict[str, Tensor] = {}
     paths = [files.codec_folder / f"{name}.safetensors" for name in CODEC_FILES]
@@ -127,6 +131,37 @@ def read_codec_tensors(files: MagentaFiles) -> "dict[str, Tensor]":
             fix="Fetch the base again; `mrt models init` of the official package fetches resources/spectrostream.",
         )
     return tensors
+
+
+def codec_source(files: MagentaFiles) -> "CodecSource":
+    """The codec inside a base, for `data_prep.codec.registry.load_codec`."""
+    from data_prep.codec.spectrostream.codec import SpectroStreamSource
+
+    return SpectroStreamSource(
+        kind="spectrostream",
+        config={"n_codebooks": files.spec.n_codebooks},
+        tensors=partial(read_codec_tensors, files),
+        where=files.folder,
+        channels=2,
+    )
+
+
+def load_magenta_codec(files: MagentaFiles, device: "str | torch.device" = "cpu") -> "Codec":
+    """Load only the codec of a base. Without resources/spectrostream/encoder.safetensors it decodes only.
+
+    Raises:
+        UserError: its tensors are missing, incomplete, or do not fit the language model.
+    """
+    from data_prep.codec.registry import load_codec
+
+    codec = load_codec(codec_source(files), device)
+    if codec.card != files.spec.card:
+        raise UserError(
+            f"The codec of this base has {codec.card} codes a codebook, its language model {files.spec.card}.",
+            where=str(files.folder),
+            fix="Use checkpoint and resources of one release.",
+        )
+    return codec
 
 
 def _opened(path: Path, framework: str):

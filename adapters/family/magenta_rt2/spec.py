@@ -4,7 +4,7 @@ Groups of modules that an adapter may sit on, over names of `adapters.family.mag
 these is a plain linear map.
 """
 
-from data_prep.codec_spectrostream.shape import CHANNELS, HOP_SAMPLES, SAMPLE_RATE_HZ
+from data_prep.codec.spectrostream.shape import CHANNELS, HOP_SAMPLES, SAMPLE_RATE_HZ
 from data_prep.magenta_rt2.sizes import BASE, SMALL, MagentaSpec
 
 FAMILY = "magenta_rt2"

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from data_prep.codec_spectrostream.convolutions import CausalConv, CausalUpConv, Memory, average_pool, repeat
-from data_prep.codec_spectrostream.shape import CHANNELS, GROWTH, N_BINS, N_SPLIT, STRIDES, CodecShape
+from data_prep.codec.spectrostream.convolutions import CausalConv, CausalUpConv, Memory, average_pool, repeat
+from data_prep.codec.spectrostream.shape import CHANNELS, GROWTH, N_BINS, N_SPLIT, STRIDES, CodecShape
 
 Pair = tuple[int, int]
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from data_prep.codec_spectrostream.networks import Decoder, Encoder
-from data_prep.codec_spectrostream.shape import CodecShape, official_name
+from data_prep.codec.spectrostream.networks import Decoder, Encoder
+from data_prep.codec.spectrostream.shape import CodecShape, official_name
 
 
 def codec_shapes(shape: CodecShape) -> dict[str, tuple[int, ...]]:

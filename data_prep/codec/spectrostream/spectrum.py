@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from data_prep.codec_spectrostream.shape import CHANNELS, N_BINS, STEP_SAMPLES, WINDOW_SAMPLES
+from data_prep.codec.spectrostream.shape import CHANNELS, N_BINS, STEP_SAMPLES, WINDOW_SAMPLES
 
 
 def spectra(audio: Float[Tensor, "B 2 N"], n_spectra: int) -> Float[Tensor, "B 4 S F"]:
