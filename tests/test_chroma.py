@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_prep.chroma import ChromaShape, agreement, chroma, has_melody
+from data_prep.chroma import agreement, chroma, has_melody
+from data_prep.chroma_shape import ChromaShape
 from data_prep.condition_sources.registry import source_of
 from data_prep.lm_spec import ConditionKind
 from data_prep.tokens import VALUES, TokenReader, write_values
