@@ -17,6 +17,7 @@ from adapters.lora import TrainableAdapter, attach
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.families import module_kind
+from data_prep.lm_spec import LMSpec
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
 from finetune.batches import Clip, Stream, clips_of, held_out
@@ -134,7 +135,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
             save_pieces(played, folder.prior_pieces)
         accelerator.wait_for_everyone()
         pieces = load_pieces(folder.prior_pieces)
-    stream = stream_of(clips, pieces, settings, max_frames)
+    stream = stream_of(clips, pieces, settings, max_frames, files.spec)
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
@@ -192,7 +193,9 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     return outcome
 
 
-def stream_of(clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSettings, max_frames: int) -> Stream:
+def stream_of(
+    clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSettings, max_frames: int, spec: LMSpec
+) -> Stream:
     """Every step of the run."""
     return Stream(
         clips,
@@ -201,6 +204,7 @@ def stream_of(clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSetting
         condition_dropout=settings.condition_dropout,
         prior_share=settings.prior_share,
         prior_pieces=pieces.clips,
+        kinds=[kind.name for kind in spec.conditions if kind.per != "caption"],
     )
 
 
