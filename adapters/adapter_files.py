@@ -10,25 +10,25 @@ Adapters that plain peft wrote have the first two only; they are read as well. W
 """
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters import peft_layout
+from adapters.adapter_folder import CARD, CONFIG, DESCRIPTION, WEIGHTS, find_weights
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed, parse
 from adapters.printable import printable
-from adapters.safe_files import PICKLE_NAMES, check_header, read_json, read_tensors
+from adapters.safe_files import read_json, read_tensors
 from configs.errors import UserError
+from data_prep.safe_write import AGAIN, check_writable, folder_beside
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS, CONFIG, DESCRIPTION, CARD = "adapter_model.safetensors", "adapter_config.json", "woodshed.json", "README.md"
+__all__ = ["CARD", "CONFIG", "DESCRIPTION", "WEIGHTS", "Adapter", "check_free", "find_weights", "load", "save"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,12 @@ def save(
     base_samples: Mapping[str, str] | None = None,
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     overwrite: bool = False,
+    again: str = AGAIN,
 ) -> Path:
     """Write an adapter folder that plain peft loads; returns it. It appears complete or not at all.
 
     Args:
-        folder: where; its parent must exist.
+        folder: where.
         updates: relative to the original base, as `TrainableAdapter.updates()` gives them.
         woodshed: its description.
         dropout: what it was trained with; only for the record.
@@ -76,21 +77,19 @@ def save(
         base_samples: the same prompts played by the base alone, with the same seeds.
         dtype: of the numbers in the file.
         overwrite: replace an adapter that is there.
+        again: what to do after making room, as the end of a sentence.
 
     Raises:
-        UserError: the folder is taken, or holds something that is no adapter.
+        UserError: the folder is taken, or holds something that is no adapter; the disk is full or refuses.
     """
     from adapters.card import card
 
+    check_free(folder, overwrite, again=again)
     tensors = _in_dtype(peft_layout.to_tensors(updates), dtype)
     config = peft_layout.to_config(updates, base_id=woodshed.base.id, revision=woodshed.base.revision, dropout=dropout)
     text = card(woodshed, updates, samples, base_samples)
-    _check_free(folder, overwrite)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
-        made = Path(beside) / "adapter"
-        made.mkdir()
+    with folder_beside(folder, replace=overwrite, again=again) as made:
         _write(made, tensors, config, woodshed, text)
-        _put_in_place(made, folder, Path(beside) / "old")
     return folder
 
 
@@ -123,31 +122,15 @@ def load(folder: Path, *, force: bool = False) -> Adapter:
     )
 
 
-def find_weights(folder: Path) -> Path:
-    """The adapter's safetensors file, its header checked.
+def check_free(folder: Path, overwrite: bool = False, *, again: str = AGAIN) -> None:
+    """Find out whether `save` could write here, before the work that leads to it.
 
     Raises:
-        UserError: the folder is not there, holds a pickle instead, or no adapter at all.
+        UserError: the folder is taken, or the disk is full or refuses.
     """
-    weights = folder / WEIGHTS
-    if not folder.is_dir():
-        raise UserError(f"There is no adapter folder {folder}.", fix="Give the folder that holds adapter_config.json.")
-    if not weights.is_file():
-        pickles = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLE_NAMES)
-        if pickles:
-            check_header(folder / pickles[0])
-        raise UserError(
-            f"{folder} holds no adapter: {WEIGHTS} is missing.",
-            fix="Give the folder that holds it: `adapter` inside a run, or a folder fetched from the hub.",
-        )
-    check_header(weights)
-    return weights
-
-
-def _check_free(folder: Path, overwrite: bool) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if overwrite and (folder / CONFIG).is_file():
+    free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if free or (overwrite and (folder / CONFIG).is_file()):
+        check_writable(folder, again=again)
         return
     raise UserError(
         f"{folder} is taken: it holds {'an adapter' if (folder / CONFIG).is_file() else 'something else'}.",
@@ -163,20 +146,10 @@ def _write(folder: Path, tensors: "dict[str, Tensor]", config: dict[str, Any], w
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner's eyes alone
     (folder / DESCRIPTION).write_text(woodshed.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
-    for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _put_in_place(made: Path, folder: Path, old: Path) -> None:
-    if folder.exists():
-        folder.rename(old)
-    made.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _in_dtype(tensors: "dict[str, Tensor]", dtype: str) -> "dict[str, Tensor]":
-    from adapters.lm import DTYPES
+    from adapters.family.lm import DTYPES
 
     return {name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,7 +19,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import UserError
+from data_prep.safe_write import disk_error, storing
 from data_prep.write_audio import write_audio
+
+MAX_SLUG_BYTES = 200
+"""Of a prompt in a file name. A seed, a number and the ending fit behind it within the usual 255."""
+
+MAX_TITLE_BYTES, MAX_WAV_COMMENT_BYTES = 200, 1500
+"""libsndfile (1.2) writes up to about 2 KiB of texts into a WAV file, and none where there are more. FLAC has room."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +52,65 @@ class Levels:
 
 
 def write_piece(path: Path, title: str, audio: Float[Tensor, "C N"], rate_hz: int, made_by: Mapping[str, Any]) -> None:
-    """Write a file that `take_name` has taken, with everything that made it in its tags; none is left if that fails."""
-    comment = json.dumps(dict(made_by), ensure_ascii=False)
-    tags = {"title": title or "untitled", "software": "woodshed", "comment": comment}
+    """Write a file that `take_name` has taken, with everything that made it in its tags; none is left if that fails.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
+    title, comment = _cut(title or "untitled", MAX_TITLE_BYTES), json.dumps(dict(made_by), ensure_ascii=False)
+    if path.suffix == ".wav" and len(comment.encode()) > MAX_WAV_COMMENT_BYTES:
+        comment = _shortened(made_by, MAX_WAV_COMMENT_BYTES)
+    tags = {"title": title, "software": "woodshed", "comment": comment}
     try:
         write_audio(path, audio.numpy(), rate_hz, tags)
     except BaseException:
-        path.unlink()
+        with suppress(OSError):
+            path.unlink()
         raise
 
 
+def _shortened(made_by: Mapping[str, Any], n_bytes: int) -> str:
+    """The same as JSON of at most so many bytes: the prompt is cut, and how long it was is said."""
+    prompt = made_by["prompt"] if isinstance(made_by["prompt"], str) else json.dumps(made_by["prompt"])
+    told = {**made_by, "prompt": "", "prompt_characters": len(prompt)}
+    kept = n_bytes - len(json.dumps(told, ensure_ascii=False).encode())
+    while True:
+        told["prompt"] = _cut(prompt, max(0, kept)) + "…"
+        comment = json.dumps(told, ensure_ascii=False)
+        over = len(comment.encode()) - n_bytes  # quotes and line breaks take more room in JSON
+        if over <= 0 or kept <= 0:
+            return comment
+        kept -= over
+
+
 def slug(text: str, longest: int = 60) -> str:
-    """A prompt as a file name: letters, digits and dashes of any script, whole words up to `longest` characters."""
+    """A prompt as a file name: letters, digits and dashes of any script, whole words up to `longest` characters.
+
+    It takes at most MAX_SLUG_BYTES in UTF-8: letters of many scripts have three bytes, and file names have a limit.
+    """
     words = re.findall(r"\w+", unicodedata.normalize("NFKC", text).lower())
     name = ""
     for word in words:
-        if name and len(name) + 1 + len(word) > longest:
+        longer = f"{name}-{word}" if name else _cut(word[:longest], MAX_SLUG_BYTES)
+        if len(longer) > longest or len(longer.encode()) > MAX_SLUG_BYTES:
             break
-        name = f"{name}-{word}" if name else word[:longest]
+        name = longer
     return name or "piece"
 
 
+def _cut(text: str, n_bytes: int) -> str:
+    """As much of a text as fits, in whole characters."""
+    return text.encode()[:n_bytes].decode(errors="ignore")
+
+
 def take_name(folder: Path, name: str, kind: str) -> Path:
-    """`name.kind` in the folder, or `name-2.kind` … if that is taken; an empty file takes it from other processes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """`name.kind` in the folder, or `name-2.kind` … if that is taken; an empty file takes it from other processes.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path, number = folder / f"{name}.{kind}", 2
     while True:
         try:
@@ -75,6 +118,8 @@ def take_name(folder: Path, name: str, kind: str) -> Path:
             return path
         except FileExistsError:
             path, number = folder / f"{name}-{number}.{kind}", number + 1
+        except OSError as error:
+            raise disk_error(error, path) from error
 
 
 class PcmPipe:

@@ -8,7 +8,6 @@ other names, so no paths that climb out, no links, no archives inside; nothing c
 import hashlib
 import json
 import struct
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from adapters.adapter_files import CONFIG, WEIGHTS, Adapter
 from adapters.printable import short
 from adapters.shareable import MAX_BYTES, MAX_SAMPLES, SharedFile, check_number, check_size, shared_files
 from configs.errors import UserError
+from data_prep.safe_write import check_new, folder_beside, written_beside
 
 MANIFEST, FORMAT, VERSION = "bundle.json", "woodshed-bundle", 1
 MAX_BUNDLE_BYTES, MAX_MANIFEST_BYTES, MAX_DIRECTORY_BYTES = 2**32 - 2**20, 2**16, 2**16
@@ -35,23 +35,21 @@ def pack(folder: Path, out: Path) -> list[SharedFile]:
     """Check an adapter and write it as one file; returns what is in it.
 
     Raises:
-        UserError: the adapter is not sound, or `out` is there already.
+        UserError: the adapter is not sound, `out` is there already, or the disk is full or refuses.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose another name.")
+    check_new(out, "file")
     adapter_files.load(folder)
     files = shared_files(folder)
     hashes = {file.name: _sha256(file.path) for file in files}
     listed = {file.name: {"bytes": file.n_bytes, "sha256": hashes[file.name]} for file in files}
     manifest = json.dumps({"format": FORMAT, "version": VERSION, "files": listed}, indent=1).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
-        made = Path(beside) / "bundle"
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
-            archive.writestr(_entry(MANIFEST), manifest)
-            for file in files:
-                _add(archive, file)
-        made.rename(out)
+    with (
+        written_beside(out, flush=True) as made,
+        zipfile.ZipFile(made, "w", zipfile.ZIP_STORED, allowZip64=False) as archive,
+    ):
+        archive.writestr(_entry(MANIFEST), manifest)
+        for file in files:
+            _add(archive, file)
     return files
 
 
@@ -61,19 +59,14 @@ def unpack(file: Path, out: Path) -> Adapter:
     Raises:
         UserError: anything about the file is not as `pack` writes it, or the adapter in it is not sound.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
+    check_new(out)
     with _opened(file) as archive:
         entries = _checked_entries(archive, file)
         listed = _manifest(archive, entries, file)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
-            made = Path(beside) / "adapter"
-            made.mkdir()
+        with folder_beside(out) as made:
             for name, told in listed.items():
                 _extract(archive, entries[name], made / name, told["sha256"], file)
             adapter = adapter_files.load(made)
-            made.rename(out)
     return replace(adapter, folder=out)
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from adapters.low_rank import LowRank, kind_of
+from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
+from data_prep.families import module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
+WITH_WOODSHED = ("starter", "debug", "debug-stereo")
+"""Bases that come with Woodshed, or that it makes: no hub knows them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -39,11 +42,12 @@ def card(
         name=plain(woodshed.name),
         base=plain(base),
         base_link=f"https://huggingface.co/{quote(base)}" if HUB_ID.fullmatch(base) else "#",
+        base_note=_base_note(base),
         revision=plain(woodshed.base.revision or ""),
         trigger=plain(woodshed.trigger),
         ranks=", ".join(str(rank) for rank in sorted({update.rank for update in updates.values()})),
         n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
-        kinds=", ".join(dict.fromkeys(kind_of(module) for module in updates)),
+        kinds=", ".join(dict.fromkeys(module_kind(module) for module in updates)),
         strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
         data=_data(woodshed),
         training=f"{woodshed.training.steps} steps" if woodshed.training else "",
@@ -86,12 +90,20 @@ def front_matter(woodshed: Woodshed, samples: Mapping[str, str]) -> str:
 def snippet(base: str, revision: str | None, prompt: str) -> str:
     """Python that loads the adapter with peft and transformers alone and plays it."""
     pinned = f", revision={_python(revision)}" if revision else ""
+    where = f"base = {_python(base)}"
+    if base in WITH_WOODSHED:
+        where = f"base = str(resolve_base({_python(base)}).folder)  # comes with Woodshed, is not on the hub"
+    elif not HUB_ID.fullmatch(base):
+        where = (
+            f"base = {_python('path/to/' + base)}  # a folder; it is not on the hub: ask the adapter's author for it"
+        )
+    library = "from data_prep.base_files import resolve_base  # Woodshed's\n" if base in WITH_WOODSHED else ""
     return f"""\
 import scipy
-from peft import PeftModel
+{library}from peft import PeftModel
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
-base = {_python(base)}
+{where}
 adapter = "path/to/this/adapter"  # or its id on the hub
 
 processor = AutoProcessor.from_pretrained(base{pinned}, trust_remote_code=False)
@@ -125,6 +137,18 @@ def one_line(text: str) -> str:
 def _python(text: str) -> str:
     """A Python string literal; nothing in it can close a fence of backticks."""
     return json.dumps(text, ensure_ascii=False).replace("`", "\\u0060")
+
+
+def _base_note(base: str) -> str:
+    """Where a base comes from that is not on the hub."""
+    if base == "starter":
+        return (
+            "It is a small model that comes with Woodshed, in its folder `starter/weights`, under the MIT licence: "
+            "install Woodshed to have it."
+        )
+    if base in WITH_WOODSHED:
+        return "It is a tiny random model that Woodshed makes to try its commands with: its music is noise."
+    return "" if HUB_ID.fullmatch(base) else "It was a folder on its author's machine: ask there for the same files."
 
 
 def _data(woodshed: Woodshed) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.adapter_files import CARD, Adapter
-from adapters.card import HUB_ID
+from adapters.card import HUB_ID, WITH_WOODSHED
 from adapters.printable import short
 from configs.errors import UserError
 
@@ -23,7 +23,8 @@ def check_card(folder: Path, adapter: Adapter) -> None:
         raise UserError(
             "This adapter is not ready to be shared:\n  " + "\n  ".join(problems),
             where=str(folder / CARD),
-            fix="Mend the card's front matter (the lines between the two ---).",
+            fix="Mend this in the card's front matter (the lines between the two ---), and give the command again; "
+            "`woodshed bundle` makes one file of it as it is.",
         )
 
 
@@ -77,8 +78,14 @@ def _problems(folder: Path, adapter: Adapter) -> Iterator[str]:
 
 def _about_base(fields: Mapping[str, Any], adapter: Adapter) -> Iterator[str]:
     base = fields.get("base_model")
-    if not isinstance(base, str) or not HUB_ID.fullmatch(base):
-        yield "base_model: must be the base's id on the hub, e.g. facebook/musicgen-small"
+    own = adapter.base_id
+    if own == "starter" and base is None:
+        pass  # everybody who has Woodshed has it, and the card says so
+    elif own in WITH_WOODSHED and own != "starter":
+        yield f"base: {own} is a random model to try commands with; an adapter for it is noise to everybody else"
+    elif not isinstance(base, str) or not HUB_ID.fullmatch(base):
+        folder = "" if HUB_ID.fullmatch(own) or not own else f" ({short(own)} is a folder that only you have)"
+        yield f"base_model: must be the base's id on the hub, facebook/musicgen-small say, for others to find{folder}"
     elif HUB_ID.fullmatch(adapter.base_id) and base != adapter.base_id:
         yield f"base_model: the card says {base}, the adapter was made for {adapter.base_id}"
     named = adapter.config.get("base_model_name_or_path")

@@ -6,7 +6,6 @@ sends: a file is held to the size and the hash that the hub states, and continue
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from adapters.card_check import check_card
 from adapters.printable import short
 from adapters.shareable import SharedFile, check_number, check_size, limit_of, shared_files
 from configs.errors import UserError
+from data_prep.safe_write import check_new, flush_folder, missing_parents, remove, storing, take_back
 
 if TYPE_CHECKING:
     import httpx
@@ -74,20 +74,22 @@ def pull(repo: str, out: Path, *, revision: str | None = None, progress: Progres
     Raises:
         UserError: no adapter there, files too large or other than the hub says, or the adapter is not sound.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
+    check_new(out)
     with hub_errors(repo):
         commit, files = plan_pull(repo, revision)
         partial = out.with_name(f".{out.name}.{commit[:12]}.partial")
-        partial.mkdir(parents=True, exist_ok=True)
+        made = missing_parents(out)
         try:
             for file in files:
                 _fetch(repo, commit, file, partial / file.name, progress or (lambda *_: None))
             adapter = adapter_files.load(partial)
-        except UserError as error:  # a check has failed; a connection that broke is no UserError yet
-            shutil.rmtree(partial)
-            raise UserError(error.what, where=repo, fix=error.fix) from error
-    partial.rename(out)
+        except UserError as error:  # a check or the disk has failed; a connection that broke is no UserError yet
+            remove(partial)
+            take_back(made)
+            raise UserError(error.what, where=f"{repo}: {error.where}", fix=error.fix) from error
+    with storing(out):
+        flush_folder(partial)
+        partial.rename(out)
     return replace(adapter, folder=out)
 
 
@@ -173,7 +175,6 @@ def _fetch(repo: str, commit: str, file: RemoteFile, target: Path, progress: Pro
 
     if target.is_file() and target.stat().st_size == file.n_bytes and _is_right(target, file):
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
     there = part.stat().st_size if part.is_file() and part.stat().st_size < file.n_bytes else 0
     headers = {**build_hf_headers(library_name="woodshed"), "Accept-Encoding": "identity"}
@@ -182,9 +183,11 @@ def _fetch(repo: str, commit: str, file: RemoteFile, target: Path, progress: Pro
     with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
         hf_raise_for_status(response)
         there = there if response.status_code == 206 else 0
-        with part.open("r+b" if there else "wb") as written:
-            written.seek(there)
-            _receive(response, written, file, there, progress)
+        with storing(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with part.open("r+b" if there else "wb") as written:
+                written.seek(there)
+                _receive(response, written, file, there, progress)
     if part.stat().st_size != file.n_bytes or not _is_right(part, file):
         raise UserError(f"{file.name} is not what the hub says it is.", where=repo, fix="Try again.")
     part.rename(target)

@@ -7,7 +7,6 @@ adapters are added, not applied one after another, and their order does not matt
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,14 +16,14 @@ from torch import Tensor
 
 from adapters.adapter_files import Adapter
 from adapters.card import plain
+from adapters.family.lm import DTYPES
 from adapters.fit import check_fit
-from adapters.lm import DTYPES
 from adapters.low_rank import LowRank
 from adapters.metadata import license_of, public_id
 from adapters.tensor_stream import rewrite
 from configs.errors import UserError
-from data_prep.base_files import weight_files
 from data_prep.codec.source import plain_name
+from data_prep.safe_write import check_new, folder_beside
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -49,11 +48,10 @@ def merge(
     `woodshed codec tune` for this base's codec: it takes the place of the codec's decoder.
 
     Raises:
-        UserError: `out` is there already, the base is quantised, or an adapter does not fit it.
+        UserError: `out` is there already, the base is quantised, an adapter does not fit it, or the disk refuses.
     """
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
-    if getattr(files.config, "quantization_config", None) is not None:
+    check_new(out)
+    if files.config.get("quantization_config") is not None:
         raise UserError(
             "This base is quantised: merging into it would round the adapter away.",
             where=str(files.folder),
@@ -61,14 +59,10 @@ def merge(
         )
     sound = tuned_for(files, decoder) if decoder is not None else {}
     forced = [note for adapter, _ in adapters for note in check_fit(adapter, files, force=force)]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
-        made = Path(beside) / "merged"
-        made.mkdir()
+    with folder_beside(out) as made:
         copy_rest(files, made, dtype)
         _write_weights(files, adapters, made, dtype, sound)
         (made / "README.md").write_text(_card(files, adapters, decoder), encoding="utf-8")
-        made.rename(out)
     return forced
 
 
@@ -91,7 +85,8 @@ def tuned_for(files: "BaseFiles", decoder: Path) -> dict[str, Tensor]:
 
     codec = load_base_codec(files)
     use_decoder(codec, decoder)
-    return {f"audio_encoder.decoder.{plain_name(k)}": v for k, v in decoder_of(codec).state_dict().items()}
+    part = files.format.parts["codec"]
+    return {f"{part}.decoder.{plain_name(k)}": v for k, v in decoder_of(codec).state_dict().items()}
 
 
 def _write_weights(
@@ -108,7 +103,7 @@ def _write_weights(
         return merged.to(dtype_of(name, tensor.dtype))
 
     weight_map, total = {}, 0
-    shards = weight_files(files.folder)
+    shards = files.weight_files
     for shard in shards:
         sizes = rewrite(shard, made / shard.name, dtype_of, change)
         weight_map |= dict.fromkeys(sizes, shard.name)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from configs.errors import UserError
+from data_prep.families import formats
+from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -62,8 +64,8 @@ class CodecInfo(_Part):
     """Over the codec's tensors."""
     sample_rate_hz: Count
     """Of the audio."""
-    frame_rate: Count
-    """Frames per second."""
+    frame_rate: Amount
+    """Frames per second; no whole number in general."""
 
 
 class DataInfo(_Part):
@@ -225,11 +227,12 @@ def schema() -> dict[str, Any]:
 
 def public_id(files: "BaseFiles") -> str:
     """A base's id as it may be told to others: a hub id, or the last part of a local folder."""
-    return Path(files.id).name if Path(files.id).expanduser().is_dir() else files.id
+    return Path(files.id).name if is_folder(files.id) else files.id
 
 
 def license_of(base_id: str) -> str:
-    """The licence that an adapter inherits: CC-BY-NC 4.0 from MusicGen (its model cards), MIT from the starter."""
+    """The licence that an adapter inherits from a base of this id: MIT from the starter, else what its family says."""
     if base_id == "starter":
         return "mit"
-    return "cc-by-nc-4.0" if base_id.startswith("facebook/musicgen-") else "unknown"
+    found = (licence for format in formats() for start, licence in format.licences.items() if base_id.startswith(start))
+    return next(found, "unknown")

@@ -2,21 +2,22 @@
 
 A key is `base_model.model.<module>.<part>`, with the module's name in the full `MusicgenForConditionalGeneration`.
 Module names come from the keys alone, never from a pattern in the configuration: a pattern in a stranger's file is
-only ever read as literal text with `\\.`, `^`, `$` and `\\d+`, and few of them, so that none can keep the machine busy.
+only ever read as `adapters.peft_patterns` does, so that none can keep the machine busy.
 """
 
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from adapters.foreign_names import PREFIX, in_whole_model, module_and_part
 from adapters.low_rank import LowRank, layer_number
+from adapters.peft_patterns import ModulePattern
 from adapters.printable import short
 from configs.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-PREFIX = "base_model.model."
 PARTS = {
     "lora_A.weight": "a",
     "lora_B.weight": "b",
@@ -26,10 +27,10 @@ PARTS = {
     "lora_magnitude_vector.weight": "magnitude",
 }
 MODULE = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
-SAFE_PATTERN = re.compile(r"\^?([A-Za-z0-9_]|\\\.|\.|\\d\+)+\$?")
 MAX_RANK = 4096
 MAX_ALPHA = 1e6
 MAX_PATTERNS = 64
+ELSEWHERE = ("text_encoder.", "audio_encoder.")
 
 NO_EFFECT = {
     "auto_mapping", "base_model_name_or_path", "bias", "corda_config", "eva_config", "exclude_modules",
@@ -47,9 +48,11 @@ def to_updates(tensors: "Mapping[str, Tensor]", config: Mapping[str, Any], where
         UserError: a key that is no part of a LoRA, a missing part, or a rank, shape or kind other than configured.
     """
     parts: dict[str, dict[str, Tensor]] = {}
-    embeddings = set()
+    embeddings, saved_as = set(), {}
     for key, tensor in tensors.items():
-        module, part = _split(key, where)
+        saved, part = _split(key, where)
+        module = in_whole_model(saved)
+        saved_as[module] = saved
         if PARTS[part] in parts.setdefault(module, {}):
             raise _unfit(f"{module} has its {part} twice", where)
         parts[module][PARTS[part]] = tensor
@@ -58,7 +61,11 @@ def to_updates(tensors: "Mapping[str, Tensor]", config: Mapping[str, Any], where
     if not parts:
         raise _unfit("it holds no tensors", where)
     tables = _Tables(config, where)
-    return {module: _update(module, parts[module], tables, module in embeddings, where) for module in sorted(parts)}
+    updates = {}
+    for module in sorted(parts):
+        rank, alpha = tables.rank(saved_as[module]), tables.alpha(saved_as[module])
+        updates[module] = _update(module, parts[module], (rank, alpha), tables, module in embeddings, where)
+    return {module: update for module, update in updates.items() if not _is_idle_elsewhere(module, update)}
 
 
 def to_tensors(updates: Mapping[str, LowRank]) -> "dict[str, Tensor]":
@@ -157,20 +164,31 @@ def check_config(config: Mapping[str, Any], where: str, *, force: bool = False) 
 
 
 def _split(key: str, where: str) -> tuple[str, str]:
-    name = key.removeprefix(PREFIX)
-    part = next((part for part in PARTS if name.endswith(f".{part}")), None)
-    module = name.removesuffix(f".{part}")
-    if not key.startswith(PREFIX) or part is None or not MODULE.fullmatch(module):
+    found = module_and_part(key)
+    if found is None or not MODULE.fullmatch(found[0]):
         raise _unfit(f"it holds {short(key)}, which is no part of a LoRA", where)
-    return module, part
+    return found
 
 
-def _update(module: str, found: "dict[str, Tensor]", tables: "_Tables", embedding: bool, where: str) -> LowRank:
+def _is_idle_elsewhere(module: str, update: LowRank) -> bool:
+    """An update of what Woodshed never changes that changes nothing: `all-linear` reaches the text encoder too, where
+    B stays zero when only the decoder was trained."""
+    return module.startswith(ELSEWHERE) and update.magnitude is None and not bool(update.b.any())
+
+
+def _update(
+    module: str,
+    found: "dict[str, Tensor]",
+    sizes: tuple[int, float],
+    tables: "_Tables",
+    embedding: bool,
+    where: str,
+) -> LowRank:
     missing = {"a", "b"} - found.keys()
     if missing:
         raise _unfit(f"{module} has no {' and no '.join(sorted(missing)).upper()}", where)
     a, b, magnitude = found["a"], found["b"], found.get("magnitude")
-    rank, alpha = tables.rank(module), tables.alpha(module)
+    rank, alpha = sizes
     if a.ndim != 2 or b.ndim != 2 or a.shape[0] != rank or b.shape[1] != rank or min(*a.shape, *b.shape) < 1:
         shapes = f"A {list(a.shape)} and B {list(b.shape)}"
         raise _unfit(f"{module} has {shapes}, its settings say rank {rank}", where)
@@ -205,7 +223,7 @@ class _Tables:
             raise _unfit(f"{module} has the alpha {short(value)}", self.where)
         return float(value)
 
-    def _table(self, config: Mapping[str, Any], field: str) -> tuple[dict[str, Any], dict[re.Pattern[str], Any]]:
+    def _table(self, config: Mapping[str, Any], field: str) -> tuple[dict[str, Any], dict[ModulePattern, Any]]:
         """Entries that name one module exactly, and the looser ones."""
         table = config.get(field) or {}
         if not isinstance(table, Mapping):
@@ -217,18 +235,21 @@ class _Tables:
             if whole and MODULE.fullmatch(plain):
                 exact[plain] = value
                 continue
-            fine = len(pattern) <= 300 and SAFE_PATTERN.fullmatch(pattern) and pattern.count("\\d+") <= 2
-            if not fine or len(loose) >= MAX_PATTERNS:
-                raise _unfit(f"its {field} holds {short(pattern)}, which is more than a module's name", self.where)
-            loose[re.compile(rf"(.*\.)?({pattern})$")] = value
+            try:
+                loose[ModulePattern(pattern)] = value
+            except ValueError as error:
+                why = f"its {field} holds {short(pattern)}, which is more than a module's name"
+                raise _unfit(why, self.where) from error
+        if len(loose) > MAX_PATTERNS:
+            raise _unfit(f"its {field} holds {len(loose)} patterns", self.where)
         return exact, loose
 
     @staticmethod
-    def _find(table: tuple[dict[str, Any], dict[re.Pattern[str], Any]], module: str, default: Any) -> Any:
+    def _find(table: tuple[dict[str, Any], dict[ModulePattern, Any]], module: str, default: Any) -> Any:
         exact, loose = table
         if module in exact:
             return exact[module]
-        return next((value for pattern, value in loose.items() if pattern.match(module)), default)
+        return next((value for pattern, value in loose.items() if pattern.matches(module)), default)
 
 
 def _exactly(module: str) -> str:

@@ -7,7 +7,7 @@ knows the two file formats, not what an adapter is.
 import json
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from adapters.printable import short
 from configs.errors import UserError
@@ -86,7 +86,7 @@ def check_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
-            if start.startswith(PICKLE_STARTS):
+            if start.startswith(PICKLE_STARTS) and not _starts_header(start, file, size):
                 raise _pickled(path)
             if start == LFS_START:
                 raise lfs_pointer(path)
@@ -103,6 +103,19 @@ def check_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]
         raise _damaged(path, f"it holds {len(header)} tensors; no adapter has more than {MAX_TENSORS}")
     _check_entries(path, header, size - 8 - length)
     return header, metadata
+
+
+def _starts_header(start: bytes, file: BinaryIO, size: int) -> bool:
+    """Whether these bytes are the length of a header after all: one of 1,152 bytes begins as pickle's protocol 4 does.
+
+    A header is JSON in braces that fills its length; a pickle of that protocol goes on with a frame, never so.
+    """
+    length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+    if length > min(MAX_HEADER_BYTES, size - 8):
+        return False
+    header = file.read(length)
+    file.seek(8)
+    return header.startswith(b"{") and header.rstrip().endswith(b"}")
 
 
 def _parse_header(path: Path, text: bytes) -> dict[str, Any]:

@@ -6,7 +6,7 @@ It knows nothing of files or flags; `configs.layers` and the command line's help
 import difflib
 import types
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal, TypeGuard, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeGuard, Union, get_args, get_origin
 
 import annotated_types
 from pydantic.fields import FieldInfo
@@ -74,6 +74,8 @@ def _type_words(annotation: Any) -> str:
     if get_origin(annotation) in (Union, types.UnionType):
         parts = [part for part in get_args(annotation) if part is not type(None)]
         return " or ".join(map(_type_words, parts))
+    if get_origin(annotation) is Annotated:
+        return expected(FieldInfo.from_annotation(annotation))
     if get_origin(annotation) is list:
         return "a list, each " + _type_words(get_args(annotation)[0])
     if get_origin(annotation) is tuple:

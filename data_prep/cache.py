@@ -7,13 +7,11 @@ between runs; entries that no setting reaches any more stay until then.
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from configs.errors import UserError
+from data_prep.safe_write import GOES_ON, remove, storing, write_text, written_beside
 
 # The cache directory tagging standard (bford.info/cachedir): backup programs leave such folders out.
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Finished work of `woodshed prep`; safe to delete.\n"
@@ -30,7 +28,8 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
+        with storing(folder, again=GOES_ON):
+            folder.mkdir(parents=True, exist_ok=True)
 
     def claim(self) -> None:
         """Tag the folder, where that is not done, and remove what killed runs left half-written.
@@ -40,14 +39,11 @@ class Cache:
         Raises:
             UserError: the disk is full or refuses.
         """
-        for path in self.folder.glob("**/*.part"):
-            remove(path)
-        if Cache.is_one(self.folder):
-            return
-        with written_beside(self.folder / "CACHEDIR.TAG") as part, part.open("w") as file:
-            file.write(_TAG)
-            file.flush()
-            os.fsync(file.fileno())
+        with storing(self.folder, again=GOES_ON):
+            for path in self.folder.glob("**/*.part"):
+                remove(path)
+        if not Cache.is_one(self.folder):
+            write_text(self.folder / "CACHEDIR.TAG", _TAG, again=GOES_ON)
 
     @staticmethod
     def is_one(folder: Path) -> bool:
@@ -72,7 +68,7 @@ class Cache:
     def write_json(self, stage: str, key: str, value: Any) -> None:
         """Store a JSON value other than None."""
         body = json.dumps(value, ensure_ascii=True)
-        with written_beside(self.path(stage, key, ".json")) as part:
+        with written_beside(self.path(stage, key, ".json"), again=GOES_ON) as part:
             part.write_text(f"{_checksum(body.encode())}\n{body}")
 
     def read_tensors(self, stage: str, key: str) -> dict[str, Any] | None:
@@ -94,57 +90,8 @@ class Cache:
         """Store numpy arrays."""
         from safetensors.numpy import save_file
 
-        with written_beside(self.path(stage, key, ".safetensors")) as part:
+        with written_beside(self.path(stage, key, ".safetensors"), again=GOES_ON) as part:
             save_file(dict(arrays), part, metadata={"sha256": _arrays_checksum(arrays)})
-
-
-@contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A path to write to; it becomes `path` in one step when the block ends well.
-
-    Raises:
-        UserError: the disk is full or refuses.
-    """
-    part = part_of(path)
-    try:
-        with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield part
-            part.replace(path)
-    finally:
-        remove(part)
-
-
-@contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Around what only writes: a disk that is full or refuses is told in plain words.
-
-    Raises:
-        UserError: it is so.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            "Finished work could not be stored.",
-            where=f"{path}: {error.strerror or error}",
-            fix="Free some disk space or make the folder writable, then run the same command: it goes on from here.",
-        ) from error
-
-
-def part_of(path: Path) -> Path:
-    """The name under which a file is written before it becomes `path`; another process has another."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    import shutil
-
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _checksum(data: bytes) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 from jaxtyping import Int16
 
 from configs.errors import UserError
-from data_prep.cache import Cache, remove
+from data_prep.cache import Cache
+from data_prep.describe import SongAccount
 from data_prep.prepared import (
     CLIPS_FILE,
     INFO_FILE,
@@ -25,10 +27,11 @@ from data_prep.prepared import (
     ClipRow,
     PreparedDataset,
 )
+from data_prep.safe_write import GOES_ON, flush_file, remove, storing
 from data_prep.scan import Rejection
 
-REPORT_FILE = "report.html"
-_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CLIPS_FILE, REJECTED_FILE, REPORT_FILE, INFO_FILE)
+REPORT_FILE, SONGS_FILE = "report.html", "songs.jsonl"
+_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CLIPS_FILE, REJECTED_FILE, SONGS_FILE, REPORT_FILE, INFO_FILE)
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,14 @@ class NewDataset:
     codes: Mapping[str, Int16[np.ndarray, "K _"]]
     texts: Mapping[str, Path]
     info: dict[str, Any]
+    songs: Sequence[SongAccount] = ()
 
     def content(self) -> str:
         """A hash over everything that the dataset says, but not over the versions of the programs that made it."""
         digest = hashlib.sha256()
         stable = {name: value for name, value in self.info.items() if name != "versions"}
-        for text in (json.dumps(stable, sort_keys=True), _lines(self.rows), _lines(self.rejected), *sorted(self.texts)):
+        lines = (_lines(self.rows), _lines(self.rejected), _lines(self.songs))
+        for text in (json.dumps(stable, sort_keys=True), *lines, *sorted(self.texts)):
             digest.update(text.encode())
         for row in self.rows:
             digest.update(self.codes[row.id].tobytes())
@@ -62,31 +67,36 @@ def is_current(out: Path, content: str) -> bool:
 
 
 def put_in_place(out: Path, cache: Cache, new: NewDataset, content: str, report: Callable[[], str]) -> None:
-    """Write the dataset beside and replace what was there; `report` makes the page."""
+    """Write the dataset beside and replace what was there; `report` makes the page.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
+    beside = cache.folder / f"dataset.{os.getpid()}.part"
+    try:
+        with storing(out, again=GOES_ON):
+            _write(beside, out, cache, new, content, report)
+    finally:
+        with suppress(OSError):
+            remove(beside)
+
+
+def _write(beside: Path, out: Path, cache: Cache, new: NewDataset, content: str, report: Callable[[], str]) -> None:
     from data_prep.tokens import write_tokens
 
-    beside = cache.folder / f"dataset.{os.getpid()}.part"
     remove(beside)
     beside.mkdir()
-    try:
-        write_tokens(beside / TOKENS_FOLDER, [r.id for r in new.rows], [new.codes[r.id] for r in new.rows], content)
-        (beside / TEXT_FOLDER).mkdir()
-        for name, path in new.texts.items():
-            _link(path, beside / TEXT_FOLDER / name)
-        (beside / CLIPS_FILE).write_text(_lines(new.rows), "utf-8")
-        (beside / REJECTED_FILE).write_text(_lines(new.rejected), "utf-8")
-        (beside / REPORT_FILE).write_text(report(), "utf-8")
-        (beside / INFO_FILE).write_text(_yaml({**new.info, "content": content}), "utf-8")
-        _flush(beside)
-        _swap(beside, out, cache.folder / f"old.{os.getpid()}.part")
-    except OSError as error:
-        raise UserError(
-            "The dataset could not be written.",
-            where=f"{out}: {error.strerror or error}",
-            fix="Free some disk space or make the folder writable, then run the same command: it goes on from here.",
-        ) from error
-    finally:
-        remove(beside)
+    write_tokens(beside / TOKENS_FOLDER, [r.id for r in new.rows], [new.codes[r.id] for r in new.rows], content)
+    (beside / TEXT_FOLDER).mkdir()
+    for name, path in new.texts.items():
+        _link(path, beside / TEXT_FOLDER / name)
+    (beside / CLIPS_FILE).write_text(_lines(new.rows), "utf-8")
+    (beside / REJECTED_FILE).write_text(_lines(new.rejected), "utf-8")
+    (beside / SONGS_FILE).write_text(_lines(new.songs), "utf-8")
+    (beside / REPORT_FILE).write_text(report(), "utf-8")
+    (beside / INFO_FILE).write_text(_yaml({**new.info, "content": content}), "utf-8")
+    _flush(beside)
+    _swap(beside, out, cache.folder / f"old.{os.getpid()}.part")
 
 
 def _swap(beside: Path, out: Path, old: Path) -> None:
@@ -113,8 +123,7 @@ def _flush(folder: Path) -> None:
     """Have the big files on the disk before their names are: a power cut must not leave names without content."""
     for path in folder.rglob("*"):
         if path.is_file() and path.parent.name != TEXT_FOLDER:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+            flush_file(path)
 
 
 def _lines(values: Sequence[Any]) -> str:

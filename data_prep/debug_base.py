@@ -7,7 +7,6 @@ the LM's logits differ. No model is built in memory: each tensor is drawn by its
 import hashlib
 import json
 import math
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from configs.errors import UserError
 from data_prep.debug_tokenizer import write_tokenizer
+from data_prep.safe_write import folder_beside
 
 SAMPLE_RATE_HZ = 32_000
 UPSAMPLING = (8, 5, 4, 4)  # 640 samples per frame: 50 frames per second, as in every MusicGen
@@ -78,14 +79,13 @@ def cached_debug_base(cache: Path, *, audio_channels: int = 1) -> Path:
     folder = cache / f"debug-{audio_channels}ch-{version}"
     if folder.is_dir():
         return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=".debug-") as beside:
-        write_debug_base(Path(beside) / "base", audio_channels=audio_channels)
-        try:
-            (Path(beside) / "base").rename(folder)
-        except OSError:
-            if not folder.is_dir():  # another process was faster: its folder is the same
-                raise
+    try:
+        again = "run the same command again; WOODSHED_CACHE can name another folder."
+        with folder_beside(folder, again=again) as made:
+            write_debug_base(made, audio_channels=audio_channels)
+    except UserError:
+        if not folder.is_dir():  # if it is, another process was faster: its folder is the same
+            raise
     return folder
 
 

@@ -56,7 +56,7 @@ def encode_clips(
 
 
 def _key(clip: Clip, fingerprint: str, files: BaseFiles) -> str:
-    return work_key(TOKENS_VERSION, codec=fingerprint, channels=files.audio_channels, **clip.place)
+    return work_key(TOKENS_VERSION, codec=fingerprint, channels=files.spec.channels, **clip.place)
 
 
 def _audio(clips: Sequence[Clip], codec: Codec) -> Iterator[tuple[Clip, Tensor]]:
@@ -70,6 +70,7 @@ def _audio(clips: Sequence[Clip], codec: Codec) -> Iterator[tuple[Clip, Tensor]]
                 [clip.segment for clip in group],
                 sample_rate_hz=codec.sample_rate_hz,
                 channels=codec.channels,
+                fold=version.scan.fold,
             )
             for clip, samples in zip(group, audio, strict=True):
                 yield clip, torch.from_numpy(samples)

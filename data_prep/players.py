@@ -44,6 +44,8 @@ def _spread(rows: Sequence[ClipRow]) -> list[ClipRow]:
 def _player(row: ClipRow, clip: Clip, codes: Int16[np.ndarray, "K T"], codec: Codec) -> Player:
     frames = min(codes.shape[1], round(EXCERPT_SEC * codec.frame_rate))
     excerpt = Segment(clip.segment.start_sec, frames / codec.frame_rate)
-    audio = next(read_clips(clip.version.path, [excerpt], sample_rate_hz=codec.sample_rate_hz, channels=codec.channels))
+    version, rate_hz = clip.version, codec.sample_rate_hz
+    heard = read_clips(version.path, [excerpt], sample_rate_hz=rate_hz, channels=codec.channels, fold=version.scan.fold)
+    audio = next(heard)
     decoded = codec.decode(codes[:, :frames]).numpy()
     return Player(row, ogg_uri(audio, codec.sample_rate_hz), ogg_uri(decoded, codec.sample_rate_hz))

@@ -58,7 +58,7 @@ def _until_crash(
     in_hand: dict[int, Any] = {}
     with _pool(count) as pool:
         try:
-            yield from _results(partial(pool.submit, function), ahead, in_hand, at_once)
+            yield from _results(partial(_submit, pool, function), ahead, in_hand, at_once)
         except BrokenProcessPool:
             return list(in_hand.items())
     return []
@@ -99,6 +99,17 @@ def _result(future: Future[Any]) -> Any | Exception:
     if isinstance(error, BrokenProcessPool):
         raise error
     return future.result() if error is None else error
+
+
+def _submit(pool: ProcessPoolExecutor, function: Callable[[Any], Any], value: Any) -> Future[Any]:
+    """Submit, which may start a process: it must not hear a Ctrl-C in the seconds before it can ignore it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        return pool.submit(function, value)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits it
+    try:
+        return pool.submit(function, value)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from configs.errors import UserError
 from data_prep.fingerprint import fingerprint
+from data_prep.hub_reach import asked_once
 from data_prep.overlap_add import WindowPlan
 
 _CLASSES = ("demucs.htdemucs.HTDemucs", "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
@@ -107,7 +108,8 @@ def _published_bag(name: str) -> Any:
         fix = f"{guess}Use htdemucs, htdemucs_ft, htdemucs_6s, or a folder that holds a model"
         raise UserError(f"no separation model {name!r}, and no such folder", where="stems.model", fix=fix)
     try:
-        loaded = get_model(name)
+        with asked_once():
+            loaded = get_model(name)
     except (OSError, RuntimeError, ImportError) as error:
         fix = (
             "connect to the internet once (the weights are kept afterwards), or give a folder that holds "

@@ -9,6 +9,10 @@ from configs.errors import UserError
 MIX = "mix"
 INSTRUMENTAL = "instrumental"
 VOCALS = "vocals"
+DRUMS = "drums"
+_FOUR = ("drums", "bass", "other", "vocals")
+PUBLISHED = {"htdemucs": _FOUR, "htdemucs_ft": _FOUR, "htdemucs_6s": (*_FOUR, "guitar", "piano")}
+"""What each model separates (https://github.com/adefossez/demucs, README)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,16 @@ def check_selections(selections: Sequence[Selection], sources: Sequence[str]) ->
             six = " guitar and piano come with stems.model htdemucs_6s" if part in ("guitar", "piano") else ""
             known = ", ".join([MIX, INSTRUMENTAL, *sources])
             raise _refused(selection.name, f"the model has no stem {part}", f"{guess}it has: {known}.{six}")
+
+
+def check_published(selections: Sequence[Selection], model: str) -> None:
+    """The same for a model that Demucs publishes, by its name alone: before anything is fetched.
+
+    Raises:
+        UserError: with the nearest stem the model has.
+    """
+    if model in PUBLISHED:
+        check_selections(selections, PUBLISHED[model])
 
 
 def _refused(text: str, what: str, fix: str) -> UserError:

@@ -1,7 +1,7 @@
 """Write audio: beside its place first, then renamed into it, so that a file that is there is whole."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from configs.errors import UserError
-from data_prep.cache import part_of, remove, storing, written_beside
+from data_prep.safe_write import missing_parents, part_of, remove, storing, take_back, written_beside
 
 _WAV_LIMIT_BYTES = 4_000_000_000
+_PROBE_BYTES = 2**20
 _TAGS = ("title", "copyright", "software", "artist", "comment", "date", "album", "license", "tracknumber", "genre")
 
 
@@ -35,28 +36,38 @@ class FloatWavWriter:
     def __enter__(self) -> "FloatWavWriter":
         import soundfile
 
-        with storing(self.path), _plain_errors():
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = soundfile.SoundFile(
-                self.part, "w", self.rate_hz, self.channels, subtype="FLOAT", format=self.kind
-            )
+        self.made = missing_parents(self.path)
+        try:
+            with storing(self.path), _plain_errors(self.part):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = soundfile.SoundFile(
+                    self.part, "w", self.rate_hz, self.channels, subtype="FLOAT", format=self.kind
+                )
+        except BaseException:
+            self._clean_up()
+            raise
         return self
 
     def write(self, audio: Float[np.ndarray, "C N"]) -> None:
         """Append a block."""
-        with storing(self.path), _plain_errors():
+        with storing(self.path), _plain_errors(self.part):
             self.file.write(audio.T)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            with storing(self.path), _plain_errors():
+            with storing(self.path), _plain_errors(self.part):
                 self.file.close()
                 if kind is None:
                     self.part.replace(self.path)
         finally:
+            self._clean_up()
+
+    def _clean_up(self) -> None:
+        with suppress(OSError):
             remove(self.part)
+        take_back(self.made)
 
 
 def write_audio(
@@ -83,8 +94,8 @@ def write_audio(
     if not np.isfinite(audio).all():
         raise ValueError("samples that are not numbers cannot be written")
     with (
-        written_beside(path) as part,
-        _plain_errors(),
+        written_beside(path, flush=True) as part,
+        _plain_errors(part),
         soundfile.SoundFile(part, "w", sample_rate_hz, len(audio), subtype="PCM_24", format=kind) as file,
     ):
         _set_tags(file, tags or {})
@@ -97,11 +108,13 @@ def _set_tags(file: Any, tags: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
-    """What libsndfile says of a full disk ("System error.") as the OSError that it is."""
+def _plain_errors(part: Path) -> Iterator[None]:
+    """What libsndfile calls "System error." as the OSError that it is: one more write to the same file tells it."""
     import soundfile
 
     try:
         yield
     except soundfile.LibsndfileError as error:
+        with part.open("ab") as file:
+            file.write(bytes(_PROBE_BYTES))
         raise OSError(str(error)) from error

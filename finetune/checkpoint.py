@@ -13,7 +13,6 @@ A checkpoint is written into a hidden folder beside, flushed to the disk and ren
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from configs.errors import UserError
+from data_prep.safe_write import folder_beside
 from finetune.ema import Ema
 from finetune.state_tree import pack, unpack
 
@@ -88,18 +88,9 @@ def write(folder: Path, copy: Snapshot) -> Path:
     path = folder / f"checkpoint-{copy.step}"
     if path.exists():
         return path
-    partial = folder / f".{path.name}.partial"
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+    with folder_beside(path, again=how_to_go_on(folder)) as part:
         for name, content in _contents(copy):
-            _write(partial / name, content)
-        _flush_folder(partial)
-        partial.rename(path)
-        _flush_folder(folder)
-    except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise _not_written(path, error, newest(folder)) from error
+            _write(part / name, content)
     return path
 
 
@@ -145,9 +136,17 @@ def newest(folder: Path) -> Path | None:
     return folder / f"checkpoint-{steps[-1]}" if steps else None
 
 
+def how_to_go_on(folder: Path) -> str:
+    """What to do after a failure, as the end of a sentence: there may be nothing yet to resume."""
+    found = newest(folder)
+    if found is None:
+        return "start again without --resume: there is no checkpoint yet."
+    return f"run the same command with --resume: {found.name} is untouched."
+
+
 def prune(folder: Path, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half written."""
-    for leftover in folder.glob(".checkpoint-*.partial"):
+    for leftover in folder.glob(".checkpoint-*.part*"):
         shutil.rmtree(leftover, ignore_errors=True)
     for step in all_steps(folder)[:-keep]:
         if step != best_step:
@@ -178,6 +177,10 @@ def _contents(copy: Snapshot) -> Iterator[tuple[str, bytes]]:
     yield "state.json", json.dumps(copy.kept).encode()
 
 
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
 def _plain(weights: dict[str, Any]) -> dict[str, Tensor]:
     return {name: weight.detach().to("cpu", copy=True).contiguous() for name, weight in weights.items()}
 
@@ -186,32 +189,6 @@ def _plain(weights: dict[str, Any]) -> dict[str, Tensor]:
 def _copy(saved: dict[str, Tensor], live: dict[str, torch.nn.Parameter]) -> None:
     for name, tensor in saved.items():
         live[name].copy_(tensor)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _not_written(path: Path, error: OSError, previous: Path | None) -> UserError:
-    intact = f"{previous.name} is untouched" if previous else "there was none before it"
-    return UserError(
-        f"{path.name} could not be written: {error.strerror or error}. {intact[0].upper()}{intact[1:]}.",
-        where=str(path),
-        fix="Make room on the disk, then run the same command with --resume.",
-    )
 
 
 def _not_read(path: Path, why: str) -> UserError:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "hear it work: prep, train and sample on songs that come with it",
     "prep": "turn a folder of songs into a prepared dataset",
+    "captions": "read, change and count what a dataset's captions say",
     "plan": "which settings fit into a card's memory, and how fast they would be",
     "train": "teach a base model to play like a prepared dataset",
     "sample": "make music from text with a base and an adapter",
@@ -28,18 +29,35 @@ COMMANDS = {
 }
 """Name → one line. The code of a command is finetune/commands/<name>.py, imported only when it runs."""
 
+WAIT_POLICY = "PASSIVE"
+"""How OpenMP's threads wait for each other, unless the person has set OMP_WAIT_POLICY: asleep. Spinning, as is usual,
+makes a training step four to five times as long as soon as one other process wants the same cores. It is read when
+torch is loaded, so it is set before."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    """Run one command and return its exit code. Without words it is this process's own command line."""
+    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
+    if argv is not None:
+        return _answer(list(argv))
+    from finetune.stop import no_more_words, stop_in_words
+
+    stop_in_words()
+    try:
+        return _answer(sys.argv[1:])
+    finally:
+        no_more_words()
+
+
+def _answer(words: list[str]) -> int:
     debug = "--debug" in _before_end(words)
     try:
         code = _dispatch(words)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print("\nstopped", file=sys.stderr)
-        return 130
+        return getattr(stop, "code", 130)
     except BrokenPipeError:
         # The reader of a pipe has left. The interpreter flushes once more at exit: give it somewhere to flush to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,8 +103,14 @@ def _run(name: str, words: list[str]) -> int:
 
 def _show(error: Exception, debug: bool) -> int:
     from configs.errors import UserError
+    from data_prep.safe_write import as_os_error, disk_error, is_about_disk
     from finetune.terminal import show_bug, show_user_error
 
+    cause = as_os_error(error)
+    if cause is not None and is_about_disk(error):  # whatever library wrote: a full disk is never a bug of ours
+        told = disk_error(cause)
+        told.__cause__ = error
+        error = told
     if isinstance(error, UserError):
         show_user_error(error, debug=debug)
         return 2

@@ -1,8 +1,8 @@
 """The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
 import gc
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from math import isfinite
@@ -13,13 +13,16 @@ import torch
 from torch import Tensor
 
 from adapters import adapter_files
+from adapters.family.lm import LM
+from adapters.family.port import family_of
 from adapters.fit import describe_base, describe_codec
-from adapters.lm import MusicgenLM
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
 from adapters.metadata import DataInfo, HeldOut, TrainingInfo, Woodshed, in_limits, license_of, public_id
 from adapters.shareable import MAX_SAMPLES
+from configs.errors import UserError
 from data_prep.base_files import BaseFiles
+from data_prep.safe_write import write_bytes
 from finetune.batches import Draw, clips_of, held_out
 from finetune.checkpoint import State, load_weights
 from finetune.evaluate import mean
@@ -32,6 +35,9 @@ from finetune.run_folder import PACKAGES
 
 if TYPE_CHECKING:
     from data_prep.prepared import PreparedDataset
+
+
+REPEAT = "run the same command with --resume: training is done, only this last stage comes again."
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Outcome:
 
 
 def gather(
-    run: Run, lm: MusicgenLM, adapter: TrainableAdapter, files: BaseFiles, precision: Precision, state: State
+    run: Run, lm: LM, adapter: TrainableAdapter, files: BaseFiles, precision: Precision, state: State
 ) -> Outcome:
     """Choose the weights, put them in the model, preview them, and take them out."""
     position = state.position
@@ -94,8 +100,36 @@ def finish(outcome: Outcome) -> Path:
         samples={prompt: sample_name(piece) for prompt, piece in samples.items()},
         base_samples={prompt: sample_name(piece) for prompt, piece in base_samples.items()},
         overwrite=True,
+        again=REPEAT,
     )
-    _copy_samples(run.folder.samples, folder, [*samples.values(), *base_samples.values()])
+    with adapter_is_safe(folder):
+        _copy_samples(run.folder.samples, folder, [*samples.values(), *base_samples.values()])
+        proof_and_report(outcome)
+    return folder
+
+
+@contextmanager
+def adapter_is_safe(folder: Path) -> Iterator[None]:
+    """Around what comes after the adapter: an error says that the adapter is there, and how the rest is done again.
+
+    Raises:
+        UserError: in place of another one.
+    """
+    try:
+        yield
+    except UserError as error:
+        fix = f"The adapter is whole: {folder}. {error.fix}"
+        raise UserError(error.what, where=error.where, fix=fix) from error
+
+
+def proof_and_report(outcome: Outcome) -> None:
+    """Load the adapter afresh, compare, write the report, and say how to use it.
+
+    Raises:
+        UserError: it is not what was trained, or the disk is full or refuses.
+    """
+    run = outcome.run
+    folder = run.folder.adapter
     proof = prove(
         folder,
         outcome.files,
@@ -107,10 +141,9 @@ def finish(outcome: Outcome) -> Path:
         held_out=bool(run.validation),
     )
     run.write("proof", outcome.step, asdict(proof))
-    write_report(run.folder, run.settings, proof, outcome.step, public_id(outcome.files))
+    write_report(run.folder, run.settings, proof, outcome.step, public_id(outcome.files), again=REPEAT)
     for line in (*proof_lines(proof), "", *snippet(outcome), "", f"report: {run.folder.report}"):
         run.progress.say(line)
-    return folder
 
 
 def samples_of(pieces: Sequence[Piece], step: int) -> dict[str, Piece]:
@@ -181,24 +214,12 @@ def snippet(outcome: Outcome) -> list[str]:
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
     files, path = outcome.files, str(outcome.run.folder.adapter)
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
-    return [
-        "from peft import PeftModel",
-        "from transformers import AutoProcessor, MusicgenForConditionalGeneration",
-        "",
-        f"base = {base!r}",
-        "model = MusicgenForConditionalGeneration.from_pretrained(base)",
-        f"model = PeftModel.from_pretrained(model, {path!r})",
-        f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
-        "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s",
-    ]
+    return list(family_of(files).snippet(base, path, prompt))
 
 
 def _copy_samples(source: Path, folder: Path, pieces: list[Piece]) -> None:
-    import shutil
-
     for piece in pieces:
-        (folder / "samples").mkdir(exist_ok=True)
-        shutil.copyfile(source / piece.file, folder / sample_name(piece))
+        write_bytes(folder / sample_name(piece), (source / piece.file).read_bytes(), again=REPEAT)
 
 
 def _let_go() -> None:

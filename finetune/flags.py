@@ -17,6 +17,7 @@ from configs.fields import choices, default_of, expected, is_listing, leaves, ne
 from configs.layers import collect, preset_names, problems_error
 from configs.section import Section
 from configs.tree import section_type
+from finetune.word_order import options_first
 
 LAYER_FLAGS = ("preset", "config", "print_config")
 
@@ -85,7 +86,8 @@ def read(flags: Flags, argv: Sequence[str]) -> CommandLine:
     known, unknown = _part_unknown(argv, flags.names())
     args, complaint = argparse.Namespace(), ""
     try:
-        args = argparse.Namespace(**vars(flags.parser.parse_args([word for word in known if word != "--print_config"])))
+        words = options_first(flags.parser, [word for word in known if word != "--print_config"])
+        args = argparse.Namespace(**vars(flags.parser.parse_args(words)))
     except argparse.ArgumentError as error:
         complaint = str(error)
     layers = {name: _last_value(known, f"--{name}") for name in ("preset", "config")} if flags.section else {}

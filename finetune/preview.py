@@ -14,13 +14,13 @@ from jinja2 import Environment
 
 from configs.sample import SampleSettings
 from configs.train import PreviewSettings
+from data_prep.safe_write import write_text
 from finetune.batches import chance
-from finetune.run_folder import write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adapters.lm import MusicgenLM
+    from adapters.family.lm import LM
     from data_prep.base_files import BaseFiles
     from data_prep.codec.port import Codec
     from data_prep.prepared import PreparedDataset
@@ -84,7 +84,7 @@ class Previews:
             say(f"no previews in this run: {type(error).__name__}: {error}")
             return None
 
-    def make(self, lm: "MusicgenLM", step: int) -> list[str]:
+    def make(self, lm: "LM", step: int) -> list[str]:
         """Play every prompt as the model is now; the files made, none after saying why where that fails."""
         try:
             return [piece.file for piece in self._make(lm, step)]
@@ -92,7 +92,7 @@ class Previews:
             self.say(f"no preview at step {step}: {type(error).__name__}: {error}")
             return []
 
-    def _make(self, lm: "MusicgenLM", step: int) -> list[Piece]:
+    def _make(self, lm: "LM", step: int) -> list[Piece]:
         from adapters.sampler import Sampler
         from data_prep.write_audio import write_audio
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from configs.train import TrainSettings
 from configs.tree import to_yaml
+from data_prep.safe_write import AGAIN, write_text
 from finetune.preview import by_prompt, read_previews
 from finetune.proof import Proof
-from finetune.run_folder import RunFolder, write_text
+from finetune.run_folder import RunFolder
 from finetune.run_log import read_log
 
 INK, ACCENT, SOFT, BLUE = "#24303a", "#b5622e", "#b9b2a6", "#2f6f8f"
@@ -22,9 +23,15 @@ SMOOTHED_SHARE = 0.05
 Lines = Sequence[dict[str, Any]]
 
 
-def write_report(folder: RunFolder, settings: TrainSettings, proof: Proof | None, step: int, base: str) -> None:
-    """Write the page of a run as its log and its previews are now; `proof` is None for a run that was stopped."""
-    write_text(folder.report, render(folder, settings, proof, step, base))
+def write_report(
+    folder: RunFolder, settings: TrainSettings, proof: Proof | None, step: int, base: str, *, again: str = AGAIN
+) -> None:
+    """Write the page of a run as its log and its previews are now; `proof` is None for a run that was stopped.
+
+    Raises:
+        UserError: the disk is full or refuses; `again` ends the sentence that says what to do then.
+    """
+    write_text(folder.report, render(folder, settings, proof, step, base), again=again)
 
 
 def render(folder: RunFolder, settings: TrainSettings, proof: Proof | None, step: int, base: str) -> str:

@@ -7,7 +7,6 @@ from a step.
 
 import json
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,9 @@ import yaml
 from configs.errors import UserError
 from configs.train import TrainSettings
 from configs.tree import to_yaml
+from data_prep.safe_write import remove, storing, write_text
+from data_prep.typed_paths import is_folder
+from finetune.base_place import place_of
 from finetune.checkpoint import newest
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ FREE = (
     "preview.*",
 )
 FREE += ("checkpoint.*",)
+NAMES = ("base", "revision")
+"""Where the base is. What it is, its fingerprint says."""
 TOGETHER = ("batch_size", "accumulation")
 """May change as long as a step holds as many clips as before."""
 PACKAGES = ("woodshed", "torch", "transformers", "peft", "accelerate", "bitsandbytes", "safetensors", "numpy")
@@ -96,22 +100,21 @@ def only_one(folder: RunFolder) -> Iterator[None]:
     """Hold the run's lock; it is gone when the process ends, however it ends.
 
     Raises:
-        UserError: another process trains in this folder.
+        UserError: another process trains in this folder, or the disk is full or refuses.
     """
     from filelock import FileLock, Timeout
 
-    try:
+    lock = FileLock(folder.path / ".lock")
+    with storing(folder.path):
         folder.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.path / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            "Another `woodshed train` is working in this folder.",
-            where=str(folder.path),
-            fix="Wait until it has finished, or stop it and go on with --resume.",
-        ) from error
-    except OSError as error:
-        raise UserError(f"The run folder cannot be used: {error.strerror}.", where=str(folder.path)) from error
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                "Another `woodshed train` is working in this folder.",
+                where=str(folder.path),
+                fix="Wait until it has finished, or stop it and go on with --resume.",
+            ) from error
     try:
         yield
     finally:
@@ -167,10 +170,22 @@ def checkpoint_to_resume(folder: RunFolder) -> Path:
 
 
 def resumed_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
-    """The settings of the run, with those changed that were given this time and differ."""
+    """The settings of the run, with those changed that were given this time and differ.
+
+    Raises:
+        UserError: the base was a local folder that is not there any more.
+    """
     saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
     asked = asked_before(folder)
-    return TrainSettings.model_validate(_over(saved, given.model_dump(mode="json", exclude_unset=True), asked))
+    merged = _over(saved, given.model_dump(mode="json", exclude_unset=True), asked)
+    if merged.get("base") == saved.get("base"):
+        merged["base"] = place_of(saved.get("base"), json.loads(folder.versions.read_text("utf-8")).get("base", {}))
+    return TrainSettings.model_validate(merged)
+
+
+def saved_settings(folder: RunFolder) -> TrainSettings:
+    """The settings that the run had until now."""
+    return TrainSettings.model_validate(yaml.safe_load(folder.config.read_text("utf-8"))["train"])
 
 
 def asked_before(folder: RunFolder) -> dict[str, Any]:
@@ -184,8 +199,7 @@ def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping
     Raises:
         UserError: names each difference in settings, dataset, base or clips per step.
     """
-    written = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
-    before = TrainSettings.model_validate(written).model_dump(mode="json")  # an older version knew fewer settings
+    before = saved_settings(folder).model_dump(mode="json")  # an older version knew fewer settings
     now = settings.model_dump(mode="json")
     stood = json.loads(folder.versions.read_text("utf-8"))
     changes = [line for line in _differences(before, now) if not _is_free(line.split(":")[0])]
@@ -195,7 +209,7 @@ def refuse_changes(folder: RunFolder, settings: TrainSettings, standing: Mapping
     changes += [
         f"the {part}: {stood[part]['name']} → {standing[part]['name']}, with other contents"
         for part in ("dataset", "base")
-        if stood[part]["fingerprint"] != standing[part]["fingerprint"]
+        if stood[part]["fingerprint"] not in (standing[part]["fingerprint"], standing[part].get("fingerprint_before"))
     ]
     if changes:
         raise UserError(
@@ -214,23 +228,17 @@ def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, 
 
 def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint: str, clips_per_step: int) -> dict:
     """What the run depends on beside its settings."""
-    return {
-        "dataset": {"name": str(dataset.folder), "fingerprint": dataset.info["content"]},
-        "base": {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint},
-        "clips_per_step": clips_per_step,
-    }
+    base = {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint}
+    if is_folder(files.id):
+        base["folder"] = str(files.folder.resolve())
+    learned = {"name": str(dataset.folder.resolve()), "fingerprint": dataset.learned_content()}
+    learned["fingerprint_before"] = dataset.info["content"]  # what runs of older versions wrote down
+    return {"dataset": learned, "base": base, "clips_per_step": clips_per_step}
 
 
 def versions() -> dict[str, Any]:
     """Of Python and the packages that decide what comes out."""
     return {"python": platform.python_version(), "platform": platform.platform(), "packages": dict(_packages())}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write beside and rename, so that a reader sees the old file or the new one."""
-    beside = path.with_name(f".{path.name}.partial")
-    beside.write_text(text, "utf-8")
-    beside.replace(path)
 
 
 def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
@@ -247,16 +255,23 @@ def _hardly_begun(folder: RunFolder, held: list[str]) -> bool:
 def _cleared(folder: RunFolder) -> list[Path]:
     """What a run writes before its first checkpoint; the mark of a run, versions.json, is the last to go."""
     folders = [folder.checkpoints, folder.samples, folder.path / "tensorboard", folder.path / "wandb"]
-    pieces = [folder.prior_pieces, folder.prior_pieces.with_suffix(".part")]
-    return [*folders, *pieces, folder.path / "wandb-id", folder.log, folder.report, folder.config, folder.versions]
+    parts = sorted(folder.path.glob(".*.part"))  # of a process that was killed
+    return [
+        *folders,
+        *parts,
+        folder.prior_pieces,
+        folder.path / "wandb-id",
+        folder.log,
+        folder.report,
+        folder.config,
+        folder.versions,
+    ]
 
 
 def _clear(folder: RunFolder) -> None:
-    for path in _cleared(folder):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    with storing(folder.path):
+        for path in _cleared(folder):
+            remove(path)
 
 
 def _packages() -> Iterator[tuple[str, str]]:
@@ -287,4 +302,4 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str 
 
 
 def _is_free(name: str) -> bool:
-    return name in FREE + TOGETHER or f"{name.split('.')[0]}.*" in FREE
+    return name in FREE + TOGETHER + NAMES or f"{name.split('.')[0]}.*" in FREE

@@ -9,12 +9,15 @@ import json
 import math
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from configs.errors import UserError
 from configs.train import TrainSettings
-from finetune.run_folder import RunFolder, write_text
+from data_prep.safe_write import storing, write_text
+from finetune.checkpoint import how_to_go_on
+from finetune.run_folder import RunFolder
 
 NEEDS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"}
 
@@ -36,23 +39,32 @@ class RunLog:
     """The log file of a run and the curves beside it."""
 
     def __init__(self, path: Path, curves: Iterable[Curves] = ()) -> None:
-        self.file = path.open("a", encoding="utf-8")
+        self.path = path
+        with storing(path):
+            self.file = path.open("a", encoding="utf-8")
         self.curves = list(curves)
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """One line, on disk when this returns as far as the process is concerned; its numbers go to the curves."""
+        """One line, on disk when this returns as far as the process is concerned; its numbers go to the curves.
+
+        Raises:
+            UserError: the disk is full or refuses.
+        """
         line = {"kind": kind, "step": step, **values}
-        self.file.write(json.dumps(_finite(line), ensure_ascii=False) + "\n")
-        self.file.flush()
-        points = dict(_points(kind, values))
-        for curve in self.curves if points else ():
-            curve.scalars(step, points)
+        with storing(self.path, again=how_to_go_on(RunFolder(self.path.parent).checkpoints)):
+            self.file.write(json.dumps(_finite(line), ensure_ascii=False) + "\n")
+            self.file.flush()
+            points = dict(_points(kind, values))
+            for curve in self.curves if points else ():
+                curve.scalars(step, points)
 
     def close(self) -> None:
-        """End every log."""
-        self.file.close()
+        """End every log. What a full disk did not take was told when it was written."""
+        with suppress(OSError):
+            self.file.close()
         for curve in self.curves:
-            curve.close()
+            with suppress(OSError):
+                curve.close()
 
 
 def open_log(folder: RunFolder, settings: TrainSettings, *, from_step: int | None) -> RunLog:

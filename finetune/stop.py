@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM as a wish: the loop saves at the next safe place. A second Ctrl-C ends the process at once."""
+"""Ctrl-C and SIGTERM: an end in words for every command, and in training a wish, so that the loop saves first.
+
+The second signal of any kind ends the process at once and says nothing: what it leaves is what a kill leaves.
+"""
 
 import signal
 import threading
@@ -14,6 +17,42 @@ class Stopped(Exception):  # noqa: N818
         self.code = 128 + number
 
 
+class Interrupted(KeyboardInterrupt):
+    """A command was stopped from outside. `code` is the exit code that shells expect: 128 + signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def stop_in_words() -> None:
+    """From now on the first signal raises `Interrupted` in the main thread. For a process of our own alone."""
+
+    def first(number: int, frame: Any) -> None:
+        no_more_words()
+        raise Interrupted(number)
+
+    for number in SIGNALS:
+        signal.signal(number, first)
+
+
+def no_more_words() -> None:
+    """From now on a signal ends the process without a word, even while the interpreter shuts down.
+
+    Not by the system's own way at once: Python complains of a signal that came just before its handler was given back.
+    """
+    for number in SIGNALS:
+        signal.signal(number, _end_now)
+
+
+def _end_now(number: int, frame: Any) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
 class StopWish(AbstractContextManager["StopWish"]):
     """Notes the first signal while the block runs; `signal` is its number, 0 before."""
 
@@ -23,7 +62,7 @@ class StopWish(AbstractContextManager["StopWish"]):
 
     def __enter__(self) -> "StopWish":
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+            self.before = {number: signal.signal(number, self._note) for number in SIGNALS}
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -31,5 +70,5 @@ class StopWish(AbstractContextManager["StopWish"]):
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: Any) -> None:
-        self.signal = self.signal or number
-        signal.signal(number, self.before[number])
+        self.signal = number
+        no_more_words()

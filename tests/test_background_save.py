@@ -1,6 +1,7 @@
 """Checkpoints written while the loop goes on: of the moment they were asked for, whole, and never silently lost."""
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,15 +84,15 @@ def test_one_after_the_other_and_pruned(tmp_path: Path):
 
 
 def test_a_failure_is_told_at_the_next_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def full(path: Path, content: bytes) -> None:
+    def full(copy: checkpoint.Snapshot) -> Iterator[tuple[str, bytes]]:
         raise OSError(28, "No space left on device")
 
     state, saver = new_state(), BackgroundSave(tmp_path, keep=2)
-    monkeypatch.setattr(checkpoint, "_write", full)
+    monkeypatch.setattr(checkpoint, "_contents", full)
     saver.save(state)
     with pytest.raises(UserError, match="could not be written"):
         saver.wait()
     saver.save(state)
     learn(state)
-    with pytest.raises(UserError, match="No space left"):
+    with pytest.raises(UserError, match="the disk is full"):
         saver.save(state)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
-from data_prep.cache import Cache, work_key, written_beside
+from data_prep.cache import Cache, work_key
 from data_prep.lock import only_one
 from data_prep.pool import CrashError, run_each, run_here
+from data_prep.safe_write import written_beside
 
 KEY = work_key(1, source="a", level=3)
 
@@ -75,10 +76,10 @@ def test_the_tag_is_written_once_and_in_one_step(cache, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: synced.append((os.fstat(file).st_size, tag.exists())))
     cache.claim()
     assert Cache.is_one(cache.folder) and not Cache.is_one(cache.folder.parent)
-    assert synced == [(tag.stat().st_size, False)], "on the disk before it has its name"
+    assert synced[0] == (tag.stat().st_size, False), "on the disk before it has its name"
     inode = tag.stat().st_ino
     cache.claim()
-    assert tag.stat().st_ino == inode and len(synced) == 1
+    assert tag.stat().st_ino == inode and len(synced) == 2  # the file and its name
     tag.write_text("")
     cache.claim()
     assert Cache.is_one(cache.folder) and not list(cache.folder.rglob("*.part"))

@@ -100,10 +100,10 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
     for _ in range(5):
         advance(state, 3)
         checkpoint.save(tmp_path, state)
-    (tmp_path / ".checkpoint-99.partial").mkdir()
+    (tmp_path / ".checkpoint-99.7.part").mkdir()
     checkpoint.prune(tmp_path, keep=2, best_step=6)
     assert checkpoint.all_steps(tmp_path) == [6, 12, 15]
-    assert not (tmp_path / ".checkpoint-99.partial").exists()
+    assert not (tmp_path / ".checkpoint-99.7.part").exists()
     newest = checkpoint.newest(tmp_path)
     assert newest is not None and newest.name == "checkpoint-15"
     assert checkpoint.newest(tmp_path / "nowhere") is None
@@ -118,14 +118,27 @@ def test_a_full_disk_costs_nothing_but_this_checkpoint(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(UserError, match=r"checkpoint-2 could not be written.*Checkpoint-1 is untouched") as caught:
+        with pytest.raises(
+            UserError, match=r"(?s)checkpoint-2 could not be written.*--resume: checkpoint-1 is untouched"
+        ):
             checkpoint.save(tmp_path, state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "--resume" in caught.value.fix
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     assert before == {file.name: file.read_bytes() for file in (tmp_path / "checkpoint-1").iterdir()}
     assert checkpoint.save(tmp_path, state).name == "checkpoint-2"
+
+
+def test_without_a_checkpoint_nobody_is_sent_to_resume(tmp_path: Path) -> None:
+    state = fresh_state()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match="start again without --resume: there is no checkpoint yet"):
+            checkpoint.save(tmp_path / "new", state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(tmp_path: Path) -> None:

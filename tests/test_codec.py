@@ -54,7 +54,7 @@ def test_stereo_equals_what_generate_prepares(stereo_base):
 def test_a_batch_of_mixed_lengths_equals_one_by_one(base, request):
     files = resolve_base(str(request.getfixturevalue(base)))
     codec = load_base_codec(files)
-    clips = [music(files.audio_channels, n, seed) for seed, n in enumerate([16_000, 20_000, 16_000, 20_001, 16_000])]
+    clips = [music(files.spec.channels, n, seed) for seed, n in enumerate([16_000, 20_000, 16_000, 20_001, 16_000])]
     for together, clip in zip(codec.encode(clips), clips, strict=True):
         np.testing.assert_array_equal(together, codec.encode([clip])[0])
 

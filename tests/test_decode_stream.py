@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.decode.schedule import Schedule
-from adapters.decode.story import Story, read_story
+from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
+from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
@@ -67,8 +67,8 @@ def test_a_stream_can_be_turned(sampler: Sampler) -> None:
     with sampler.stream("drums", seed=4) as music:
         chunks = iter(music)
         first = next(chunks)
-        music.turn(temperature=0.3, guidance=1.0)
-        music.tell("a quiet piano")
+        music.set_sampling(temperature=0.3, guidance=1.0)
+        music.set_prompt("a quiet piano")
         turned = torch.cat([first, *chunks], dim=1)
     n = first.shape[1]
     torch.testing.assert_close(turned[:, :n], straight[:, :n], rtol=0, atol=2e-6)
@@ -84,9 +84,11 @@ def test_every_knob_counts_from_the_next_chunk_on(mono_base, knob: str) -> None:
         chunks = iter(music)
         first = next(chunks)
         if knob == "prompt":
-            music.tell("a quiet piano")
+            music.set_prompt("a quiet piano")
         else:
-            music.turn(**{knob: {"temperature": [0.2] * 4, "guidance": 1.0, "top_k": [1, 2, 3, 4], "top_p": 0.1}[knob]})
+            music.set_sampling(
+                **{knob: {"temperature": [0.2] * 4, "guidance": 1.0, "top_k": [1, 2, 3, 4], "top_p": 0.1}[knob]}
+            )
         turned = torch.cat([first, *chunks], dim=1)
     n = first.shape[1]
     assert 0 < n <= 0.5 * 32_000, "the first chunk comes early"
@@ -95,11 +97,11 @@ def test_every_knob_counts_from_the_next_chunk_on(mono_base, knob: str) -> None:
 
 
 def test_stories() -> None:
-    story = read_story(["0:00 calm piano", "0:15 add drums", "1:02.5 end"])
+    story = read_prompt_schedule(["0:00 calm piano", "0:15 add drums", "1:02.5 end"])
     assert list(story.starts_sec) == [0, 15, 62.5] and story.texts[1] == "add drums"
     assert story.shares(0.0) == [1, 0, 0] and story.shares(40.0) == [0, 1, 0] and story.shares(99.0) == [0, 0, 1]
     assert story.shares(15.0) == pytest.approx([0.5, 0.5, 0])
-    close = Story((0.0, 1.0, 1.5), ("a", "b", "c"))
+    close = PromptSchedule((0.0, 1.0, 1.5), ("a", "b", "c"))
     for tenth in range(40):
         assert sum(close.shares(tenth / 10)) == pytest.approx(1) and min(close.shares(tenth / 10)) >= 0
 
@@ -107,14 +109,14 @@ def test_stories() -> None:
 @pytest.mark.parametrize("lines", [["calm"], ["0:05 late start"], ["0:00 a", "0:00 b"], ["0:00 "], []])
 def test_wrong_stories(lines: list[str]) -> None:
     with pytest.raises(UserError):
-        read_story(lines)
+        read_prompt_schedule(lines)
 
 
 def test_schedules() -> None:
-    falling = Schedule.read("0:1,10:0", "strength")
+    falling = StrengthSchedule.read("0:1,10:0", "strength")
     assert [falling.at(second) for second in (-1.0, 0.0, 5.0, 10.0, 99.0)] == [1, 1, 0.5, 0, 0]
     assert not falling.is_constant and str(falling) == "0:1,10:0"
-    assert Schedule.read("0.8", "strength").at(3.0) == 0.8 and str(Schedule.read("0.8", "x")) == "0.8"
+    assert StrengthSchedule.read("0.8", "strength").at(3.0) == 0.8 and str(StrengthSchedule.read("0.8", "x")) == "0.8"
     for wrong in ("", "loud", "0:1,5", "10:1,0:0"):
         with pytest.raises(UserError, match="strength"):
-            Schedule.read(wrong, "strength")
+            StrengthSchedule.read(wrong, "strength")

@@ -1,6 +1,7 @@
 """A run that is stopped in any way and goes on ends exactly like one that was never stopped."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +13,12 @@ import torch
 from safetensors.torch import load_file
 from training_fixtures import quick
 
+from adapters import adapter_files
 from configs.errors import UserError
 from configs.train import TrainSettings
+from data_prep.debug_base import write_debug_base
 from finetune import step
+from finetune.base_place import base_of_adapter
 from finetune.checkpoint import all_steps
 from finetune.run_log import read_log
 from finetune.stop import Stopped
@@ -75,12 +79,12 @@ def test_after_kill_9_in_the_middle_of_saving(tiny_data: Path, straight: Path, t
     done = subprocess.run([sys.executable, "-c", script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
     assert done.returncode == -signal.SIGKILL
     assert all_steps(run / "checkpoints")[-1] == 4
-    assert (run / "checkpoints" / ".checkpoint-6.partial").is_dir()
+    assert len(list((run / "checkpoints").glob(".checkpoint-6.*.part"))) == 1
     assert read_log(run / "log.jsonl")[-1]["step"] >= 6 and not (run / "adapter").exists()
 
     train(tiny_data, run, TrainSettings(), resume=True)  # settings not given again are those of the run
     assert_same_run(run, straight)
-    assert not (run / "checkpoints" / ".checkpoint-6.partial").exists()
+    assert list((run / "checkpoints").glob(".*")) == []
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -121,14 +125,76 @@ def test_other_settings_are_refused_by_name(tiny_data: Path, straight: Path, mon
     assert "steps, epochs" in caught.value.fix
 
 
-def test_another_dataset_is_refused(tiny_data: Path, straight: Path, tmp_path: Path) -> None:
-    import shutil
-
+@pytest.mark.parametrize("change", [('"split": "validation"', '"split": "train"'), ("take 3", "take 4")])
+def test_another_dataset_is_refused(tiny_data: Path, straight: Path, tmp_path: Path, change: tuple[str, str]) -> None:
     other = tmp_path / "other"
     shutil.copytree(tiny_data, other)
-    (other / "prep.yaml").write_text((other / "prep.yaml").read_text().replace("content: '0", "content: '1"))
+    clips = (other / "clips.jsonl").read_text()
+    (other / "clips.jsonl").write_text(clips.replace(*change, 1))
+    assert clips != (other / "clips.jsonl").read_text()
     with pytest.raises(UserError, match=r"the dataset: .* with other contents"):
         train(other, straight, quick(**FULL), resume=True)
+
+
+def test_a_song_that_cannot_be_used_and_another_place_are_the_same_dataset(
+    tiny_data: Path, straight: Path, tmp_path: Path
+) -> None:
+    """What is left out is no part of what is learnt, and neither are names of places."""
+    moved, run = tmp_path / "moved" / "data", tmp_path / "run"
+    shutil.copytree(tiny_data, moved)
+    shutil.copytree(straight, run)
+    (moved / "rejected.jsonl").write_text('{"what": "track", "where": "broken.wav", "why": "no audio"}\n')
+    info = (moved / "prep.yaml").read_text()
+    (moved / "prep.yaml").write_text(info.replace("content: '0", "content: '1"))
+    (moved / "clips.jsonl").write_text((moved / "clips.jsonl").read_text().replace("song1.wav", "renamed.wav"))
+    train(moved, run, quick(**FULL), resume=True)
+    steps = [line["step"] for line in read_log(run / "log.jsonl") if line["kind"] == "step"]
+    assert steps == list(range(1, 9)) and read_log(run / "log.jsonl")[-1]["kind"] == "proof"
+
+
+def test_a_local_base_is_known_by_its_fingerprint(
+    tiny_data: Path, mono_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    shutil.copytree(mono_base, here / "models" / "mine")
+    there.mkdir()
+    monkeypatch.chdir(here)
+    run = tmp_path / "run"
+    train(tiny_data, run, quick(steps=1, base="models/mine"))
+
+    def steps() -> list[int]:
+        return [line["step"] for line in read_log(run / "log.jsonl") if line["kind"] == "step"]
+
+    monkeypatch.chdir(there)  # the name of then means nothing here
+    train(tiny_data, run, quick(steps=2, base="models/mine"), resume=True)
+    adapter = adapter_files.load(run / "adapter")
+    assert base_of_adapter(adapter) == (str(here / "models" / "mine"), None)
+    (here / "models" / "mine").rename(there / "elsewhere")
+    with pytest.raises(UserError, match="known by its fingerprint"):
+        train(tiny_data, run, TrainSettings(), resume=True)
+    with pytest.raises(UserError, match="known by its fingerprint"):
+        base_of_adapter(adapter)
+    write_debug_base(there / "other", seed=9)
+    with pytest.raises(UserError, match=r"(?s)not made for the base|the base: .* with other contents"):
+        train(tiny_data, run, TrainSettings(steps=3, base="other"), resume=True)
+    assert steps() == [1, 2]
+    train(tiny_data, run, TrainSettings(steps=3, base="elsewhere"), resume=True)
+    train(tiny_data, run, TrainSettings(steps=4), resume=True)
+    assert steps() == [1, 2, 3, 4]
+
+
+def test_a_jump_of_the_learning_rate_is_announced(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    train(tiny_data, run, quick(steps=3))
+    assert "jumps" not in capsys.readouterr().err
+    train(tiny_data, run, TrainSettings(steps=5), resume=True)
+    assert "steps: 3 → 5; with them the learning rate jumps at step 4 from" in capsys.readouterr().err
+    train(tiny_data, run, TrainSettings(), resume=True)
+    assert "steps: " not in capsys.readouterr().err.replace("steps  ", "")
+    train(tiny_data, run, TrainSettings(steps=2), resume=True)
+    assert "5 are done already: nothing is left to train" in capsys.readouterr().err
 
 
 def test_nothing_to_resume(tiny_data: Path, tmp_path: Path) -> None:

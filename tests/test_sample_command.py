@@ -1,11 +1,13 @@
 """`woodshed sample` from the command line: files, tags, names, adapters, pipes and mistakes."""
 
+import codecs
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -13,14 +15,18 @@ import pytest
 import soundfile
 import torch
 from adapter_fixtures import write_adapter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters import adapter_files, lora
 from adapters.audio_out import Levels, endless_wav_header, pcm16, slug, take_name, write_piece
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from adapters.low_rank import LowRank
+from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.debug_base import write_debug_base
 from finetune.cli import main
+from finetune.sampling.line import read_prompts
 
 Run = Callable[..., int]
 
@@ -128,6 +134,46 @@ def test_prompts_from_a_file(run: Run) -> None:
     assert sorted(path.name for path in Path("out").iterdir()) == ["one-s0.wav", "two-s1.wav"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_prompts_as_every_editor_saves_them(tmp_path: Path, encoding: str, end: str) -> None:
+    text = end.join(["hüpfende Töne", "", "two "])
+    mark = codecs.BOM_UTF16_LE if encoding == "utf-16-le" else b""
+    (tmp_path / "prompts.txt").write_bytes(mark + text.encode(encoding))
+    assert read_prompts(tmp_path / "prompts.txt") == ["hüpfende Töne", "two"]
+
+
+def test_prompts_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_bytes(b"\xff\x00\x81")
+    for name in ("prompts.txt", "gone.txt", "x" * 300):
+        with pytest.raises(UserError, match="cannot be read"):
+            read_prompts(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["x" * 300, "piano and " * 40, "ピアノ" * 100, "a/" * 200, "~nobody/piano", "x" * 5000]
+)
+def test_prompts_longer_than_a_file_name(run: Run, adapter: Path, prompt: str) -> None:
+    assert run("--base", "debug", prompt, "--out", "base") == 0
+    assert run(str(adapter), prompt, "--out", "with", "--format", "flac") == 0
+    written = [*Path("base").iterdir(), *Path("with").iterdir()]
+    assert len(written) == 2
+    told = {path.suffix: made_by(path) for path in written}
+    assert told[".flac"]["prompt"] == prompt
+    whole = told[".wav"]["prompt"] == prompt
+    assert whole or (
+        prompt.startswith(told[".wav"]["prompt"][:-1]) and told[".wav"]["prompt_characters"] == len(prompt)
+    )
+    assert whole == (len(prompt.encode()) < 1000) and told[".wav"]["seed"] == 0
+
+
+def test_texts_too_long_for_a_name_are_named_as_missing(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "y" * 300
+    for words in (["--base", long, "x"], [long, "x"], ["--base", "debug", "--adapter", f"{long}@0.5", "x"]):
+        assert run(*words) == 2
+        assert long in capsys.readouterr().err.replace("\n", "")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -139,6 +185,9 @@ def test_prompts_from_a_file(run: Run) -> None:
         (["--base", "debug", "x", "--from", "3"], "--continue"),
         (["--base", "debug", "x", "--continue", "gone.wav"], "not there"),
         (["--base", "debug", "x", "--strength", "1"], "needs an adapter"),
+        (["--base", "debug", "x", "--continue", "z" * 300], "not there"),
+        (["--base", "debug", "x", "--continue", __file__, "--from", "nan"], "nan"),
+        (["--base", "debug", "x", "--continue", __file__, "--from", "inf"], "inf"),
         (["--base", "debug", "x", "--window_sec", "10", "--overlap_sec", "20"], "shorter"),
         (["--base", "debug", "x", "--loop", "--play"], "--loop"),
         (["--base", "debug", "--story", "calm"], "moment"),
@@ -182,9 +231,50 @@ def test_playing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scri
     assert heard[:4] == b"RIFF" and len(heard) == (100 if "head" in script else 44 + 3 * 32_000 * 2)
 
 
+@given(st.text('aü緩𝄞"\\ ', min_size=400, max_size=2000) | st.just('"\n' * 900))
+@settings(max_examples=20, deadline=None)
+def test_tags_are_never_lost(prompt: str) -> None:
+    with TemporaryDirectory() as folder:
+        path = take_name(Path(folder), slug(prompt), "wav")
+        write_piece(path, prompt, torch.zeros(1, 9), 32_000, {"prompt": prompt, "base": "b", "seed": 7})
+        told = made_by(path)
+    assert told["seed"] == 7 and (told["prompt"] == prompt or told["prompt"].endswith("…"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the player is a shell script")
+@pytest.mark.parametrize("script", ["exit 3", "cat > /dev/null; exit 3", "head -c 50000 > /dev/null; exit 3"])
+@pytest.mark.parametrize("out", [None, "kept"])
+def test_a_player_that_fails_costs_no_music(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], script: str, out
+) -> None:
+    player = tmp_path / "bin" / "ffplay"
+    player.parent.mkdir()
+    player.write_text(f"#!/bin/sh\n{script}\n")
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{player.parent}:{os.environ['PATH']}")
+    words = ["--base", "debug", "x", "y", "--play", "--duration", "2"]
+    assert run(*words, *(["--out", out] if out else [])) == 2
+    said = capsys.readouterr().err
+    assert "ended with code 3" in said and "The music is kept" in said
+    written = sorted(Path(out or "out").iterdir())
+    assert [path.name for path in written] == ["x-s0.wav", "y-s1.wav"]
+    assert all(len(samples(path)) == 64_000 for path in written)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e9", "0:nan", "inf:1", "0:1,nan:0", "0:1,10:inf", "101", ""])
+def test_strengths_that_are_no_numbers(run: Run, adapter: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    assert run(str(adapter), "x", "--strength", text) == 2
+    assert "--strength" in capsys.readouterr().err
+    assert run(f"{adapter}@{text}", "x") == 2
+    assert main(["merge", f"{adapter}@{text}", "merged"]) == 2
+    assert main(["blend", str(adapter), "--scale", text or "nan", "--out", "blended"]) == 2
+    assert not Path("out").exists() and not Path("merged").exists() and not Path("blended").exists()
+
+
 def test_names_levels_and_pcm(tmp_path: Path) -> None:
     assert slug("Slow ballad, piano / 80's?") == "slow-ballad-piano-80-s"
     assert slug("…") == "piece" and slug("緩い バラード") == "緩い-バラード" and len(slug("word " * 99)) <= 60
+    assert len(slug("ピアノ" * 99).encode()) <= 200 and slug("ピ" * 99) == "ピ" * 60 and slug("𝄞a" * 60).endswith("a")
     (tmp_path / "a.wav").touch()
     assert [take_name(tmp_path, "a", "wav").name for _ in range(3)] == ["a-2.wav", "a-3.wav", "a-4.wav"]
     taken = take_name(tmp_path / "new", "a", "wav")

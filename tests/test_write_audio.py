@@ -56,7 +56,7 @@ def full_disk() -> Iterator[None]:
 @pytest.mark.parametrize("name", ["a.wav", "a.flac"])
 def test_a_full_disk_is_told_in_plain_words(tmp_path: Path, full_disk: None, name: str) -> None:
     audio = np.random.default_rng(0).uniform(-1, 1, (2, 100_000)).astype(np.float32)
-    with pytest.raises(UserError, match=r"(?s)could not be stored.*Free some disk space"):
+    with pytest.raises(UserError, match=r"(?s)could not be written.*Free some disk space"):
         write_audio(tmp_path / name, audio, RATE_HZ)
     assert list(tmp_path.iterdir()) == []
 
@@ -71,7 +71,7 @@ def test_stems_on_a_full_disk_are_told_in_plain_words(tmp_path: Path, full_disk:
             file.write(block)
     (tmp_path / "file").touch()
     with (
-        pytest.raises(UserError, match="Free some disk space"),
+        pytest.raises(UserError, match="Choose another folder"),
         FloatWavWriter(tmp_path / "file" / "a.wav", RATE_HZ, 2, 10),
     ):
         pass

@@ -61,7 +61,7 @@ def _row(files: BaseFiles, number: int, split: str, n_frames: int) -> ClipRow:
         source=f"song{number}.wav",
         source_sha256="0" * 64,
         start_sec=0.0,
-        duration_sec=n_frames / files.frame_rate,
+        duration_sec=n_frames / files.spec.frame_rate,
         n_frames=n_frames,
         stems="mix",
         split=split,
@@ -72,10 +72,10 @@ def _row(files: BaseFiles, number: int, split: str, n_frames: int) -> ClipRow:
 def _codes(files: BaseFiles, number: int, n_frames: int) -> np.ndarray:
     """A melody of eight notes with some wrong ones."""
     draw = np.random.default_rng(number)
-    melody = np.random.default_rng(1000).integers(0, files.card, (files.n_codebooks, 8))
+    melody = np.random.default_rng(1000).integers(0, files.spec.card, (files.spec.n_codebooks, 8))
     codes = np.tile(melody, (1, n_frames // 8 + 1))[:, :n_frames]
     wrong = draw.random(codes.shape) < 0.1
-    return np.where(wrong, draw.integers(0, files.card, codes.shape), codes).astype(np.int16)
+    return np.where(wrong, draw.integers(0, files.spec.card, codes.shape), codes).astype(np.int16)
 
 
 def quick(**more) -> TrainSettings:

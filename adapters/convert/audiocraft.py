@@ -5,9 +5,7 @@ safetensors, and say in the folder's README how to turn them into the pickle tha
 turn such a pickle, where its source is trusted, into a file for us.
 """
 
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,14 +14,14 @@ from torch import Tensor
 
 from adapters.convert.audiocraft_config import readme, xp_cfg
 from adapters.convert.audiocraft_names import packing
-from adapters.extract import lm_tensors
+from adapters.family.lm import DTYPES
+from adapters.family.musicgen.family import FAMILY
 from adapters.fit import check_fit
-from adapters.lm import DTYPES
 from adapters.merge import copy_rest, merged_weight
 from adapters.safe_files import check_header
 from adapters.tensor_stream import StoredTensors, rewrite, write
 from configs.errors import UserError
-from data_prep.base_files import DERIVED_TENSORS, weight_files
+from data_prep.safe_write import check_new, folder_beside
 
 if TYPE_CHECKING:
     from adapters.merge import Strengths
@@ -43,11 +41,13 @@ def to_audiocraft(
     """Write the model, with adapters merged in, as a folder for audiocraft: state_dict.safetensors and xp_cfg.yaml.
 
     Raises:
-        UserError: `out` is there already, an adapter does not fit, or it is no text-to-music MusicGen.
+        UserError: `out` is there already, an adapter does not fit, it is no text-to-music MusicGen, or the disk is full
+            or refuses.
     """
+    check_new(out)
     for adapter, _ in adapters:
         check_fit(adapter, files, force=force)
-    stored = lm_tensors(files)
+    stored = FAMILY.stored(files)
     names, dtypes, shapes = packing(stored), stored.dtypes, stored.shapes
 
     def dtype_of(parts: Sequence[str]) -> torch.dtype:
@@ -62,7 +62,7 @@ def to_audiocraft(
         theirs: (dtype_of(parts), (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:]))
         for theirs, parts in sorted(names.items())
     }
-    with new_folder(out) as made:
+    with folder_beside(out) as made:
         write(made / STATE, layout, tensor_of, {})
         (made / CONFIG).write_text(xp_cfg(files), encoding="utf-8")
         (made / "README.md").write_text(readme(files, STATE, CONFIG), encoding="utf-8")
@@ -74,10 +74,11 @@ def from_audiocraft(state: Path, files: "BaseFiles", out: Path) -> None:
     Weights keep the base's dtype.
 
     Raises:
-        UserError: a pickle, or tensors other than this base has in audiocraft's form.
+        UserError: a pickle, tensors other than this base has in audiocraft's form, or the disk refuses.
     """
+    check_new(out)
     check_header(state)
-    stored, ours = StoredTensors([state]), lm_tensors(files)
+    stored, ours = StoredTensors([state]), FAMILY.stored(files)
     names = packing(ours)
     _check_same(stored, names, ours, state)
     places = {name: (theirs, number) for theirs, parts in names.items() for number, name in enumerate(parts)}
@@ -92,26 +93,9 @@ def from_audiocraft(state: Path, files: "BaseFiles", out: Path) -> None:
             raise UserError(f"{theirs} holds values that are no numbers.", where=str(state))
         return part.to(tensor.dtype)
 
-    with new_folder(out) as made:
+    with folder_beside(out) as made:
         copy_rest(files, made, "base")
         _write_shards(files, made, change)
-
-
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that appears at `out` when the block has ended without an error, and never in part.
-
-    Raises:
-        UserError: `out` is there already.
-    """
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
-        made = Path(beside) / "made"
-        made.mkdir()
-        yield made
-        made.rename(out)
 
 
 def _merged(name: str, weight: Tensor, adapters: "Strengths") -> Tensor:
@@ -122,7 +106,7 @@ def _merged(name: str, weight: Tensor, adapters: "Strengths") -> Tensor:
 
 def _write_shards(files: "BaseFiles", made: Path, change) -> None:
     index = files.folder / "model.safetensors.index.json"
-    for shard in weight_files(files.folder):
+    for shard in files.weight_files:
         rewrite(shard, made / shard.name, lambda _, dtype: dtype, change)
     if index.exists():
         (made / index.name).write_bytes(index.read_bytes())
@@ -147,4 +131,3 @@ def _check_same(stored: StoredTensors, names: dict[str, list[str]], ours: Stored
             where=str(state),
             fix="Give a base of the same size, e.g. --base facebook/musicgen-small.",
         )
-    assert not set(DERIVED_TENSORS) & set(ours)

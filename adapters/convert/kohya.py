@@ -18,6 +18,7 @@ from torch import Tensor
 from adapters.low_rank import LowRank
 from adapters.safe_files import read_tensors
 from configs.errors import UserError
+from data_prep.safe_write import check_new, write_bytes
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
@@ -40,12 +41,11 @@ def to_kohya(adapter: "Adapter", out: Path) -> None:
     """Write one .safetensors file in kohya's layout.
 
     Raises:
-        UserError: `out` is taken.
+        UserError: `out` is taken, or the disk is full or refuses.
     """
     from safetensors.torch import save
 
-    if out.exists():
-        raise UserError(f"{out} is there already.", fix="Choose another file name.")
+    check_new(out, "file")
     tensors: dict[str, Tensor] = {}
     for module, update in adapter.updates.items():
         flat, plain = flat_name(module), update.plain()
@@ -54,10 +54,7 @@ def to_kohya(adapter: "Adapter", out: Path) -> None:
         tensors[f"{flat}.alpha"] = torch.tensor(plain.alpha, dtype=torch.float32)
         if plain.magnitude is not None:
             tensors[f"{flat}.dora_scale"] = plain.magnitude[:, None].contiguous()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.partial")
-    beside.write_bytes(save(tensors, metadata=_metadata(adapter)))
-    beside.rename(out)
+    write_bytes(out, save(tensors, metadata=_metadata(adapter)))
 
 
 def from_kohya(path: Path) -> tuple[dict[str, LowRank], str]:

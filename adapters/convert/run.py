@@ -109,5 +109,4 @@ def _named(adapter: "Adapter", name: str | None) -> "Adapter":
 
 def _save(adapter: "Adapter", out: Path) -> None:
     assert adapter.woodshed is not None
-    out.parent.mkdir(parents=True, exist_ok=True)
     adapter_files.save(out, adapter.updates, adapter.woodshed, dropout=adapter.dropout)

@@ -4,7 +4,6 @@ A kind is a function `load(source, device) -> Codec`, usually that of the module
 """
 
 import importlib
-import json
 from collections.abc import Callable
 from functools import partial
 
@@ -23,6 +22,7 @@ KINDS: dict[str, str | Loader] = {
     "mimi": "data_prep.codec.mimi",
     "xcodec": "data_prep.codec.xcodec",
     "xcodec2": "data_prep.codec.xcodec2",
+    "spectrostream": "data_prep.codec.spectrostream.codec",
 }
 """Name → the module whose `load` makes the codec, or a function that does."""
 
@@ -57,13 +57,14 @@ def load_codec(source: CodecSource, device: str | torch.device = "cpu") -> Codec
 
 def base_codec_source(files: BaseFiles) -> CodecSource:
     """The codec inside a base's checkpoint."""
-    config = json.loads((files.folder / "config.json").read_text("utf-8")).get("audio_encoder") or {}
+    part = files.format.parts["codec"]
+    config = files.config.get(part) or {}
     return CodecSource(
-        kind=config.get("model_type", "encodec"),
+        kind=files.spec.codec,
         config=config,
-        tensors=partial(load_tensors, files, "audio_encoder"),
+        tensors=partial(load_tensors, files, part),
         where=files.folder,
-        channels=files.audio_channels,
+        channels=files.spec.channels,
     )
 
 
@@ -75,7 +76,7 @@ def load_base_codec(files: BaseFiles, device: str | torch.device = "cpu") -> Cod
     """
     codec = load_codec(base_codec_source(files), device)
     got = {"codebooks": codec.n_codebooks, "codebook size": codec.card}
-    want = {"codebooks": files.n_codebooks, "codebook size": files.card}
+    want = {"codebooks": files.spec.n_codebooks, "codebook size": files.spec.card}
     if got != want:
         raise UserError(
             f"The codec of this base does not fit its language model: codec {got}, language model {want}.",

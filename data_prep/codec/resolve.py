@@ -7,7 +7,8 @@ from typing import Any
 
 from configs.errors import UserError
 from data_prep import weight_file
-from data_prep.base_files import BaseFiles, from_hub, load_tensors, resolve_base, weight_files
+from data_prep.base_files import BaseFiles, from_hub, load_tensors, resolve_base
+from data_prep.checkpoint_files import checkpoint_files
 from data_prep.codec.registry import KINDS, base_codec_source
 from data_prep.codec.source import CodecSource
 
@@ -53,9 +54,9 @@ def _config(files: BaseFiles) -> dict[str, Any]:
 
 
 def _check_weights(files: BaseFiles) -> None:
-    missing = [path for path in weight_files(files.folder) if not path.exists()]
+    missing = [path for path in checkpoint_files(files.folder) if not path.exists()]
     problem = "its weights in safetensors are missing" if missing else None
-    problem = problem or next(filter(None, map(weight_file.problem, weight_files(files.folder))), (None, None))[0]
+    problem = problem or next(filter(None, map(weight_file.problem, checkpoint_files(files.folder))), (None, None))[0]
     if problem:
         raise UserError(
             f"Cannot use `{files.id}` as a codec: {problem}.",

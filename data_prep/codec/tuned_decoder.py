@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from configs.errors import UserError
-from data_prep.cache import written_beside
 from data_prep.codec.port import Codec
+from data_prep.safe_write import written_beside
 
 FORMAT = "woodshed-decoder-1"
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from data_prep.cache import written_beside
+from data_prep.safe_write import written_beside
 from finetune.state_tree import pack, unpack
 
 STATE = "state.safetensors"

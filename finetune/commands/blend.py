@@ -49,9 +49,16 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Load, check, blend, write, and say what was lost."""
+    if not abs(args.scale) <= 100:
+        raise UserError(f"{args.scale} is no scale.", where="--scale", fix="Give a number up to 100, such as 0.8.")
+    from adapters.adapter_folder import find_weights
+
+    for folder, _ in map(parse_spec, args.adapters):
+        find_weights(folder)  # before torch is imported
     from adapters import adapter_files
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
 
+    adapter_files.check_free(args.out, args.overwrite)
     wanted = [parse_spec(text) for text in args.adapters]
     adapters = [adapter_files.load(folder, force=args.force) for folder, _ in wanted]
     weights = [weight for _, weight in wanted]
@@ -63,7 +70,6 @@ def run(args: Namespace, settings: None) -> int:
     made = _made(args, [source_of(a, weight) for a, weight in zip(adapters, weights, strict=True)], modules)
     name = args.name or args.out.resolve().name
     told = describe(name, adapters, updates, made, files, trigger=args.trigger)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     adapter_files.save(args.out, updates, told, overwrite=args.overwrite)
     show(args.out, modules, forced)
     return 0
@@ -96,11 +102,11 @@ def _blended(
 ) -> "dict[str, Truncated]":
     from adapters.blend.run import Recipe, blend
     from adapters.blend.sources import Source
-    from data_prep.base_files import load_tensors
+    from adapters.family.port import family_of
 
     sources = [Source(a.label, a.updates, weight) for a, weight in zip(adapters, weights, strict=True)]
     recipe = Recipe(args.method, args.rank, args.energy, args.density, args.scale, args.seed)
-    weight_of = None if files is None else (lambda module: load_tensors(files, module)["weight"])
+    weight_of = None if files is None else (lambda module: family_of(files).stored(files)[f"{module}.weight"])
     return blend(sources, recipe, weight_of).modules
 
 

@@ -20,6 +20,12 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Pack or unpack, and say what is in it."""
+    from adapters.adapter_folder import find_weights
+    from data_prep.safe_write import check_new
+
+    check_new(args.out, "folder" if args.open else "file")
+    if not args.open:
+        find_weights(args.source)  # before torch is imported
     from rich.console import Console
 
     from adapters.bundle import pack, unpack

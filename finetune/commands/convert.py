@@ -4,6 +4,9 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from configs.errors import UserError
+from data_prep.safe_write import check_new
+from data_prep.typed_paths import is_there
 from finetune.commands.merge import parse_spec
 
 SECTION = None
@@ -40,6 +43,10 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Convert, and say what was lost."""
+    source, strength = parse_spec(args.source)
+    if not is_there(source):
+        raise UserError(f"{source} does not exist.", fix="Give an adapter folder, a model folder, or a state dict.")
+    check_new(args.out, "file" if args.to == "kohya" else "folder")
     from rich.console import Console
 
     from adapters.convert.read import Cut
@@ -47,7 +54,6 @@ def run(args: Namespace, settings: None) -> int:
     from data_prep.base_files import resolve_base
     from finetune.terminal import forced_lines, harmless
 
-    source, strength = parse_spec(args.source)
     error, forced = convert(
         source,
         args.to,

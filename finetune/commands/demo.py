@@ -32,9 +32,9 @@ def run(args: Namespace, settings: None) -> int:
     plan = Plan(args.out, args.songs or demo_songs(), base=args.base, steps=args.steps, play_sec=args.seconds)
     try:
         worked = run_demo(plan)
-    except Stopped as stopped:
-        print("\nStopped and saved: the same command goes on from here.", file=sys.stderr)
-        return stopped.code
+    except (Stopped, KeyboardInterrupt) as stopped:
+        print("\nStopped. What is finished is kept: the same command goes on from here.", file=sys.stderr)
+        return getattr(stopped, "code", 130)
     print()
     print("Done." if worked else "This demo is done already; delete its folder to run it again.")
     print(f"Look and listen: open {plan.page} in a browser")

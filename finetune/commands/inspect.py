@@ -29,6 +29,9 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Check, describe, print. Exit code 1 when it does not fit the base."""
+    from adapters.adapter_folder import find_weights
+
+    find_weights(args.adapter)  # before torch is imported
     from adapters.adapter_files import load
     from adapters.describe import describe
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from data_prep.typed_paths import is_there
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
@@ -39,6 +40,12 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Read, check, merge, and say what comes next."""
+    from adapters.adapter_folder import find_weights
+    from data_prep.safe_write import check_new
+
+    check_new(args.out)
+    for folder, _ in map(parse_spec, args.adapters):
+        find_weights(folder)  # before torch is imported
     from rich.console import Console
 
     from adapters.adapter_files import load
@@ -67,7 +74,7 @@ def parse_spec(text: str) -> tuple[Path, float]:
         UserError: what follows the @ is no number.
     """
     folder, found, strength = text.rpartition("@")
-    if not found or Path(text).exists():
+    if not found or is_there(text):
         return Path(text), 1.0
     try:
         value = float(strength)
@@ -85,13 +92,13 @@ def base_of(adapter: "Adapter", chosen: str | None) -> "BaseFiles":
         UserError: neither is there.
     """
     from data_prep.base_files import resolve_base
+    from finetune.base_place import base_of_adapter
 
     if chosen is not None:
         return resolve_base(chosen)
-    if not adapter.base_id:
-        raise UserError("This adapter does not name its base.", where=str(adapter.folder), fix="Give it as --base.")
+    base_id, revision = base_of_adapter(adapter)
     try:
-        return resolve_base(adapter.base_id, adapter.revision)
+        return resolve_base(base_id, revision)
     except UserError as error:
         fix = f"Give the base it was made for as --base. {error.fix}"
         raise UserError(error.what, where=error.where, fix=fix) from error

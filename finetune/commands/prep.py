@@ -1,6 +1,7 @@
 """`woodshed prep`: a folder of songs → a prepared dataset."""
 
 import shlex
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 from configs.prep import PrepSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from data_prep.prepare import Summary
+    from data_prep.prepared import ClipRow
 
 SECTION = "prep"
 ALIASES = {"trigger": "captions.trigger", "stems": "stems.use"}
@@ -28,11 +32,20 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: PrepSettings) -> int:
     """Prepare, then say what there is and what comes next."""
-    from data_prep.prepare import prepare
-    from data_prep.progress import quiet_libraries
+    from data_prep.folders import check_folders
+    from data_prep.scan import check_folder
 
-    quiet_libraries()
-    show(prepare(args.songs, args.out, settings), settings)
+    check_folder(args.songs)  # before anything heavy is imported
+    check_folders(args.songs, args.out)
+    try:
+        from data_prep.prepare import prepare
+        from data_prep.progress import quiet_libraries
+
+        quiet_libraries()
+        show(prepare(args.songs, args.out, settings), settings)
+    except KeyboardInterrupt as stop:
+        print("\nStopped. What is finished is kept: the same command goes on from here.", file=sys.stderr)
+        return getattr(stop, "code", 130)
     return 0
 
 
@@ -42,15 +55,20 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from data_prep.report_words import own_words, warnings
+    from data_prep.scan import by_kind
+    from finetune.terminal import harmless
+
     rows = summary.rows
     minutes = sum(row.duration_sec for row in rows) / 60
-    held_out = sum(row.duration_sec for row in rows if row.split == "validation") / 60
     size_mib, cache_mib = (_mib(summary.out, cache=cache) for cache in (False, True))
     facts = {
         "tracks": str(len({row.source for row in rows})),
-        "clips": f"{len(rows)}, {minutes:.1f} minutes, of these {held_out:.1f} held out for validation",
+        "clips": f"{len(rows)}, {minutes:.1f} minutes{held_out_words(rows, settings.validation_fraction)}",
         "captions": str(len({caption for row in rows for caption in row.captions})),
+        "your words": harmless(own_words(summary.songs)),
         "left out": f"{len(summary.rejected)} (see rejected.jsonl)" if summary.rejected else "nothing",
+        **({"passed over": harmless(by_kind(summary.found.passed_over))} if summary.found.passed_over else {}),
         "size": f"{size_mib:.1f} MiB, and {cache_mib:.1f} MiB in .cache that can be deleted",
         "time": f"{summary.seconds:.1f} s" + (", nothing had changed" if summary.unchanged else ""),
         "report": str(summary.out / "report.html"),
@@ -60,7 +78,22 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
         table.add_row(f"[bold]{name}[/]", escape(fact))
     console = Console(highlight=False)
     console.print(table)
+    for line in warnings(summary.found, summary.songs):
+        console.print(f"[bold yellow]warning:[/] {escape(harmless(line))}", soft_wrap=True)
     console.print(f"next: {escape(_next_command(summary, settings))}", soft_wrap=True)
+
+
+def held_out_words(rows: "Sequence[ClipRow]", asked: float) -> str:
+    """How much is held out, and why it is more or less than was asked for."""
+    held = [row for row in rows if row.split == "validation"]
+    if not held:
+        return ", none held out for validation"
+    minutes = sum(row.duration_sec for row in held) / 60
+    share = minutes * 60 / sum(row.duration_sec for row in rows)
+    n_tracks = len({row.source for row in held})
+    why = "" if abs(share - asked) < 0.02 else f", where {asked:.0%} was asked for"
+    tracks = "1 whole track" if n_tracks == 1 else f"{n_tracks} whole tracks"
+    return f", of these {minutes:.1f} held out for validation ({share:.0%}: {tracks}, never parts of one{why})"
 
 
 def _next_command(summary: "Summary", settings: PrepSettings) -> str:

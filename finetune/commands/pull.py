@@ -20,13 +20,16 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Fetch, check, and say what came."""
+    from data_prep.safe_write import check_new
+
+    out = args.out or Path(args.repo.rpartition("/")[2])
+    check_new(out)
     from rich.console import Console
     from rich.progress import Progress
 
     from adapters.hub import pull
     from finetune.terminal import harmless
 
-    out = args.out or Path(args.repo.rpartition("/")[2])
     console = Console(highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}

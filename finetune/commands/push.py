@@ -22,6 +22,9 @@ def arguments(parser: Any) -> None:
 
 def run(args: Namespace, settings: None) -> int:
     """Check, list, and upload only when told to."""
+    from adapters.adapter_folder import find_weights
+
+    find_weights(args.adapter)  # before torch is imported
     from rich.console import Console
 
     from adapters.hub import plan_push, push

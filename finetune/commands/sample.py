@@ -46,13 +46,17 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
     parser.add_argument("--force", action="store_true", help="Play an adapter made for other weights of this shape.")
-    parser.add_argument("--play", action="store_true", help="Hear it while it is being made.")
+    parser.add_argument(
+        "--play", action="store_true", help="Hear it while it is being made. Kept in out/ where the player fails."
+    )
     parser.add_argument("--pipe", choices=["wav", "raw"], help="Send it to standard output, as wav or raw 16-bit PCM.")
 
 
 def run(args: Namespace, settings: SampleSettings) -> int:
     """Read the line, load, play."""
     from finetune.sampling.line import read_line
+
+    request = read_line(args, settings)  # before anything heavy is imported
     from finetune.sampling.session import play_line
 
-    return play_line(read_line(args, settings))
+    return play_line(request)

@@ -34,6 +34,9 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     """Train; 130 or 143 when stopped by a signal."""
     import sys
 
+    from data_prep.prepared import read_info
+
+    read_info(args.data)  # before torch is imported
     from data_prep.progress import quiet_libraries
 
     quiet_libraries()

@@ -9,10 +9,11 @@ from pathlib import Path
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.prepare import prepare
+from data_prep.safe_write import storing, write_text
 from finetune.checkpoint import newest
 from finetune.demo import listen, page
 from finetune.demo.plan import Plan
-from finetune.run_folder import RunFolder, write_text
+from finetune.run_folder import RunFolder
 from finetune.train import train
 
 PLAN_FILE = "demo.json"
@@ -65,7 +66,8 @@ def _claim(plan: Plan) -> None:
         return
     if plan.out.exists() and any(plan.out.iterdir()):
         raise UserError("This folder is not empty.", where=str(plan.out), fix="Give another one with --out.")
-    plan.out.mkdir(parents=True, exist_ok=True)
+    with storing(plan.out):
+        plan.out.mkdir(parents=True, exist_ok=True)
     write_text(mark, json.dumps(asked, indent=2) + "\n")
 
 

@@ -91,8 +91,8 @@ def _play(plan: Plan, files: BaseFiles, name: str, adapters: Sequence[Path]) -> 
         sampler = Sampler.load(files, [AdapterSpec(path) for path in adapters], plan.sample())
         prompts, seeds = [PROMPTS[number] for number in missing], [SEED + number for number in missing]
         for number, take in zip(missing, sampler.sample(prompts, seeds=seeds), strict=True):
-            write_audio(_path(plan, name, number), take.waveform.numpy(), files.sample_rate_hz)
-    return files.sample_rate_hz
+            write_audio(_path(plan, name, number), take.waveform.numpy(), files.spec.sample_rate_hz)
+    return files.spec.sample_rate_hz
 
 
 def _path(plan: Plan, name: str, number: int) -> Path:

@@ -1,6 +1,7 @@
 """Checks of the GPU and of the disk."""
 
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,14 @@ NEEDED_DISK_BYTES = 10 * GIB
 LEAST_GPU_BYTES = 4 * GIB
 """musicgen-medium in nf4 is predicted at 2 GiB for 30 s clips in batches of two; a desktop takes its share too."""
 
+LINUX_TORCH = 'this torch is built without CUDA; with an NVIDIA GPU: uv pip install "torch>=2.11,<2.15"'
+WINDOWS_TORCH = (
+    "the package index has torch for Windows without CUDA only; with an NVIDIA GPU, take it from its maker: "
+    'uv pip install --no-config --torch-backend=auto --reinstall "torch>=2.11,<2.15" "torchaudio>=2.11,<2.12"; '
+    "then `setx UV_NO_SYNC 1` and a new terminal, or the next `uv run` puts the other one back"
+)
+"""Both ways are in README.md. No index is named in pyproject.toml: it would have to be reachable for everybody."""
+
 
 def check_cuda(torch: dict[str, Any]) -> Check:
     """A GPU is no must: a machine without one is told so."""
@@ -21,7 +30,7 @@ def check_cuda(torch: dict[str, Any]) -> Check:
     if torch["cuda"]:
         return Check("CUDA", "ok", f"{torch['device']}, torch built for CUDA {torch['built_for']}")
     if torch["built_for"] is None:
-        fix = 'this torch is built without CUDA; with an NVIDIA GPU: uv pip install "torch>=2.11,<2.15"'
+        fix = WINDOWS_TORCH if platform.system() == "Windows" else LINUX_TORCH
         return Check("CUDA", "note", "no GPU: everything runs on the CPU, slowly", fix)
     fix = "with an NVIDIA GPU in this machine: install or update its driver (`nvidia-smi` must list it)"
     return Check("CUDA", "note", f"no GPU seen (torch is built for CUDA {torch['built_for']}): the CPU is used", fix)

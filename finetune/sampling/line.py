@@ -1,15 +1,20 @@
 """What a `woodshed sample` command line asks for: which adapters, which base, which prompts, where to."""
 
+import codecs
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adapters.decode.schedule import Schedule
-from adapters.decode.story import Story, read_story
-from adapters.sampler import AdapterSpec
+from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
+from adapters.decode.strength_schedule import StrengthSchedule
 from configs.errors import UserError
 from configs.sample import SampleSettings
+from data_prep.typed_paths import is_file
+
+if TYPE_CHECKING:
+    from adapters.sampler import AdapterSpec
 
 MARKS = ("adapter_config.json", "adapter_model.safetensors")
 """A folder with one of these is an adapter."""
@@ -22,8 +27,8 @@ class Request:
     settings: SampleSettings
     base_id: str
     revision: str | None
-    adapters: Sequence[AdapterSpec]
-    prompts: Sequence[str | Story[str]]
+    adapters: "Sequence[AdapterSpec]"
+    prompts: Sequence[str | PromptSchedule[str]]
     out: Path | None
     continued: Path | None
     from_sec: float | None
@@ -45,10 +50,11 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
     Raises:
         UserError: no adapter and no base, nothing to play, a file that is not there, flags that contradict each other.
     """
-    words, adapters = _adapters(args)
+    words, named = _adapters(args)
     prompts = _prompts(args, words)
     streams = args.play or args.pipe is not None
     _check(args, prompts, streams)
+    adapters = _specs(named)
     base_id, revision = (args.base, args.revision) if args.base else _base_of(adapters, args.revision)
     return Request(
         settings=settings,
@@ -68,14 +74,24 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
 
 def is_adapter(path: Path) -> bool:
     """Whether this folder holds an adapter."""
-    return any((path / mark).is_file() for mark in MARKS)
+    return any(is_file(path / mark) for mark in MARKS)
 
 
-def _adapters(args: Namespace) -> tuple[list[str], list[AdapterSpec]]:
+Named = tuple[Path, StrengthSchedule]
+"""An adapter's folder and its strength, before anything heavy is imported."""
+
+
+def _specs(named: Sequence[Named]) -> "list[AdapterSpec]":
+    from adapters.sampler import AdapterSpec
+
+    return [AdapterSpec(path, strength) for path, strength in named]
+
+
+def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
     """The words that are prompts, and the adapters: the first word, then every --adapter."""
     words = list(args.words or [])
     specs = [_spec(text) for text in args.adapter or []]
-    if words and (first := _spec(words[0])) and is_adapter(first.path):
+    if words and (first := _spec(words[0])) and is_adapter(first[0]):
         specs.insert(0, first)
         words.pop(0)
     elif not specs and not args.base:
@@ -88,47 +104,59 @@ def _adapters(args: Namespace) -> tuple[list[str], list[AdapterSpec]]:
             f"{words[0]!r} stands where an adapter does and looks like a folder, but holds no adapter",
             fix="check its spelling; if it is a prompt, put it behind another one, or into --prompts-file",
         )
-    missing = next((spec.path for spec in specs if not is_adapter(spec.path)), None)
+    missing = next((path for path, _ in specs if not is_adapter(path)), None)
     if missing is not None:
         raise UserError("this is no adapter's folder", where=str(missing), fix=f"it must hold {' and '.join(MARKS)}")
     if args.strength is not None:
         if not specs:
             raise UserError("--strength needs an adapter", fix="name one, or leave --strength out")
-        specs[0] = replace(specs[0], strength=Schedule.read(args.strength, "--strength"))
+        specs[0] = (specs[0][0], StrengthSchedule.read(args.strength, "--strength"))
     return words, specs
 
 
-def _spec(text: str) -> AdapterSpec:
+def _spec(text: str) -> Named:
     """`folder`, `folder@0.8` or `folder@0:1,10:0`. A folder of exactly that name comes first."""
     path, at, strength = text.rpartition("@")
     if not at or is_adapter(Path(text)) or not is_adapter(Path(path)):
-        return AdapterSpec(Path(text))
-    return AdapterSpec(Path(path), Schedule.read(strength, f"the strength of {path}"))
+        return Path(text), StrengthSchedule.constant(1.0)
+    return Path(path), StrengthSchedule.read(strength, f"the strength of {path}")
 
 
-def _prompts(args: Namespace, words: Sequence[str]) -> list[str | Story[str]]:
-    prompts: list[str | Story[str]] = list(words)
+def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule[str]]:
+    prompts: list[str | PromptSchedule[str]] = list(words)
     if args.prompts_file is not None:
-        try:
-            lines = args.prompts_file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"the prompts cannot be read ({error})", where=str(args.prompts_file)) from error
-        prompts += [line.strip() for line in lines if line.strip()]
+        prompts += read_prompts(args.prompts_file)
     if args.story:
-        prompts.append(read_story(args.story))
+        prompts.append(read_prompt_schedule(args.story))
     if not prompts and args.continued is not None:
         prompts.append("")  # the recording says enough
     return prompts
 
 
-def _check(args: Namespace, prompts: Sequence[str | Story[str]], streams: bool) -> None:
+def read_prompts(path: Path) -> list[str]:
+    """A prompt per line; empty lines are skipped. UTF-8, or UTF-16 as Windows writes it, with or without a mark.
+
+    Raises:
+        UserError: it cannot be read as text.
+    """
+    try:
+        data = path.read_bytes()
+        marks = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        lines = data.decode("utf-16" if data.startswith(marks) else "utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        fix = "Save it as text in UTF-8, a prompt per line."
+        raise UserError(f"the prompts cannot be read ({error})", where=str(path), fix=fix) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
     if args.from_sec is not None and args.continued is None:
         raise UserError("--from says where to go on in a recording, but there is none", fix="add --continue FILE")
-    if args.from_sec is not None and args.from_sec <= 0:
+    if args.from_sec is not None and not 0 < args.from_sec < float("inf"):
         raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
-    if args.continued is not None and not args.continued.is_file():
+    if args.continued is not None and not is_file(args.continued):
         raise UserError("the recording to continue is not there", where=str(args.continued))
     if args.loop and (streams or args.continued is not None):
         raise UserError("--loop is written to a file as a whole", fix="leave out --play, --pipe and --continue")
@@ -138,11 +166,10 @@ def _check(args: Namespace, prompts: Sequence[str | Story[str]], streams: bool) 
         raise UserError("--play and --pipe want the same sound", fix="give one of them")
 
 
-def _base_of(adapters: Sequence[AdapterSpec], revision: str | None) -> tuple[str, str | None]:
+def _base_of(adapters: "Sequence[AdapterSpec]", revision: str | None) -> tuple[str, str | None]:
     """The base that the first adapter names."""
     from adapters.adapter_files import load
+    from finetune.base_place import base_of_adapter
 
-    found = load(adapters[0].path, force=True)
-    if not found.base_id:
-        raise UserError("this adapter does not say which base it belongs to", where=str(found.folder), fix="add --base")
-    return found.base_id, revision or found.revision
+    base_id, own = base_of_adapter(load(adapters[0].path, force=True))
+    return base_id, revision or own

@@ -4,10 +4,13 @@ Nothing but audio ever goes to standard output while piping: everything for peop
 """
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +18,14 @@ from rich.console import Console
 from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
-from adapters.decode.story import Story
+from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
+from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request
 from finetune.terminal import forced_lines, harmless
 
@@ -31,6 +35,8 @@ def play_line(request: Request) -> int:
     quiet_libraries()
     console = Console(highlight=False, stderr=request.pipe is not None)
     begun = time.perf_counter()
+    if request.out is not None:
+        check_writable(request.out / "piece")  # before the time is spent, not after
     with console.status("loading …"):
         files = resolve_base(request.base_id, request.revision)
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
@@ -58,48 +64,88 @@ def _write_all(request: Request, sampler: Sampler, before: Continuation | None, 
     if loop is not None:
         duration_sec = loop.duration_sec + 1 / sampler.frame_rate  # whole frames, and no sample short
         sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
-    heard = None if before is None else before.codes
+    known = None if before is None else before.codes
     size = request.settings.batch_size
     for first in range(0, len(request.prompts), size):
         prompts = request.prompts[first : first + size]
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            takes = sampler.sample(prompts, seeds=seeds, continue_from=heard)
+            takes = sampler.sample(prompts, seeds=seeds, continue_from=known)
         spent = time.perf_counter() - begun
-        new_sec = sum(take.codes.shape[1] - _heard_frames(before) for take in takes) / sampler.frame_rate
+        new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
-                audio = before.join(audio, _heard_frames(before) * sampler.codec.hop_samples)
+                audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
             _write(request, prompt, seed, audio, sampler, console)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
 
 
 def _stream_all(request: Request, sampler: Sampler, before: Continuation | None, console: Console) -> int:
-    with _listener(request, sampler) as pipe:
+    listener = _Listener()
+    kept = []
+    with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, sampler, prompt, seed, before, console)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, console)
             if chunks is None:
                 return 0
+            kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
-                _write(request, prompt, seed, torch.cat(chunks, dim=1), sampler, console)
+                _write(request, prompt, seed, kept.pop()[2], sampler, console)
+    if listener.failed:
+        request = replace(request, out=request.out or Path("out"))
+        for prompt, seed, audio in kept:
+            _write(request, prompt, seed, audio, sampler, console)
+        raise listener.error(request)
     return 0
 
 
+@dataclass
+class _Listener:
+    """The program that plays, and whether it has given up: None while there is none, as with --pipe."""
+
+    player: subprocess.Popen | None = None
+    failed: bool = False
+
+    def ended(self) -> None:
+        """Wait for its end. A player that a person closes ends with 0 or by a signal."""
+        if self.player is not None:
+            self.failed = self.player.wait() > 0
+
+    def error(self, request: Request) -> UserError:
+        """What to say, when the music is in files."""
+        assert self.player is not None
+        name, out = self.player.args[0] if isinstance(self.player.args, list) else "player", str(request.out)
+        return UserError(
+            f"{name} could not play: it ended with code {self.player.returncode}. The music is kept.",
+            where=out,
+            fix="Look at what it says above (is there a sound device?); or leave --play out and open the files.",
+        )
+
+
 def _stream_one(
-    pipe: PcmPipe, sampler: Sampler, prompt: str | Story[str], seed: int, before: Continuation | None, console: Console
+    pipe: PcmPipe,
+    listener: _Listener,
+    sampler: Sampler,
+    prompt: str | PromptSchedule[str],
+    seed: int,
+    before: Continuation | None,
+    console: Console,
 ) -> list[Tensor] | None:
-    """Play one piece into the pipe; None when the listener has left."""
+    """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     with sampler.stream(prompt, seed=seed, continue_from=None if before is None else before.codes) as music:
         for chunk in music:
             try:
-                pipe.write(chunk)
+                if not listener.failed:
+                    pipe.write(chunk)
             except BrokenPipeError:
-                console.print("the listener has left")
-                return None
+                listener.ended()
+                if not listener.failed:
+                    console.print("the listener has left")
+                    return None
             if not chunks and music.first_sound_sec is not None:
                 console.print(f"first sound after {music.first_sound_sec:.2f} s")
             chunks.append(chunk)
@@ -108,7 +154,7 @@ def _stream_one(
 
 
 @contextmanager
-def _listener(request: Request, sampler: Sampler) -> Iterator[PcmPipe]:
+def _listening(request: Request, sampler: Sampler, listener: _Listener) -> Iterator[PcmPipe]:
     """Where sound goes. A reader that has left is a clean end: nothing more is written to it, not even at exit."""
     codec = sampler.codec
     assert codec is not None
@@ -119,13 +165,13 @@ def _listener(request: Request, sampler: Sampler) -> Iterator[PcmPipe]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    player, pipe = start_player(codec.sample_rate_hz, codec.channels)
+    listener.player, pipe = start_player(codec.sample_rate_hz, codec.channels)
     try:
         yield pipe
     finally:
         with suppress(BrokenPipeError):
             pipe.stream.close()
-        player.wait()
+        listener.ended()
 
 
 def _loop(request: Request, codec: Codec) -> Loop | None:
@@ -138,12 +184,12 @@ def _loop(request: Request, codec: Codec) -> Loop | None:
     return loop
 
 
-def _heard_frames(before: Continuation | None) -> int:
+def _known_frames(before: Continuation | None) -> int:
     return 0 if before is None else before.codes.shape[1]
 
 
 def _write(
-    request: Request, prompt: str | Story[str], seed: int, audio: Tensor, sampler: Sampler, console: Console
+    request: Request, prompt: str | PromptSchedule[str], seed: int, audio: Tensor, sampler: Sampler, console: Console
 ) -> None:
     codec = sampler.codec
     assert codec is not None and request.out is not None
@@ -155,11 +201,11 @@ def _write(
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
 
-def _made_by(request: Request, prompt: str | Story[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
+def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
     settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed"})
     told: Any = prompt
-    if isinstance(prompt, Story):
+    if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
     made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]

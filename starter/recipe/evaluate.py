@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from data_prep.base_files import resolve_base
 from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder

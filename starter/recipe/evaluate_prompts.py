@@ -107,7 +107,7 @@ def evaluate_prompts(
     for first in range(0, len(asked), batch):
         words = [wish.words(trigger) for wish in asked[first : first + batch]]
         takes += sampler.sample(words, seeds=list(range(first, first + len(words))))
-    rate_hz = files.sample_rate_hz
+    rate_hz = files.spec.sample_rate_hz
     audio = [take.waveform[0].numpy() for take in takes]
     said = judge.probe.answers(torch.stack([features(one, rate_hz) for one in audio]))
     tempi = [tempo_bpm(one, rate_hz) for one in audio]
