@@ -30,7 +30,7 @@ def with_music(
     kept: list[Track] = []
     rejected: list[Rejection] = []
     for track in tracks:
-        scan = track.scan.heard(files.audio_channels)
+        scan = track.scan.heard(files.spec.channels)
         if _segments(scan, settings, files):
             kept.append(track)
         else:
@@ -45,9 +45,9 @@ def cut_clips(
     clips: list[Clip] = []
     rejected: list[Rejection] = []
     for version in versions:
-        scan = version.scan.heard(files.audio_channels)
+        scan = version.scan.heard(files.spec.channels)
         cut = _segments(scan, settings, files)
-        bleed = [] if version.stems == MIX else [part for part in cut if is_bleed(version, part, files.audio_channels)]
+        bleed = [] if version.stems == MIX else [part for part in cut if is_bleed(version, part, files.spec.channels)]
         clips += [Clip(version, segment) for segment in cut if segment not in bleed]
         if not cut or bleed:
             why = _why_bleed(bleed, len(cut)) if bleed else _why_no_clips(scan, settings)
@@ -76,7 +76,7 @@ def _between(scan: TrackScan, segment: Segment) -> np.ndarray:
 
 
 def _segments(scan: TrackScan, settings: SegmentSettings, files: BaseFiles) -> list[Segment]:
-    return segments(scan, settings, files.sample_rate_hz // files.frame_rate, files.sample_rate_hz)
+    return segments(scan, settings, files.spec.hop_samples, files.spec.sample_rate_hz)
 
 
 def _why_bleed(bleed: Sequence[Segment], clips: int) -> str:

@@ -13,12 +13,12 @@ from data_prep.base_files import resolve_base
 from data_prep.cache import Cache
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip
-from data_prep.codec import codec_fingerprint
+from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.copies import Copies, copies_of
 from data_prep.cut import cut_clips, with_music
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
 from data_prep.dataset_info import dataset_info
-from data_prep.describe import Described, describe_clips
+from data_prep.describe import Described, SongAccount, describe_clips, song_accounts
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.folders import check_folders, nothing_usable
@@ -26,7 +26,7 @@ from data_prep.lock import only_one
 from data_prep.players import make_players
 from data_prep.prepared import ClipRow
 from data_prep.report import render
-from data_prep.scan import Rejection, scan
+from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
 from data_prep.text_encoder import text_encoder_fingerprint
@@ -53,6 +53,10 @@ class Summary:
     rejected: list[Rejection]
     seconds: float
     unchanged: bool
+    found: ScanResult
+    """What the song folder holds beside the songs, and what became of its metadata files."""
+    songs: list[SongAccount]
+    """What was read of each song that is in the dataset."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -72,7 +76,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
         files = resolve_base(settings.base, settings.revision)
-        codec_name, text_name = codec_fingerprint(files), text_encoder_fingerprint(files)
+        codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
 
         # 2. Read and measure the songs.
         tracks, rejected = measure_tracks(
@@ -86,11 +90,12 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         clips, without = cut_clips(made.versions, settings.segment, files)
         rejected = sorted([*rejected, *silent, *without], key=lambda r: (r.where, r.what, r.why))
         if not clips:
-            raise nothing_usable(songs, rejected)
+            raise nothing_usable(songs, rejected, found.passed_over)
 
         # 4. What each clip is: features, tags, captions.
         sounds = listen_to_tracks(tracks, made.versions, cache, workers=settings.workers)
-        described = describe_clips(clips, sounds.tempi, settings, cache, channels=files.audio_channels)
+        described = describe_clips(clips, sounds.tempi, settings, cache, channels=files.spec.channels)
+        accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
 
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
@@ -99,16 +104,16 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
 
         # 6. The dataset, unless the very same one is there.
-        heard = Heard(files.audio_channels, copies_of(tracks, sounds.same))
+        heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))
         rows = _rows(clips, described, texts, heard, settings, {i: clip.shape[1] for i, clip in codes.items()})
         info = dataset_info(settings, files, codec=codec_name, text_encoder=text_name, separator=made.separator)
-        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info)
+        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info, accounts)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
             players = make_players(rows, clips, codes, files, device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players))
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged)
+            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
+    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts)
 
 
 def _rows(
