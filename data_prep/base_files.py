@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from configs.errors import UserError
 from data_prep import weight_file
 from data_prep.hub_reach import asked_once
+from data_prep.known_remarks import drop_known_remarks
 from data_prep.typed_paths import is_folder
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class BaseFiles:
         """The whole model's configuration."""
         from transformers import MusicgenConfig
 
+        drop_known_remarks()
         return MusicgenConfig.from_pretrained(self.folder, trust_remote_code=False)
 
     @property
