@@ -177,6 +177,7 @@ def test_all_linear(mono_base: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("length", [640, 896, 1152, 1408])
 def test_a_header_whose_length_looks_like_a_pickle(tmp_path: Path, length: int) -> None:
     tensors = {"base_model.model.a.lora_A.weight": torch.ones(2, 2)}
+    start = b""
     for padding in range(length):
         save_file(tensors, tmp_path / "x.safetensors", metadata={"note": "x" * padding})
         start = (tmp_path / "x.safetensors").read_bytes()[:8]
