@@ -149,7 +149,7 @@ def _write(folder: Path, tensors: "dict[str, Tensor]", config: dict[str, Any], w
 
 
 def _in_dtype(tensors: "dict[str, Tensor]", dtype: str) -> "dict[str, Tensor]":
-    from adapters.lm import DTYPES
+    from adapters.family.lm import DTYPES
 
     return {name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
 

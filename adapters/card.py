@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from adapters.low_rank import LowRank, kind_of
+from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
+from data_prep.families import module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 WITH_WOODSHED = ("starter", "debug", "debug-stereo")
@@ -46,7 +47,7 @@ def card(
         trigger=plain(woodshed.trigger),
         ranks=", ".join(str(rank) for rank in sorted({update.rank for update in updates.values()})),
         n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
-        kinds=", ".join(dict.fromkeys(kind_of(module) for module in updates)),
+        kinds=", ".join(dict.fromkeys(module_kind(module) for module in updates)),
         strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
         data=_data(woodshed),
         training=f"{woodshed.training.steps} steps" if woodshed.training else "",

@@ -2,14 +2,16 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from configs.errors import UserError
 from data_prep.decode import AudioError, reason, stream
+from data_prep.fold_down import FoldDown
 from data_prep.measure import TrackScan
 from data_prep.segment import Segment
 from data_prep.tracks import Track
@@ -46,25 +48,28 @@ class Clip:
         return hashlib.sha256(name.encode()).hexdigest()[:16]
 
     @property
-    def place(self) -> dict[str, str | float]:
-        """What the clip's audio depends on, for the names of work done on it."""
+    def place(self) -> dict[str, Any]:
+        """What the clip's audio depends on besides its channels, for the names of work done on it."""
+        fold = self.version.scan.fold
         return {
             "audio": self.version.key,
             "start_sec": round(self.segment.start_sec, 6),
             "duration_sec": round(self.segment.duration_sec, 6),
+            **({} if fold.is_plain else {"fold": asdict(fold)}),
         }
 
 
 def read_clips(
-    path: Path, segments: Sequence[Segment], *, sample_rate_hz: int, channels: int
+    path: Path, segments: Sequence[Segment], *, sample_rate_hz: int, channels: int, fold: FoldDown | None = None
 ) -> Iterator[Float[np.ndarray, "C _"]]:
-    """The audio of each segment of a track, decoded in one pass; segments are in order and do not overlap.
+    """The audio of each segment of a track, decoded in one pass; segments are in order and do not overlap. `fold` as
+    for `decode.stream`.
 
     Raises:
         AudioError: the file does not decode, or ends before a segment does: it changed since it was measured.
         OSError: it cannot be read any more.
     """
-    blocks = stream(path, sample_rate_hz=sample_rate_hz, channels=channels, block_sec=BLOCK_SEC)
+    blocks = stream(path, sample_rate_hz=sample_rate_hz, channels=channels, fold=fold, block_sec=BLOCK_SEC)
     held, begins = np.zeros((channels, 0), np.float32), 0  # decoded and still needed, and the sample it begins at
     for segment in segments:
         start, end = (round(sec * sample_rate_hz) for sec in (segment.start_sec, _end_sec(segment)))

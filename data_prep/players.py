@@ -8,7 +8,8 @@ from jaxtyping import Int16
 
 from data_prep.base_files import BaseFiles
 from data_prep.clips import Clip, read_clips
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.prepared import ClipRow
 from data_prep.report import Player, ogg_uri
 from data_prep.segment import Segment
@@ -26,7 +27,7 @@ def make_players(
 ) -> list[Player]:
     """Excerpts of clips spread over the dataset, at most one per version of a track while there are enough."""
     by_id = {clip.id: clip for clip in clips}
-    codec = Codec.load(files, device)
+    codec = load_base_codec(files, device)
     return [_player(row, by_id[row.id], codes[row.id], codec) for row in _spread(rows)]
 
 
@@ -43,6 +44,8 @@ def _spread(rows: Sequence[ClipRow]) -> list[ClipRow]:
 def _player(row: ClipRow, clip: Clip, codes: Int16[np.ndarray, "K T"], codec: Codec) -> Player:
     frames = min(codes.shape[1], round(EXCERPT_SEC * codec.frame_rate))
     excerpt = Segment(clip.segment.start_sec, frames / codec.frame_rate)
-    audio = next(read_clips(clip.version.path, [excerpt], sample_rate_hz=codec.sample_rate_hz, channels=codec.channels))
+    version, rate_hz = clip.version, codec.sample_rate_hz
+    heard = read_clips(version.path, [excerpt], sample_rate_hz=rate_hz, channels=codec.channels, fold=version.scan.fold)
+    audio = next(heard)
     decoded = codec.decode(codes[:, :frames]).numpy()
     return Player(row, ogg_uri(audio, codec.sample_rate_hz), ogg_uri(decoded, codec.sample_rate_hz))

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.prep import PrepSettings
-from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.base_files import resolve_base
 from data_prep.cache import Cache
+from data_prep.caption_edits import read_edits
 from data_prep.captions import without_trigger
-from data_prep.clips import Clip, Version
-from data_prep.codec import codec_fingerprint
+from data_prep.clips import Clip
+from data_prep.codec.registry import base_codec_fingerprint
+from data_prep.copies import Copies, copies_of
+from data_prep.cut import cut_clips, with_music
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
 from data_prep.dataset_info import dataset_info
-from data_prep.describe import Described, describe_clips
+from data_prep.describe import Described, SongAccount, describe_clips, song_accounts
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.folders import check_folders, nothing_usable
@@ -24,15 +27,23 @@ from data_prep.lock import only_one
 from data_prep.players import make_players
 from data_prep.prepared import ClipRow
 from data_prep.report import render
-from data_prep.scan import Rejection, scan
-from data_prep.segment import segments
+from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
 from data_prep.stems import check_published
 from data_prep.text_encoder import text_encoder_fingerprint
 from data_prep.texts import TextState, encode_captions
+from data_prep.track_sound import listen_to_tracks
 from data_prep.tracks import measure_tracks
 from data_prep.versions import make_versions
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What is common to all rows: how many channels the codec is given, and which tracks are copies of others."""
+
+    channels: int
+    copies: Copies
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,10 @@ class Summary:
     rejected: list[Rejection]
     seconds: float
     unchanged: bool
+    found: ScanResult
+    """What the song folder holds beside the songs, and what became of its metadata files."""
+    songs: list[SongAccount]
+    """What was read of each song that is in the dataset."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -64,7 +79,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
         files = resolve_base(settings.base, settings.revision)
-        codec_name, text_name = codec_fingerprint(files), text_encoder_fingerprint(files)
+        codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
 
         # 2. Read and measure the songs.
         tracks, rejected = measure_tracks(
@@ -73,14 +88,19 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         rejected = [*found.rejected, *rejected]
 
         # 3. Stems of whole tracks, then clips of each version.
+        tracks, silent = with_music(tracks, settings.segment, files)
         made = make_versions(tracks, selections, settings.stems, cache, device=device, seed=settings.seed)
-        clips, silent = _cut(made.versions, settings, files)
-        rejected = sorted([*rejected, *silent], key=lambda r: (r.where, r.what, r.why))
+        clips, without = cut_clips(made.versions, settings.segment, files)
+        rejected = sorted([*rejected, *silent, *without], key=lambda r: (r.where, r.what, r.why))
         if not clips:
-            raise nothing_usable(songs, rejected)
+            raise nothing_usable(songs, rejected, found.passed_over)
 
         # 4. What each clip is: features, tags, captions.
-        described = describe_clips(clips, settings, cache)
+        sounds = listen_to_tracks(tracks, made.versions, cache, workers=settings.workers)
+        edits = read_edits(settings.captions.edits)
+        described = describe_clips(clips, sounds.tempi, settings, cache, edits.captions, channels=files.spec.channels)
+        rejected += edits.unused({clip.id for clip in clips})
+        accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
 
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
@@ -89,58 +109,37 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
 
         # 6. The dataset, unless the very same one is there.
-        rows = _rows(clips, described, texts, settings, {i: clip.shape[1] for i, clip in codes.items()})
+        heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))
+        rows = _rows(clips, described, texts, heard, settings, {i: clip.shape[1] for i, clip in codes.items()})
         info = dataset_info(settings, files, codec=codec_name, text_encoder=text_name, separator=made.separator)
-        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info)
+        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info, accounts)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
             players = make_players(rows, clips, codes, files, device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players))
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged)
-
-
-def _cut(versions: Sequence[Version], settings: PrepSettings, files: BaseFiles) -> tuple[list[Clip], list[Rejection]]:
-    """The clips of every version, and the versions that have none, with the reason."""
-    clips: list[Clip] = []
-    rejected: list[Rejection] = []
-    frame_samples = files.sample_rate_hz // files.frame_rate
-    for version in versions:
-        cut = segments(version.scan, settings.segment, frame_samples, files.sample_rate_hz)
-        clips += [Clip(version, segment) for segment in cut]
-        if not cut:
-            what = "track" if version.stems == "mix" else f"stems {version.stems}"
-            rejected.append(Rejection(what, version.track.song.relative, _why_no_clips(version, settings)))
-    return clips, rejected
-
-
-def _why_no_clips(version: Version, settings: PrepSettings) -> str:
-    shortest, loudest = settings.segment.min_sec, max(version.scan.levels_db, default=-200.0)
-    if loudest < settings.segment.silence_db:
-        return f"silent: nothing above {settings.segment.silence_db:g} dB"
-    if version.scan.duration_sec < shortest:
-        return f"too short: {version.scan.duration_sec:.1f} s, the shortest clip is {shortest:g} s (segment.min_sec)"
-    return f"no passage of {shortest:g} s (segment.min_sec) between silences"
+            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
+    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts)
 
 
 def _rows(
     clips: Sequence[Clip],
     described: dict[str, Described],
     texts: dict[str, TextState],
+    heard: Heard,
     settings: PrepSettings,
     n_frames: dict[str, int],
 ) -> list[ClipRow]:
     """The lines of clips.jsonl, by source and position."""
     seconds: dict[str, float] = {}
     for clip in clips:
-        music = clip.version.track.scan.audio_sha256
+        music = heard.copies.music[clip.version.track.source_sha256]
         seconds[music] = seconds.get(music, 0.0) + clip.segment.duration_sec
     splits = split_tracks(seconds, settings.validation_fraction, settings.seed)
     rows = []
     for clip in clips:
         track, said = clip.version.track, described[clip.id]
-        flags = list(clip.version.scan.flags)
-        flags += [f"same_audio_as:{track.twin}"] if track.twin else []
+        flags = [*clip.version.scan.heard(heard.channels).flags, *heard.copies.flags[track.source_sha256]]
+        flags += said.flags
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
         row = ClipRow(
             id=clip.id,
@@ -150,13 +149,14 @@ def _rows(
             duration_sec=round(clip.segment.duration_sec, 6),
             n_frames=n_frames[clip.id],
             stems=clip.version.stems,
-            split=splits[track.scan.audio_sha256],
+            split=splits[heard.copies.music[track.source_sha256]],
             captions=said.captions,
             loudness_lufs=said.loudness_lufs,
             tempo_bpm=said.tempo_bpm,
             key=said.key,
             tags=said.tags,
             flags=flags,
+            heard=said.heard,
         )
         rows.append(row)
     return rows

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 
 from configs.errors import UserError
-from data_prep.decode import stream
+from data_prep.decode import AudioError, stream
+from data_prep.fold_down import FoldDown
 from data_prep.overlap_add import WindowPlan, overlap_add
 from data_prep.resample import rechunk
 from data_prep.separator import Separator, load_separator
@@ -29,7 +30,9 @@ from data_prep.write_audio import FloatWavWriter
 
 __all__ = ["Selection", "Separator", "check_selections", "load_separator", "parse_selection", "separate"]
 
+Blocks = Iterator[Float[np.ndarray, "C _"]]
 _BLOCK_SEC = 5.0
+_CANCELLED = 0.01  # of the power of the channels, in their mean
 _SHIFT_SEC = 0.5
 _BATCH_ON_CUDA = 4
 _CUDA_BYTES_FOR_BATCH = 8 * 2**30
@@ -50,6 +53,7 @@ def separate(
     separator: Separator,
     folder: Path,
     *,
+    fold: FoldDown | None = None,
     overlap: float = 0.25,
     shifts: int = 0,
     seed: int = 0,
@@ -63,6 +67,7 @@ def separate(
         selections: what is wanted; see `stems`.
         separator: a loaded model.
         folder: where the files go; each is renamed into place when all of them are whole.
+        fold: how the track is brought to stereo, as measured.
         overlap: share by which windows overlap.
         shifts: with n > 0, the mean of n separations of the track shifted by up to half a second.
         seed: decides these shifts.
@@ -78,12 +83,13 @@ def separate(
     places = {s.name: folder / f"{s.name}.wav" if s.needs else path for s in selections}
     if not needs:
         return places
-    loudness = _loudness(path, separator)
-    pieces = _stems(path, separator, needs, loudness, overlap, _shifts(separator, shifts, seed))
+    track = partial(_track, path, separator, fold)
+    loudness = _loudness(track())
+    pieces = _stems(track, separator, needs, loudness, overlap, _shifts(separator, shifts, seed))
     done = 0
     with ExitStack() as stack:
         writers = {s: stack.enter_context(_writer(places[s.name], separator, loudness.samples)) for s in written}
-        for mix, stems in zip(_track(path, separator), pieces, strict=True):
+        for mix, stems in zip(track(), pieces, strict=True):
             for selection, writer in writers.items():
                 writer.write(_version(selection, mix, stems, separator.sources))
             done += mix.shape[1]
@@ -92,24 +98,37 @@ def separate(
     return places
 
 
-def _track(path: Path, separator: Separator) -> Iterator[Float[np.ndarray, "C _"]]:
-    return stream(path, sample_rate_hz=separator.sample_rate_hz, channels=separator.channels, block_sec=_BLOCK_SEC)
+def _track(path: Path, separator: Separator, fold: FoldDown | None) -> Blocks:
+    rate_hz, channels = separator.sample_rate_hz, separator.channels
+    return stream(path, sample_rate_hz=rate_hz, channels=channels, fold=fold, block_sec=_BLOCK_SEC)
 
 
 def _writer(path: Path, separator: Separator, samples: int) -> FloatWavWriter:
     return FloatWavWriter(path, separator.sample_rate_hz, separator.channels, samples)
 
 
-def _loudness(path: Path, separator: Separator) -> _Loudness:
-    """Sums in float64 over the stream; the deviation is the unbiased one, as torch's default."""
-    count, total, squares = 0, 0.0, 0.0
-    for block in _track(path, separator):
+def _loudness(blocks: Blocks) -> _Loudness:
+    """Sums in float64 over the stream; the deviation is the unbiased one, as torch's default.
+
+    Where the channels cancel out in their mean, its deviation would make the model's input enormous: the channels' own
+    is taken then.
+
+    Raises:
+        AudioError: at the model's rate, nothing is left of the track.
+    """
+    count, total, squares, apart = 0, 0.0, 0.0, 0.0
+    for block in blocks:
         mono = block.mean(axis=0, dtype=np.float64)
         count += len(mono)
         total += float(mono.sum())
         squares += float(np.square(mono).sum())
+        apart += float(np.square(block, dtype=np.float64).mean(axis=0).sum())
+    if not count:
+        raise AudioError("too short to separate")
     mean = total / count
     variance = max(0.0, squares - count * mean * mean) / max(1, count - 1)
+    if squares < _CANCELLED * apart:
+        variance = apart / max(1, count - 1)
     return _Loudness(count, mean, variance**0.5 + 1e-8)
 
 
@@ -120,18 +139,23 @@ def _shifts(separator: Separator, shifts: int, seed: int) -> list[int]:
 
 
 def _stems(
-    path: Path, separator: Separator, needs: frozenset[str], loudness: _Loudness, overlap: float, leads: list[int]
+    track: Callable[[], Blocks],
+    separator: Separator,
+    needs: frozenset[str],
+    loudness: _Loudness,
+    overlap: float,
+    leads: list[int],
 ) -> Iterator[Float[np.ndarray, "Q C _"]]:
     """Separated blocks in step with `_track`: the mean over all shifts, at the track's own level."""
     block = max(1, round(_BLOCK_SEC * separator.sample_rate_hz))
-    runs = [_one_run(path, separator, needs, loudness, overlap, lead, block) for lead in leads]
+    runs = [_one_run(track(), separator, needs, loudness, overlap, lead, block) for lead in leads]
     for pieces in zip(*runs, strict=True):
         flat = np.stack(pieces).mean(axis=0)  # [Q * C, n]
         yield (flat * loudness.std + loudness.mean).reshape(len(separator.sources), separator.channels, -1)
 
 
 def _one_run(
-    path: Path,
+    track: Blocks,
     separator: Separator,
     needs: frozenset[str],
     loudness: _Loudness,
@@ -141,7 +165,7 @@ def _one_run(
 ) -> Iterator[Float[np.ndarray, "R _"]]:
     """One separation of the normalised track behind `lead` zeros, which are cut from the result."""
     plan = separator.plan(loudness.samples + lead, overlap)
-    signal = _led(((b - loudness.mean) / loudness.std for b in _track(path, separator)), separator.channels, lead)
+    signal = _led(((b - loudness.mean) / loudness.std for b in track), separator.channels, lead)
     outputs = overlap_add(signal, plan, partial(_guarded, separator, needs), _batch(separator, plan))
     return rechunk(_without_lead((piece.flatten(0, 1).numpy() for piece in outputs), lead), block)
 

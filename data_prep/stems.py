@@ -9,6 +9,7 @@ from configs.errors import UserError
 MIX = "mix"
 INSTRUMENTAL = "instrumental"
 VOCALS = "vocals"
+DRUMS = "drums"
 _FOUR = ("drums", "bass", "other", "vocals")
 PUBLISHED = {"htdemucs": _FOUR, "htdemucs_ft": _FOUR, "htdemucs_6s": (*_FOUR, "guitar", "piano")}
 """What each model separates (https://github.com/adefossez/demucs, README)."""

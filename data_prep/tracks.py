@@ -9,12 +9,12 @@ from typing import Any
 
 from data_prep.cache import Cache, work_key
 from data_prep.decode import AudioError, reason
-from data_prep.measure import TrackScan, measure
+from data_prep.measure import TrackScan, measure, scan_from_json
 from data_prep.pool import run_each, run_here
 from data_prep.progress import stage
 from data_prep.scan import Rejection, SongFile
 
-MEASURE_VERSION = 1
+MEASURE_VERSION = 2
 _CHUNK_BYTES = 2**20
 _FEW = 8  # files that are read sooner than processes for it have started
 
@@ -44,7 +44,10 @@ def measure_tracks(
             continue
         first = unique.setdefault(digest, song)
         if first is not song:
-            rejected.append(Rejection("track", song.relative, f"duplicate of {first.relative}: the same file"))
+            unique[digest] = first.with_words_of(song)
+            why = f"duplicate of {first.relative}: the same file"
+            why += "; what you wrote for it goes there" if song.read else ""
+            rejected.append(Rejection("track", song.relative, why))
     scans = _scans(unique, cache, max_track_sec, workers)
     first_with: dict[str, str] = {}
     for digest, song in unique.items():
@@ -126,8 +129,7 @@ def _to_json(outcome: TrackScan | AudioError) -> dict[str, Any]:
 def _from_json(value: dict[str, Any]) -> TrackScan | AudioError:
     if "why" in value:
         return AudioError(value["why"])
-    scan = value["scan"]
-    return TrackScan(**{**scan, "levels_db": tuple(scan["levels_db"]), "flags": tuple(scan["flags"])})
+    return scan_from_json(value["scan"])
 
 
 def _rejection(song: SongFile, error: Any) -> Rejection:

@@ -11,7 +11,7 @@ from configs.prep import StemSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Version, changed
 from data_prep.decode import AudioError
-from data_prep.measure import TrackScan, measure
+from data_prep.measure import measure, scan_from_json
 from data_prep.progress import Stage, stage
 from data_prep.safe_write import GOES_ON, remove, storing
 from data_prep.separate import Selection, Separator, check_selections, load_separator, separate
@@ -71,6 +71,7 @@ class _Job:
 
     def key(self, selection: Selection) -> str:
         shifts = {"shifts": self.settings.shifts, "seed": self.seed} if self.settings.shifts else {}
+        fold = {} if self.track.scan.fold.is_plain else {"fold": asdict(self.track.scan.fold)}
         return work_key(
             SEPARATE_VERSION,
             source=self.track.source_sha256,
@@ -78,6 +79,7 @@ class _Job:
             overlap=self.settings.overlap,
             stems=selection.name,
             **shifts,
+            **fold,
         )
 
 
@@ -102,6 +104,7 @@ def _stems_of(job: _Job, cache: Cache, progress: Stage) -> dict[str, Version]:
             missing,
             job.separator,
             folder,
+            fold=job.track.scan.fold,
             overlap=job.settings.overlap,
             shifts=job.settings.shifts,
             seed=job.seed,
@@ -120,25 +123,26 @@ def _known(job: _Job, selection: Selection, cache: Cache) -> Version | None:
     key = job.key(selection)
     entry = cache.read_json("stems", key)
     path = cache.path("stems", key, ".wav")
-    if entry is None or entry["measure"] != MEASURE_VERSION:
+    if entry is None or not path.is_file() or path.stat().st_size != entry["bytes"]:
         return None
-    if not path.is_file() or path.stat().st_size != entry["bytes"]:
-        return None
-    return Version(job.track, selection.name, path, _scan(entry["scan"]), key)
+    if entry["measure"] != MEASURE_VERSION:
+        entry = _entry(path)
+        cache.write_json("stems", key, entry)
+    return Version(job.track, selection.name, path, scan_from_json(entry["scan"]), key)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    """What is kept of a stem that is whole."""
+    return {"measure": MEASURE_VERSION, "bytes": path.stat().st_size, "scan": asdict(measure(path))}
 
 
 def _keep(job: _Job, selection: Selection, written: Path, cache: Cache) -> Version:
     """Measure a stem and move it to its place; the entry that says it is whole comes last."""
     key = job.key(selection)
     path = cache.path("stems", key, ".wav")
-    scan = measure(written)
-    entry = {"measure": MEASURE_VERSION, "bytes": written.stat().st_size, "scan": asdict(scan)}
+    entry = _entry(written)
     with storing(path, again=GOES_ON):
         path.parent.mkdir(parents=True, exist_ok=True)
         written.replace(path)
     cache.write_json("stems", key, entry)
-    return Version(job.track, selection.name, path, scan, key)
-
-
-def _scan(value: dict[str, Any]) -> TrackScan:
-    return TrackScan(**{**value, "levels_db": tuple(value["levels_db"]), "flags": tuple(value["flags"])})
+    return Version(job.track, selection.name, path, scan_from_json(entry["scan"]), key)

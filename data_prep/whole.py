@@ -1,7 +1,8 @@
 """Is the file all there? What each container says of its own length, where it can be believed.
 
 FFmpeg reads a cut file without complaint and gives the length of what is left, so three things are looked at here:
-the data size in a WAV header, the last page of an Ogg file, and declared durations against what was decoded. Formats
+the size that a header gives the sound (`chunks`), the last page of an Ogg file (`ogg`), and declared durations
+against what was decoded. Formats
 without a length of their own (raw AAC, an MP3 without Xing, Info or VBRI header) only have an estimate from the bit
 rate, which is not used: a cut in those cannot be told from a short recording, and nothing but the end is missing.
 """
@@ -9,9 +10,11 @@ rate, which is not used: a cut in those cannot be told from a short recording, a
 from pathlib import Path
 from typing import Any
 
+from data_prep import ogg
+from data_prep.audio_file import AudioError, clock
+from data_prep.chunks import sound_is
+
 _ESTIMATED = {"aac", "mp2", "ac3", "eac3", "dts", "loas", "asf"}
-_TAIL_BYTES = 128 * 1024
-_WAV_SLACK_BYTES = 4096  # some writers count a header or padding into the data
 _MP3_HEADERS = (b"Xing", b"Info", b"VBRI")
 
 
@@ -33,37 +36,39 @@ def falls_short(decoded_sec: float, declared: float | None) -> bool:
     return declared is not None and declared - decoded_sec > 0.5 + 0.01 * declared
 
 
-def ends_inside(path: Path) -> bool:
-    """Whether a WAV file is shorter than its header says, or an Ogg file ends in the middle of a page."""
+def check_ends(path: Path, decoded_sec: float) -> None:
+    """Whether the file ends where its last chunk or page does, and its header counts all of the sound.
+
+    Raises:
+        AudioError: it does not.
+    """
+    verdict, count = sound_is(path)
+    if verdict == "more":
+        raise AudioError(
+            f"damaged header: it counts {clock(decoded_sec)} of sound, and {_size(count)} more follow that it leaves "
+            "out; an audio editor that imports raw data can read all of it"
+        )
+    if verdict == "cut" or (_begins_with(path, b"OggS") and ogg.is_cut(path)):
+        raise AudioError(f"truncated at {clock(decoded_sec)}: the file ends in the middle of its data")
+
+
+def chain_that_changes(path: Path) -> str:
+    """What to say of an Ogg file whose recordings do not share one format; nothing for any other file."""
+    links = ogg.links(path) if _begins_with(path, b"OggS") else []
+    kinds = list(dict.fromkeys(map(str, links)))
+    if len(links) < 2:
+        return ""
+    how = f"that change their format ({' to '.join(kinds[:3])})" if len(kinds) > 1 else "that differ in their codec"
+    return f"{len(links)} recordings joined in one Ogg file {how}: make a file of each, with oggsplit for instance"
+
+
+def _begins_with(path: Path, magic: bytes) -> bool:
     with path.open("rb") as file:
-        head = file.read(4)
-        if head in (b"RIFF", b"RF64", b"BW64"):
-            return _wav_is_cut(file, path.stat().st_size)
-        return head == b"OggS" and _ogg_is_cut(file, path.stat().st_size)
+        return file.read(len(magic)) == magic
 
 
-def _wav_is_cut(file: Any, size: int) -> bool:
-    """Walk the chunks to `data`; sizes of 0 and near 4 GiB are left by writers that could not go back."""
-    at = 12
-    while at + 8 <= size:
-        file.seek(at)
-        name, length = (header := file.read(8))[:4], int.from_bytes(header[4:], "little")
-        if name == b"data":
-            return 0 < length < 0xFFFF0000 and at + 8 + length > size + _WAV_SLACK_BYTES
-        at += 8 + length + length % 2
-    return False
-
-
-def _ogg_is_cut(file: Any, size: int) -> bool:
-    """A page's header tells its length; the last one must end before the file does."""
-    start = max(0, size - _TAIL_BYTES)
-    file.seek(start)
-    tail = file.read()
-    at = tail.rfind(b"OggS")
-    if at < 0 or at + 27 > len(tail):
-        return at >= 0
-    segments = tail[at + 27 : at + 27 + tail[at + 26]]
-    return at + 27 + tail[at + 26] + sum(segments) > len(tail)
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.0f} kB"
 
 
 def _has_mp3_length(path: Path) -> bool:

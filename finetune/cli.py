@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "hear it work: prep, train and sample on songs that come with it",
     "prep": "turn a folder of songs into a prepared dataset",
+    "captions": "read, change and count what a dataset's captions say",
     "plan": "which settings fit into a card's memory, and how fast they would be",
     "train": "teach a base model to play like a prepared dataset",
     "sample": "make music from text with a base and an adapter",
@@ -23,6 +24,7 @@ COMMANDS = {
     "push": "put an adapter on the hub, after showing what would go",
     "pull": "fetch an adapter from the hub, checked",
     "inspect": "print everything an adapter says of itself",
+    "codec": "what a codec keeps of your songs, and decoders that learn them",
     "doctor": "check this machine, with a fix beside each failure",
 }
 """Name → one line. The code of a command is finetune/commands/<name>.py, imported only when it runs."""

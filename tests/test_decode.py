@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from data_prep.decode import AudioError, Source, probe, stream
+from data_prep.fold_down import mixing_matrix
 from data_prep.measure import TrackScan, measure
-from data_prep.remix import mixing_matrix
 from data_prep.resample import rechunk, resample
 
 RATE_HZ = 44_100
@@ -321,17 +321,17 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 def test_a_failure_of_the_machine_is_no_verdict_on_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception, after: int
 ) -> None:
-    from data_prep import decode
+    from data_prep import ffmpeg
 
     path = encode(tmp_path / "a.mp3", tone(440, RATE_HZ, 2.0), "libmp3lame")
-    real, packets = decode._Reader._decoded, iter(range(1000))
+    real, packets = ffmpeg._Reader._decoded, iter(range(1000))
 
-    def failing(self: decode._Reader, packet: Any) -> Any:
+    def failing(self: ffmpeg._Reader, packet: Any) -> Any:
         if next(packets) == after:
             raise failure
         return real(self, packet)
 
-    monkeypatch.setattr(decode._Reader, "_decoded", failing)
+    monkeypatch.setattr(ffmpeg._Reader, "_decoded", failing)
     with pytest.raises(type(failure)):
         read(path)
 

@@ -35,11 +35,8 @@ def chords(roots: str, mode: str, detune: float = 0.0) -> np.ndarray:
     return np.tile(np.concatenate(pieces) * 0.05, 2).astype(np.float32)
 
 
-@pytest.mark.parametrize("bpm", [80.0, 100.0, 120.0, 133.0, 150.0])
-def test_tempo_of_clicks(bpm: float) -> None:
-    found = measure_features(clicks(bpm), RATE_HZ)
-    assert found.tempo_bpm == pytest.approx(bpm, rel=0.002)
-    assert found.tempo_confidence is not None and found.tempo_confidence > 0.5
+def test_clicks_are_percussive() -> None:
+    found = measure_features(clicks(120), RATE_HZ)
     assert found.percussive_share is not None and found.percussive_share > 0.8
 
 
@@ -95,8 +92,8 @@ def test_brightness_of_a_tone(hz: float) -> None:
 def test_short_clips_say_what_they_can(samples: int, channels: int) -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, (channels, samples)).astype(np.float32)
     found = measure_features(noise, RATE_HZ)
-    assert all(value is None or isinstance(value, str) or np.isfinite(value) for value in vars(found).values())
-    assert (found.tempo_bpm is None) == (samples < 3 * RATE_HZ)
+    assert all(value is None or isinstance(value, str) or np.isfinite(value).all() for value in vars(found).values())
+    assert found.tempo_bpm is None, "a clip alone has no tempo: it has its track's"
     assert (found.loudness_lufs is None) == (samples < 0.4 * RATE_HZ)
 
 
@@ -111,7 +108,8 @@ def test_odd_signals_give_numbers() -> None:
     for audio in (np.stack([wave, -wave]), np.full(100_000, 0.5), np.ones((2, 100_000)), steady):
         found = measure_features(audio.astype(np.float32), RATE_HZ)
         assert all(
-            v is None or isinstance(v, str) or (type(v) is float and np.isfinite(v)) for v in vars(found).values()
+            v is None or isinstance(v, str) or (type(v) in (float, tuple) and np.isfinite(v).all())
+            for v in vars(found).values()
         )
 
 

@@ -14,9 +14,11 @@ import pytest
 import soundfile
 
 from configs.errors import UserError
+from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, encode, texts, tracks
+from data_prep import clip_features, texts, track_sound, tracks
 from data_prep import prepare as prepare_module
+from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
@@ -33,7 +35,7 @@ def song(seed: int, seconds: float) -> np.ndarray:
     notes = 110 * 2 ** (rng.integers(0, 24, int(2 * seconds) + 1) / 12)
     tune = np.concatenate([np.sin(2 * np.pi * hz * time_sec) * np.exp(-3 * time_sec) for hz in notes])
     tune = tune[: int(seconds * RATE_HZ)] * 0.5
-    return np.stack([tune, np.roll(tune, 100)]).astype(np.float32)
+    return np.stack([tune, np.roll(tune, 10)]).astype(np.float32)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +44,7 @@ def in_this_process():
     for a run as it is.
     """
     with pytest.MonkeyPatch.context() as patch:
-        for module in (tracks, clip_features):
+        for module in (tracks, track_sound, clip_features):
             patch.setattr(module, "run_each", lambda function, inputs, workers: run_here(function, inputs))
         yield
 
@@ -61,7 +63,7 @@ def settings(mono_base):
     return PrepSettings(
         base=str(mono_base),
         segment=SegmentSettings(max_sec=4.0, min_sec=2.0),
-        captions=CaptionSettings(trigger="my style", variants=2),
+        captions=CaptionSettings(trigger="my style", variants=2, listeners=ListenerSettings(use=[])),
         workers=1,
         device="cpu",
     )
@@ -102,7 +104,7 @@ def count_work(monkeypatch):
 
     counted(tracks, "measure", "measure", lambda path: 1)
     counted(clip_features, "measure_features", "features", lambda *_: 1)
-    counted(encode.Codec, "encode", "codec", lambda self, clips: len(clips))
+    counted(TransformersCodec, "encode", "codec", lambda self, clips: len(clips))
     counted(texts.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
     return counts
 
@@ -129,11 +131,11 @@ def test_tokens_are_those_of_the_clip_alone(prepared, songs, mono_base):
     import torch
 
     from data_prep.base_files import resolve_base
-    from data_prep.codec import Codec
+    from data_prep.codec.registry import load_base_codec
     from data_prep.decode import stream
 
     dataset = PreparedDataset(prepared[0])
-    codec = Codec.load(resolve_base(str(mono_base)))
+    codec = load_base_codec(resolve_base(str(mono_base)))
     whole = np.concatenate(list(stream(songs / "one.wav", sample_rate_hz=32_000, channels=1)), axis=1)
     rows = [row for row in dataset.clips() if row.source == "one.wav"]
     for row in rows:
@@ -222,6 +224,37 @@ def test_bad_input_is_listed_and_the_rest_goes_on(songs, settings, tmp_path):
     assert {row.split for row in twins} == {row.split for row in summary.rows if row.source == "one.wav"}
     report = (tmp_path / "out" / "report.html").read_text()
     assert "truncated.wav" in report
+
+
+def test_what_is_written_of_songs_is_accounted_for(songs, settings, tmp_path):
+    told, out = tmp_path / "songs", tmp_path / "out"
+    told.mkdir()
+    shutil.copy(songs / "two.flac", told / "a.flac")
+    shutil.copy(songs / "two.flac", told / "b.flac")
+    shutil.copy(songs / "one.wav", told / "c.wav")
+    (told / "b.caption.txt").write_text("words beside the copy, in Em")
+    (told / "c.json").write_text('{"key": "H-Dur", "tempo": "fast", "energy": "<high>"}')
+    (told / "metadata.csv").write_text("file_name,notes\nc.wav,lost\n")
+    (told / "cover.jpg").touch()
+    summary = prepare(told, out, settings)
+    lines = [json.loads(line) for line in (out / "songs.jsonl").read_text().splitlines()]
+    read = {line["source"]: {(r["where"], r["field"]): r["use"] for r in line["read"]} for line in lines}
+    assert read["a.flac"] == {("b.caption.txt", ""): "caption"}
+    assert all(caption.startswith("words beside the copy") for row in summary.rows if row.source == "a.flac"
+               for caption in row.captions)  # fmt: skip
+    assert "what you wrote for it goes there" in next(r.why for r in summary.rejected if r.where == "b.flac")
+    assert read["c.wav"] == {
+        ("c.json", "key"): "key",
+        ("c.json", "tempo"): "not used: it states no single tempo from 20 to 400",
+        ("c.json", "energy"): "not used: captions and tags have no place for it",
+        ("metadata.csv:2", "notes"): "not used: captions and tags have no place for it",
+    }
+    assert next(row.tags for row in summary.rows if row.source == "c.wav") == {"key": "B major"}
+    report = (out / "report.html").read_text()
+    assert "metadata.csv: nothing of its 1 row is in any caption" in report and "&lt;high&gt;" in report
+    assert "1 jpg" in report and "captions for 1 of 2 songs" in report
+    (told / "b.caption.txt").rename(told / "a.txt")
+    assert not prepare(told, out, settings).unchanged, "where a caption stood is part of the account"
 
 
 def test_names_that_are_no_text_do_not_spoil_the_report(songs, settings, tmp_path):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from adapters import adapter_files, lora
 from adapters.audio_out import Levels, endless_wav_header, pcm16, slug, take_name, write_piece
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from adapters.low_rank import LowRank
 from configs.errors import UserError
 from data_prep.base_files import resolve_base

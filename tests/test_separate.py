@@ -111,7 +111,7 @@ def test_shifts_equal_demucs_own(
 def test_the_track_is_normalised_as_demucs_does(separator: Separator, song: Path) -> None:
     """Over the whole track at once, though read in blocks. The model's own normalisation would hide an error here."""
     mono = read(song).double().mean(0)
-    found = _loudness(song, separator)
+    found = _loudness(stream(song))
     assert found.samples == len(mono)
     assert found.mean == pytest.approx(mono.mean().item(), rel=1e-5)
     assert found.std == pytest.approx(mono.std().item(), rel=1e-5)

@@ -50,7 +50,7 @@ def test_a_file_that_cannot_be_read_now_is_measured_next_time(songs, monkeypatch
         raise failure
 
     with monkeypatch.context() as broken:
-        broken.setattr("data_prep.decode.av.open", fail)
+        broken.setattr("data_prep.ffmpeg.av.open", fail)
         found, rejected = measured(songs)
         assert not found and all(said in r.why for r in rejected) and len(rejected) == 2
     found, rejected = measured(songs)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.decode.schedule import Schedule
-from adapters.decode.story import Story, read_story
+from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
+from adapters.decode.strength_schedule import StrengthSchedule
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.typed_paths import is_file
@@ -28,7 +28,7 @@ class Request:
     base_id: str
     revision: str | None
     adapters: "Sequence[AdapterSpec]"
-    prompts: Sequence[str | Story[str]]
+    prompts: Sequence[str | PromptSchedule[str]]
     out: Path | None
     continued: Path | None
     from_sec: float | None
@@ -77,7 +77,7 @@ def is_adapter(path: Path) -> bool:
     return any(is_file(path / mark) for mark in MARKS)
 
 
-Named = tuple[Path, Schedule]
+Named = tuple[Path, StrengthSchedule]
 """An adapter's folder and its strength, before anything heavy is imported."""
 
 
@@ -110,7 +110,7 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
     if args.strength is not None:
         if not specs:
             raise UserError("--strength needs an adapter", fix="name one, or leave --strength out")
-        specs[0] = (specs[0][0], Schedule.read(args.strength, "--strength"))
+        specs[0] = (specs[0][0], StrengthSchedule.read(args.strength, "--strength"))
     return words, specs
 
 
@@ -118,16 +118,16 @@ def _spec(text: str) -> Named:
     """`folder`, `folder@0.8` or `folder@0:1,10:0`. A folder of exactly that name comes first."""
     path, at, strength = text.rpartition("@")
     if not at or is_adapter(Path(text)) or not is_adapter(Path(path)):
-        return Path(text), Schedule.constant(1.0)
-    return Path(path), Schedule.read(strength, f"the strength of {path}")
+        return Path(text), StrengthSchedule.constant(1.0)
+    return Path(path), StrengthSchedule.read(strength, f"the strength of {path}")
 
 
-def _prompts(args: Namespace, words: Sequence[str]) -> list[str | Story[str]]:
-    prompts: list[str | Story[str]] = list(words)
+def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule[str]]:
+    prompts: list[str | PromptSchedule[str]] = list(words)
     if args.prompts_file is not None:
         prompts += read_prompts(args.prompts_file)
     if args.story:
-        prompts.append(read_story(args.story))
+        prompts.append(read_prompt_schedule(args.story))
     if not prompts and args.continued is not None:
         prompts.append("")  # the recording says enough
     return prompts
@@ -149,7 +149,7 @@ def read_prompts(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _check(args: Namespace, prompts: Sequence[str | Story[str]], streams: bool) -> None:
+def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
     if args.from_sec is not None and args.continued is None:

@@ -1,0 +1,32 @@
+"""What Magenta RealTime 2 is, as far as others need to know without loading it. No torch here.
+
+Groups of modules that an adapter may sit on, over names of `adapters.family.magenta_rt2.lm.MagentaLM`: every one of
+these is a plain linear map.
+"""
+
+from data_prep.codec.spectrostream.shape import CHANNELS, HOP_SAMPLES, SAMPLE_RATE_HZ
+from data_prep.magenta_rt2.sizes import BASE, SMALL, MagentaSpec
+
+FAMILY = "magenta_rt2"
+HUB_ID = "google/magenta-realtime-2"
+LICENSE = "cc-by-4.0"
+"""Of the official weights; an adapter inherits it."""
+SIZES: dict[str, MagentaSpec] = {"mrt2_small": SMALL, "mrt2_base": BASE}
+"""The official checkpoints by file name."""
+FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_SAMPLES
+N_CHANNELS = CHANNELS
+
+ATTENTION = r"(q_proj|k_proj|v_proj|out_proj)"
+FEED_FORWARD = r"(fc1|fc2)"
+TEMPORAL_LAYER = r"temporal\.layers\.\d+\."
+GROUPS = {
+    "temporal_attention": rf"{TEMPORAL_LAYER}self_attn\.{ATTENTION}",
+    "cross_attention": rf"{TEMPORAL_LAYER}cross_attn\.{ATTENTION}",
+    "ffn": rf"{TEMPORAL_LAYER}ffn\.{FEED_FORWARD}",
+    "depth": rf"depth\.layers\.\d+\.(self_attn\.{ATTENTION}|ffn\.{FEED_FORWARD})",
+    "style_projection": r"source\.style_proj",
+    "depth_adapter": r"depth\.adapter",
+    "heads": r"depth\.heads\.\d+",
+}
+"""The stack over frames: its attention to the past, to the conditions, its feed-forward. The stack over levels. The
+projection of the style. What stands between the two stacks (absent where they are equally wide). The logits."""

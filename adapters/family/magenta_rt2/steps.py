@@ -1,0 +1,102 @@
+"""Playing frame by frame: the same numbers as the whole piece at once, in memory that does not grow.
+
+Each temporal layer keeps the last window of its own frames and of the conditions (41 frames in small, 25 in base) and
+its sink; the depth stack starts anew in every frame. A piece may last for hours.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adapters.family.magenta_rt2.conditions import MagentaConditions
+from adapters.family.magenta_rt2.layers import Levels
+from adapters.family.magenta_rt2.lm import MagentaLM
+
+Draw = Callable[[Float[Tensor, "B 1 card"], int], Int[Tensor, "B 1"]]
+"""Given the logits of a level and its number, the code of each row (0 … card - 1). It sees all rows at once: guidance
+by more rows mixes them there and gives each row of a group the same code."""
+
+
+class MagentaSteps:
+    """Several pieces side by side, one frame further with each call.
+
+    Conditions may be exchanged at any time; they hold from the next frame on. Those for T frames are followed frame by
+    frame, and the last of them stays.
+    """
+
+    def __init__(self, lm: MagentaLM, conditions: MagentaConditions) -> None:
+        self.lm = lm
+        self.n_rows = conditions.n_rows
+        self.n_frames = 0
+        window = lm.spec.window_frames
+        layers: list[Any] = list(lm.temporal.layers)
+        self._rings = [tuple(part.ring(self.n_rows, window) for part in (at.self_attn, at.cross_attn)) for at in layers]
+        self._next_input = lm.start(self.n_rows)
+        self.follow(conditions)
+
+    @torch.inference_mode()
+    def follow(self, conditions: MagentaConditions) -> None:
+        """Play under these conditions from the next frame on.
+
+        Raises:
+            ValueError: they are for another number of rows, or for no frame at all.
+        """
+        if conditions.n_rows != self.n_rows or not conditions.n_frames:
+            raise ValueError(f"conditions for {conditions.n_rows} rows and {conditions.n_frames} frames")
+        self._source = self.lm.encode(conditions, conditions.n_frames)  # [B, T, E]
+        self._n_followed = 0
+
+    @torch.inference_mode()
+    def read(self, columns: Int[Tensor, "B K n"]) -> None:
+        """Take these frames as played, all at once: what `next` gives continues them."""
+        n_frames = columns.shape[2]
+        if not n_frames:
+            return
+        heard = self.lm.embed(columns.to(self.lm.device).transpose(1, 2)).mean(2)  # [B, n, D]
+        self._advance(torch.cat([self._next_input, heard[:, :-1]], dim=1))
+        self._next_input = heard[:, -1:]
+
+    @torch.inference_mode()
+    def next(self, draw: Draw) -> Int[Tensor, "B K"]:
+        """Play one more frame: `draw` is called level after level, and each level hears what was drawn before."""
+        known = self._advance(self._next_input)  # [B, 1, D]
+        spec = self.lm.spec
+        levels = [Levels(self.n_rows, spec.depth, spec.n_codebooks, known) for _ in range(spec.depth.layers)]
+        column, embedded = [], []
+        for level in range(spec.n_codebooks):
+            code = draw(self._logits(known, level, levels), level)  # [B, 1]
+            column.append(code)
+            known = self.lm.embed_level(code, level)
+            embedded.append(known)
+        self._next_input = torch.stack(embedded, dim=2).mean(2)
+        return torch.cat(column, dim=1)
+
+    def _advance(self, inputs: Float[Tensor, "B n D"]) -> Float[Tensor, "B n D"]:
+        """The temporal stack over the next frames, given the frame before each."""
+        n_frames = inputs.shape[1]
+        x, source = inputs, self._next_source(n_frames)
+        for layer, rings in zip(self.lm.temporal.layers, self._rings, strict=True):
+            x = layer(x, source, rings=rings)
+        self.n_frames += n_frames
+        return x
+
+    def _next_source(self, n_frames: int) -> Float[Tensor, "B n E"]:
+        last = self._source.shape[1] - 1
+        if n_frames == 1:
+            index = min(self._n_followed, last)
+            source = self._source[:, index : index + 1]
+        else:
+            frames = torch.arange(self._n_followed, self._n_followed + n_frames, device=self._source.device)
+            source = self._source[:, frames.clamp(max=last)]
+        self._n_followed = min(self._n_followed + n_frames, last)
+        return source
+
+    def _logits(self, known: Float[Tensor, "B 1 D"], level: int, levels: list[Levels]) -> Float[Tensor, "B 1 card"]:
+        depth = self.lm.depth
+        x = depth.adapter(known)
+        for layer, kept in zip(depth.layers, levels, strict=True):
+            x = layer(x, levels=kept)
+        return self.lm.logits_of(depth.norm(x), level)
