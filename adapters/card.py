@@ -94,9 +94,7 @@ def snippet(base: str, revision: str | None, prompt: str) -> str:
     if base in WITH_WOODSHED:
         where = f"base = str(resolve_base({_python(base)}).folder)  # comes with Woodshed, is not on the hub"
     elif not HUB_ID.fullmatch(base):
-        where = (
-            f"base = {_python('path/to/' + base)}  # a folder; it is not on the hub: ask the adapter's author for it"
-        )
+        where += "  # a folder, which is not on the hub: ask the adapter's author for it"
     library = "from data_prep.base_files import resolve_base  # Woodshed's\n" if base in WITH_WOODSHED else ""
     return f"""\
 import scipy
