@@ -3,8 +3,8 @@
 import logging
 
 import pytest
-from adapters.lm import load_lm
 
+from adapters.family.load import load_lm
 from data_prep.base_files import resolve_base
 from data_prep.known_remarks import KNOWN, drop_known_remarks
 
