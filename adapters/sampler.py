@@ -31,6 +31,7 @@ from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_base_codec
+from data_prep.codec.tuned_decoder import use_decoder
 from data_prep.device import pick_device
 
 if TYPE_CHECKING:
@@ -126,6 +127,8 @@ class Sampler:
         encoder = TextEncoder.load(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
         codec = load_base_codec(files, device)
+        if settings.decoder is not None:
+            use_decoder(codec, Path(settings.decoder).expanduser())
         return cls(
             engine,
             encoder.encode,
