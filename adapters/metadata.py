@@ -39,6 +39,8 @@ class BaseInfo(_Part):
 
     id: Line
     """Hub id, or the name of a local folder."""
+    family: Line = "musicgen"
+    """Family of models that it belongs to."""
     revision: Line | None = None
     """Commit on the hub."""
     weight_fingerprint: Hash
@@ -164,13 +166,13 @@ class Woodshed(_Part):
         """
         spec = {
             "sai_model_spec": "1.0.1",
-            "architecture": "musicgen/lora",
+            "architecture": f"{self.base.family}/lora",
             "implementation": "https://github.com/huggingface/transformers",
             "title": self.name,
             "date": self.created,
             "license": self.license,
             "trigger_phrase": self.trigger,
-            "tags": "lora, musicgen, text-to-music",
+            "tags": f"lora, {self.base.family}, text-to-music",
         }
         own = {
             "schema_version": str(self.schema_version),
