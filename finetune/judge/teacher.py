@@ -53,7 +53,7 @@ class Teacher:
         """Mean KL(base ‖ adapted) per token of each piece, in nats; zero exactly where the adapter changes nothing."""
         return self._each(heard, updates, strength, self._divergence)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _each(self, heard: Sequence[Heard], updates: Mapping[str, LowRank] | None, strength: float, measure) -> np.ndarray:
         self._encode([one.words for one in heard])
         if updates is not None:
