@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from finetune.judge.distances import fad, fad_infinity, gaussian_kernel, kad, kad_gained, kad_moved, median_distance
+from finetune.judge.distances import fad, fad_infinity, gaussian_kernel, kad, kad_closed, kad_gained, kad_moved, median_distance
 from finetune.judge.intervals import difference_estimate, draw_counts, mean_estimate, share_estimate
 
 
@@ -93,6 +93,16 @@ def test_gained_covers_the_truth():
         truth = true_squared_mmd(2.0, sigma) - true_squared_mmd(1.0, sigma)
         covered += found.low <= truth <= found.high
     assert covered >= 89
+
+
+def test_closed_is_zero_at_the_base_and_a_hundred_at_the_reference():
+    base, reference = normal(0, 40, shift=3.0), normal(1, 40)
+    assert kad_closed(base, base.copy(), reference).value == pytest.approx(0)
+    found = [kad_closed(base, base - np.array([step, 0, 0, 0]), reference) for step in (1.0, 2.0, 3.0)]
+    assert found[0].value < found[1].value < found[2].value
+    assert found[2].value == pytest.approx(100, abs=12) and found[0].low > 0
+    assert kad_closed(base, base + np.array([2.0, 0, 0, 0]), reference).value < 0
+    assert np.isnan(kad_closed(reference.copy(), base, reference).value)
 
 
 def test_fad_is_the_textbook_formula():

@@ -40,8 +40,11 @@ def test_level_is_not_heard_and_rows_do_not_depend_on_company():
 
 
 def test_embedders_by_name():
-    assert isinstance(embedder("auto"), Embedder) and embedder("spectrum").name == "spectrum"
-    with pytest.raises(UserError, match="no embedding 'vggish'"):
+    ear = embedder("auto")
+    assert isinstance(ear, Embedder) and ear.name == "musicnn" and embedder("spectrum").name == "spectrum"
+    rows = ear.embed([tones(0, 220).repeat(2, axis=1), tones(1, 220).repeat(2, axis=1)], RATE)
+    assert rows.dtype == np.float64 and len(rows) == 2 and np.isfinite(rows).all()
+    with pytest.raises(UserError, match="no embedder 'vggish'"):
         embedder("vggish")
 
 

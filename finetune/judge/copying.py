@@ -34,8 +34,9 @@ CHANCE_FACTOR = 3.0
 GIVEN_SEC, BACK_SEC = 3.0, 3.0
 RETURNED = 0.10
 """Training clips come back by this share of frames more than held-out ones do: memorised."""
-GAP_NATS = 0.35
-"""The gap of losses, beyond the base's, from which on an adapter counts as overfitted."""
+GAP_NATS, OVERFITTED_SHARE = 0.35, 0.5
+"""The gap of losses, beyond the base's, from which on an adapter counts as overfitted: so much, and so large a share of
+what training songs gained."""
 
 
 @dataclass(frozen=True)
@@ -134,21 +135,32 @@ def runs_of(
     )
 
 
-def completed(player: Sampler, chosen: Sequence[Window], frame_rate: float, *, seed: int = 0) -> list[float]:
+def completed(player: Sampler, chosen: Sequence[Window], frame_rate: float) -> list[float]:
     """Give the first three seconds of each window; the share of the next three that comes back, frame by frame.
 
-    Frames count where the window's own first codebook moves on: a held note comes back by itself.
+    The likeliest code is taken each time, without guidance: what is known by heart comes back then, while drawing by
+    chance leaves the song at the first unlikely code and never finds back. Frames count where the window's own first
+    codebook moves on: a held note comes back by itself.
     """
     given, back = round(GIVEN_SEC * frame_rate), round(BACK_SEC * frame_rate)
-    shares = []
-    for number, window in enumerate(chosen):
-        codes = np.ascontiguousarray(window.codes[:, :given])
-        (played,) = player.codes([window.caption], seeds=[seed + number], continue_from=codes, n_frames=back)
-        truth = window.codes[0, given - 1 : given + back]
-        new = truth[1:] != truth[:-1]
-        same = played[0, given : given + len(new)] == truth[1:]
-        shares.append(float(same[new].mean()) if new.any() else 0.0)
+    usual, shares = player.settings, []
+    player.settings = usual.model_copy(update={"guidance": 1.0, "temperature": 0.0})
+    try:
+        for window in chosen:
+            codes = np.ascontiguousarray(window.codes[:, :given])
+            (played,) = player.codes([window.caption], seeds=[0], continue_from=codes, n_frames=back)
+            shares.append(returned(played[0, given:], window.codes[0, given - 1 : given + back]))
+    finally:
+        player.settings = usual
     return shares
+
+
+def returned(played: Int[np.ndarray, " n"], truth: Int[np.ndarray, " m"]) -> float:
+    """Of the frames of `truth` that differ from the one before them, the share that was played; its first is context."""
+    moves = truth[1:] != truth[:-1]
+    n = min(len(played), len(moves))
+    same = (played[:n] == truth[1 : n + 1])[moves[:n]]
+    return float(same.mean()) if len(same) else 0.0
 
 
 def long_enough(windows: Sequence[Window], frame_rate: float) -> list[Window]:
@@ -173,17 +185,37 @@ class Completion:
         return mean_estimate(np.subtract(self.training, self.base_training))
 
 
-def gap_of(
-    training: np.ndarray, held_out: np.ndarray, base_training: np.ndarray, base_held_out: np.ndarray,
-    training_tracks: Sequence[str], held_out_tracks: Sequence[str],
-) -> Estimate:  # fmt: skip
-    """(held out - training) with the adapter, minus the same with the base, in nats per token."""
-    return difference_estimate(
-        base_training - training,
-        base_held_out - held_out,
-        left_groups=training_tracks,
-        right_groups=held_out_tracks,
-    )
+@dataclass(frozen=True)
+class Losses:
+    """Mean loss of each window in nats, with the adapter and with the base, and the windows' songs."""
+
+    training: np.ndarray
+    held_out: np.ndarray
+    base_training: np.ndarray
+    base_held_out: np.ndarray
+    training_tracks: list[str]
+    held_out_tracks: list[str]
+
+    @property
+    def gap(self) -> Estimate:
+        """(held out - training) with the adapter, minus the same with the base: learnt of the training songs alone."""
+        return difference_estimate(
+            self.base_training - self.training,
+            self.base_held_out - self.held_out,
+            left_groups=self.training_tracks,
+            right_groups=self.held_out_tracks,
+        )
+
+    @property
+    def gained(self) -> Estimate:
+        """How much better held-out music is predicted than by the base."""
+        return mean_estimate(self.base_held_out - self.held_out, groups=self.held_out_tracks)
+
+    @property
+    def is_overfitted(self) -> bool:
+        """Whether most of what was learnt of the training songs is of no use for others."""
+        learnt = float(np.mean(self.base_training - self.training))
+        return self.gap.low > GAP_NATS and self.gap.value > OVERFITTED_SHARE * learnt
 
 
 def _frames(codes: Int[np.ndarray, "K T"], channels: int) -> tuple[np.ndarray, np.ndarray]:

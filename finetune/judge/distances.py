@@ -14,7 +14,7 @@ Rows are recordings. Nothing here knows what an embedding hears; `finetune.judge
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -61,23 +61,50 @@ def kad(
     return interval(float(value[0]), _squared_mmd(kxx, kyy, kxy, cx, cy), min(nx, ny)).scaled(KAD_SCALE)
 
 
+def kad_closed(
+    base: Rows, adapted: Rows, reference: Float[np.ndarray, "M D"], *, groups: Sequence[Any] | None = None, seed: int = 0
+) -> Estimate:
+    """How much of the way from the base to the reference the adapter has gone, in percent of KAD.
+
+    0: as far away as the base. 100: as near as more of the reference. Below zero: farther than the base. Row i of base
+    and of adapted were played from one prompt and one seed, and are drawn together; `groups` are the reference's songs.
+    NaN where the base is as near as can be already.
+    """
+    before, after = _both(base, adapted, reference, groups, seed)
+    if before.value <= 0:
+        return Estimate(float("nan"), -np.inf, np.inf, before.n)
+    ratio = np.divide(after.draws, before.draws, out=np.full(len(before.draws), np.nan), where=before.draws > 0)
+    return interval(1 - after.value / before.value, 1 - ratio, before.n).scaled(100.0)
+
+
 def kad_gained(
     base: Rows, adapted: Rows, reference: Float[np.ndarray, "M D"], *, groups: Sequence[Any] | None = None, seed: int = 0
 ) -> Estimate:
-    """KAD(base, reference) - KAD(adapted, reference): above zero where the adapter plays nearer to the reference.
+    """KAD(base, reference) - KAD(adapted, reference), as in `kad_closed`: above zero where the adapter is nearer."""
+    before, after = _both(base, adapted, reference, groups, seed)
+    return interval(before.value - after.value, before.draws - after.draws, before.n).scaled(KAD_SCALE)
 
-    Row i of base and of adapted were played from one prompt and one seed, and are drawn together; `groups` are the
-    reference's tracks.
-    """
+
+class _Drawn(NamedTuple):
+    value: float
+    draws: np.ndarray
+    n: int
+
+
+def _both(
+    base: Rows, adapted: Rows, reference: Float[np.ndarray, "M D"], groups: Sequence[Any] | None, seed: int
+) -> tuple[_Drawn, _Drawn]:
+    """MMD² of base and of adapted to the reference, on the same resamples."""
     sigma = median_distance(reference)
     (cx, nx), (cy, ny) = draw_counts(len(base), seed), draw_counts(len(reference), seed + 1, groups)
     kyy = gaussian_kernel(reference, reference, sigma)
-    parts = []
+    one = np.ones((1, len(base))), np.ones((1, len(reference)))
+    found = []
     for rows in (base, adapted):
         kxx, kxy = gaussian_kernel(rows, rows, sigma), gaussian_kernel(rows, reference, sigma)
-        one = np.ones((1, len(rows))), np.ones((1, len(reference)))
-        parts.append((_squared_mmd(kxx, kyy, kxy, *one)[0], _squared_mmd(kxx, kyy, kxy, cx, cy)))
-    return interval(float(parts[0][0] - parts[1][0]), parts[0][1] - parts[1][1], min(nx, ny)).scaled(KAD_SCALE)
+        value = float(_squared_mmd(kxx, kyy, kxy, *one)[0])
+        found.append(_Drawn(value, _squared_mmd(kxx, kyy, kxy, cx, cy), min(nx, ny)))
+    return found[0], found[1]
 
 
 def kad_moved(base: Rows, adapted: Rows, *, sigma: float | None = None, seed: int = 0) -> Estimate:

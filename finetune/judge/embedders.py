@@ -1,19 +1,17 @@
 """What turns recordings into points that lie near each other when the music is alike.
 
-A port with one entry per kind. `spectrum` needs no weights and is always there: what a mel spectrogram is like on
-average, how it varies and how it moves. It hears instruments, density and brightness; it knows no melody, harmony or
-form. `musicnn` and `clap` are networks that were trained on tags and on text (`data_prep.listeners`).
+`musicnn` (the default) and `clap` are networks that were trained on tags and on text, `data_prep.listeners`.
+`spectrum` needs no weights: what a mel spectrogram is like on average, how it varies and how it moves. It hears
+instruments, density and brightness; it knows no melody, harmony or form.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
-
-from configs.errors import UserError
 
 BANDS, WINDOW_SEC, HOP_SEC = 64, 0.064, 0.01
 FLOOR = 1e-4
@@ -81,18 +79,26 @@ class Scaled:
         return (rows - self.mean) / self.spread
 
 
-EMBEDDERS: dict[str, Callable[[], Embedder]] = {"spectrum": Spectrum}
-"""Name → how to make it."""
+class Listener:
+    """An embedder of `data_prep.listeners`, by name."""
+
+    def __init__(self, name: str) -> None:
+        from data_prep.listeners.embedding import load_embedder
+
+        self.name = name
+        load_embedder(name)  # a missing model is told before anything is played
+
+    def embed(self, audio: Sequence[Audio], sample_rate_hz: int) -> Float[np.ndarray, "N D"]:
+        """A row for each recording."""
+        from data_prep.listeners.embedding import embed
+
+        return embed(list(audio), sample_rate_hz, self.name).astype(np.float64)
 
 
 def embedder(name: str) -> Embedder:
-    """The embedder of this name; `auto` is the best one that is there.
+    """The embedder of this name; `auto` is musicnn.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or its weights are out of reach.
     """
-    if name == "auto":
-        name = next(iter(reversed(EMBEDDERS)))
-    if name not in EMBEDDERS:
-        raise UserError(f"There is no embedding {name!r}.", fix=f"Choose from auto, {', '.join(EMBEDDERS)}.")
-    return EMBEDDERS[name]()
+    return Spectrum() if name == "spectrum" else Listener("musicnn" if name == "auto" else name)

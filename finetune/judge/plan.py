@@ -1,7 +1,8 @@
 """What is played for an evaluation: prompts and seeds, the same for the base and for every adapter it is compared with.
 
-Three kinds. `own` prompts should bring the style out; `bare` ones are the same without the trigger; `foreign` ones ask
-for other music, which should stay as the base plays it. A prompt comes up again with another seed when there are fewer
+Four kinds. `own` prompts should bring the style out; `bare` ones are the same without the trigger; `foreign` ones ask
+for other music, which should stay as the base plays it; `taught` ones are captions of training clips, which ask for
+copies if anything does. A prompt comes up again with another seed when there are fewer
 prompts than pieces, which is what shows whether seeds still make a difference.
 """
 
@@ -14,8 +15,8 @@ from configs.evaluate import EvaluateSettings
 from data_prep.captions import says_trigger, without_trigger
 from data_prep.prepared import PreparedDataset
 
-Kind = Literal["own", "bare", "foreign"]
-KINDS: tuple[Kind, ...] = ("own", "bare", "foreign")
+Kind = Literal["own", "bare", "foreign", "taught"]
+KINDS: tuple[Kind, ...] = ("own", "bare", "foreign", "taught")
 MIN_SEEDS = 2
 """Each prompt is played from at least so many seeds, as far as the number of pieces goes."""
 FOREIGN = (
@@ -48,22 +49,33 @@ class Ask:
     seed: int
 
 
-def plan(settings: EvaluateSettings, own: Sequence[str], trigger: str, *, kinds: Sequence[Kind] = KINDS) -> list[Ask]:
-    """Every piece to play; half as many bare ones as of the other kinds.
+def plan(settings: EvaluateSettings, own: Sequence[str], trigger: str, taught: Sequence[str] = ()) -> list[Ask]:
+    """Every piece to play; half as many bare and taught ones as of the other kinds.
 
     Raises:
         UserError: nothing to ask for, or a foreign prompt that says the trigger.
     """
-    own = list(dict.fromkeys(prompt.strip() for prompt in (settings.prompts or own) if prompt.strip()))
+    own = _distinct(settings.prompts or own)
     if not own:
         raise UserError(
             "There is no prompt to evaluate with: no held-out caption and none of the adapter's own.",
             fix='Give some: --prompts \'["slow ballad, piano, in the style of mine"]\', or --data with a dataset.',
         )
-    bare = list(dict.fromkeys(text for prompt in own if (text := without_trigger(prompt, trigger)) and text != prompt))
-    asked: dict[Kind, Sequence[str]] = {"own": own, "bare": bare, "foreign": foreign_prompts(settings, trigger)}
-    counts: dict[Kind, int] = {"own": settings.count, "bare": max(2, settings.count // 2), "foreign": settings.count}
-    return [ask for kind in kinds if asked[kind] for ask in _spread(kind, asked[kind], counts[kind], settings.seed)]
+    bare = [text for prompt in own if (text := without_trigger(prompt, trigger)) and text != prompt]
+    half = max(2, settings.count // 2)
+    asked: list[tuple[Kind, Sequence[str], int]] = [
+        ("own", own, settings.count),
+        ("bare", _distinct(bare), half),
+        ("foreign", foreign_prompts(settings, trigger), settings.count),
+        ("taught", _distinct(taught), half),
+    ]
+    return [ask for kind, prompts, count in asked if prompts for ask in _spread(kind, prompts, count, settings.seed)]
+
+
+def taught_prompts(dataset: PreparedDataset | None) -> list[str]:
+    """A caption of each training song."""
+    rows = {row.source: row for row in dataset.clips("train")} if dataset else {}
+    return [row.captions[0] for row in rows.values() if row.captions]
 
 
 def own_prompts(dataset: PreparedDataset | None, told: Sequence[str]) -> list[str]:
@@ -90,6 +102,10 @@ def foreign_prompts(settings: EvaluateSettings, trigger: str) -> list[str]:
             fix="Leave the trigger out of --foreign_prompts.",
         )
     return list(given) or [prompt for prompt in FOREIGN if not (trigger and says_trigger(prompt, trigger))]
+
+
+def _distinct(prompts: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(text for prompt in prompts if (text := prompt.strip())))
 
 
 def _spread(kind: Kind, prompts: Sequence[str], count: int, seed: int) -> list[Ask]:
