@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from finetune.judge.distances import fad, fad_infinity, gaussian_kernel, kad, kad_closed, kad_gained, kad_moved, median_distance
+from finetune.judge.distances import (
+    fad,
+    fad_infinity,
+    gaussian_kernel,
+    kad,
+    kad_closed,
+    kad_gained,
+    kad_moved,
+    median_distance,
+)
 from finetune.judge.intervals import difference_estimate, draw_counts, mean_estimate, share_estimate
 
 

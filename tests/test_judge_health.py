@@ -25,7 +25,10 @@ def test_a_healthy_piece():
 def test_silence_is_counted_in_seconds():
     audio = np.concatenate([noise(1), np.zeros((1, 3 * RATE), np.float32)], axis=1)
     assert silent_share(audio, RATE) == pytest.approx(0.75)
-    assert check(audio, codes(), RATE, FRAMES).is_silent and not check(audio[:, : 2 * RATE], codes(), RATE, FRAMES).is_silent
+    assert (
+        check(audio, codes(), RATE, FRAMES).is_silent
+        and not check(audio[:, : 2 * RATE], codes(), RATE, FRAMES).is_silent
+    )
     assert silent_share(np.zeros((1, 0), np.float32), RATE) == 1.0
     assert check(np.zeros((2, RATE), np.float32), codes(), RATE, FRAMES).loudness_lufs is None
 

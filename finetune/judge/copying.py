@@ -111,9 +111,7 @@ def shared_with(piece: Int[np.ndarray, "K T"], songs: Sequence[Song], channels: 
     best = int(np.argmax(runs))
     nearest = sorted(range(len(songs)), key=lambda number: -firsts[number])[:NEAREST]
     edits = [within_edits(first, songs[number].first, EDITS) for number in nearest]
-    return Shared(
-        runs[best], songs[best].source, songs[best].start_sec, float(np.mean(firsts)), float(np.mean(edits))
-    )
+    return Shared(runs[best], songs[best].source, songs[best].start_sec, float(np.mean(firsts)), float(np.mean(edits)))
 
 
 def runs_of(

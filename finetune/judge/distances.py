@@ -62,7 +62,12 @@ def kad(
 
 
 def kad_closed(
-    base: Rows, adapted: Rows, reference: Float[np.ndarray, "M D"], *, groups: Sequence[Any] | None = None, seed: int = 0
+    base: Rows,
+    adapted: Rows,
+    reference: Float[np.ndarray, "M D"],
+    *,
+    groups: Sequence[Any] | None = None,
+    seed: int = 0,
 ) -> Estimate:
     """How much of the way from the base to the reference the adapter has gone, in percent of KAD.
 
@@ -78,7 +83,12 @@ def kad_closed(
 
 
 def kad_gained(
-    base: Rows, adapted: Rows, reference: Float[np.ndarray, "M D"], *, groups: Sequence[Any] | None = None, seed: int = 0
+    base: Rows,
+    adapted: Rows,
+    reference: Float[np.ndarray, "M D"],
+    *,
+    groups: Sequence[Any] | None = None,
+    seed: int = 0,
 ) -> Estimate:
     """KAD(base, reference) - KAD(adapted, reference), as in `kad_closed`: above zero where the adapter is nearer."""
     before, after = _both(base, adapted, reference, groups, seed)

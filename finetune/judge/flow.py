@@ -72,7 +72,7 @@ class Judged:
     nearest: list[Nearest]
     sample_rate_hz: int
     frame_rate: float
-    windows: list[Window]
+    losses: Losses | None
 
 
 def judge(
@@ -117,7 +117,8 @@ def judge(
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(subject, settings, room, music, asks, Path(folder), say)
         cells, chosen, why, heard = bench.choose()
-        findings = bench.findings(chosen, heard, agreements)
+        losses = bench.losses(chosen)
+        findings = bench.findings(chosen, heard, losses, agreements)
     verdict = Verdict(
         name=subject.adapter.label,
         base=subject.adapter.base_id or subject.files.id,
@@ -141,7 +142,7 @@ def judge(
         nearest_of(room, heard.rows, music.training),
         room.codec.sample_rate_hz,
         room.codec.frame_rate,
-        music.training,
+        losses,
     )
 
 
@@ -149,7 +150,9 @@ def notes(subject: Subject, reference: Reference | None, settings: EvaluateSetti
     """What could not be measured as it should be, and why."""
     found = []
     if subject.dataset is None:
-        found.append("No dataset was given (--data): style and memorised songs cannot be measured, only what is played.")
+        found.append(
+            "No dataset was given (--data): style and memorised songs cannot be measured, only what is played."
+        )
         return found
     songs = {split: {row.source for row in subject.dataset.clips(split)} for split in ("train", "validation")}
     if not songs["validation"]:
@@ -207,7 +210,9 @@ class _Bench:
         """All cells, the one that is chosen, why, and what it sounds like."""
         found = candidates(self.subject, checkpoints=self.settings.grid.checkpoints)
         strengths = self.settings.grid.strengths
-        self.say(f"{len(found) * len(set(strengths))} cells: {len(found)} checkpoints at {len(set(strengths))} strengths")
+        self.say(
+            f"{len(found) * len(set(strengths))} cells: {len(found)} checkpoints at {len(set(strengths))} strengths"
+        )
         own = [Given(w.codes, w.caption) for w in evenly(self.music.held_out or self.music.training, 64)]
         if not own:  # nothing but the base's own pieces: they cannot gain, and KL alone tells cells apart
             own = [Given(piece.codes, piece.ask.prompt) for piece in of_kind(self.room.base.pieces, "own")]
@@ -219,7 +224,9 @@ class _Bench:
         cells = [by_place.get(_place(one.cell), one.cell) for one in tried]
         return cells, replace(chosen, cell=best), why, self._completed(chosen, heard)
 
-    def findings(self, chosen: Tried, heard: Heard, agreements: Sequence[Agreement]) -> list[Finding]:
+    def findings(
+        self, chosen: Tried, heard: Heard, losses: Losses | None, agreements: Sequence[Agreement]
+    ) -> list[Finding]:
         """Every finding about the chosen cell."""
         rows, base = heard.rows, _in_order(self.room.base, heard.rows)
         found: list[Finding | None] = []
@@ -234,7 +241,7 @@ class _Bench:
         found += self._prompt(base, rows, agreements)
         found.append(self._health(base, rows))
         self.say("looking for copies of training songs")
-        found.append(copying_finding(heard.runs, self._completion(chosen), self._losses(chosen)))
+        found.append(copying_finding(heard.runs, self._completion(chosen), losses))
         return [one for one in found if one is not None]
 
     def _heard(self, one: Tried) -> tuple[Tried, Heard]:
@@ -262,9 +269,7 @@ class _Bench:
         more = hear(
             self.room, self._folder(one.candidate), one.cell.strength, asks, self.music.training, self.music.held_out
         )
-        rows = Rows(
-            [*heard.rows.pieces, *more.rows.pieces], np.concatenate([heard.rows.embedded, more.rows.embedded])
-        )
+        rows = Rows([*heard.rows.pieces, *more.rows.pieces], np.concatenate([heard.rows.embedded, more.rows.embedded]))
         runs = heard.runs
         if runs is not None and more.runs is not None:
             runs = Runs(
@@ -273,7 +278,9 @@ class _Bench:
                 runs.of_base + more.runs.of_base,
                 runs.frame_rate,
             )
-        return Heard(rows, closed(self.room, rows, "own"), closed(self.room, rows, "bare"), moved(self.room, rows), runs)
+        return Heard(
+            rows, closed(self.room, rows, "own"), closed(self.room, rows, "bare"), moved(self.room, rows), runs
+        )
 
     def _prompt(self, base: list[Piece], rows: Rows, agreements: Sequence[Agreement]) -> list[Finding | None]:
         rate_hz = self.room.codec.sample_rate_hz
@@ -307,7 +314,8 @@ class _Bench:
         )
         return Completion(*(completed(player, these, rate) for player in players for these in asked))
 
-    def _losses(self, chosen: Tried) -> Losses | None:
+    def losses(self, chosen: Tried) -> Losses | None:
+        """What training and held-out windows cost; None where there are none of either."""
         sets = [evenly(these, LOSS_WINDOWS) for these in (self.music.training, self.music.held_out)]
         if not all(sets):
             return None

@@ -1,8 +1,8 @@
 """Which checkpoint, which strength: all of them on codes, which is cheap; the most promising ones played and heard.
 
 Two numbers for each cell. Gained: how much better held-out music is predicted than by the base. KL: how far the
-predictions on other music have moved from the base's. The finalists are those that no other cell beats in both, by the
-difference of the two, each in shares of the largest in the grid. Among the finalists the sound decides.
+predictions on other music have moved from the base's. The finalists are some of those that no other cell beats in
+both; among them the sound decides.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from finetune.judge.teacher import Heard, Teacher
 
 PIECES = 6
 """So many windows and so many foreign pieces stand for all of them in the cheap measures."""
+LEAST_SHARE = 0.6
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,16 @@ def try_all(
 
 
 def finalists(tried: Sequence[Tried], count: int) -> list[Tried]:
-    """The most promising cells, best first; never one that another beats in both numbers, unless there are too few."""
+    """Cells to play: evenly along those that no other cell beats in both numbers, from the one that gained most down.
+
+    Cells that gained less than a share of the most are left out while there are others: they hardly change a thing.
+    """
+    most = max(one.cell.gained_nats for one in tried)
     front = [one for one in tried if not any(_beats(other.cell, one.cell) for other in tried)]
-    chosen = sorted(front, key=lambda one: -_promise(one.cell, tried))[:count]
-    rest = sorted((one for one in tried if one not in front), key=lambda one: -_promise(one.cell, tried))
+    front.sort(key=lambda one: -one.cell.gained_nats)
+    worth_it = [one for one in front if one.cell.gained_nats >= LEAST_SHARE * most] or front[:1]
+    chosen = [worth_it[round(place)] for place in np.linspace(0, len(worth_it) - 1, min(count, len(worth_it)))]
+    rest = sorted((one for one in tried if one not in chosen), key=lambda one: -one.cell.gained_nats)
     return [*chosen, *rest[: count - len(chosen)]]
 
 
@@ -91,9 +98,3 @@ def _overlap(best: Cell, next_best: Cell) -> bool:
 def _beats(one: Cell, other: Cell) -> bool:
     better = one.gained_nats >= other.gained_nats and one.kl_nats <= other.kl_nats
     return better and (one.gained_nats > other.gained_nats or one.kl_nats < other.kl_nats)
-
-
-def _promise(cell: Cell, tried: Sequence[Tried]) -> float:
-    most_gained = max(abs(one.cell.gained_nats) for one in tried) or 1.0
-    most_moved = max(one.cell.kl_nats for one in tried) or 1.0
-    return cell.gained_nats / most_gained - 0.5 * cell.kl_nats / most_moved

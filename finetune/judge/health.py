@@ -49,7 +49,9 @@ class Health:
         return self.loop >= LOOP_SHARE
 
 
-def check(audio: Float[np.ndarray, "C N"], codes: Int[np.ndarray, "K T"], sample_rate_hz: int, frame_rate: float) -> Health:
+def check(
+    audio: Float[np.ndarray, "C N"], codes: Int[np.ndarray, "K T"], sample_rate_hz: int, frame_rate: float
+) -> Health:
     """Measure a piece; `codes` are the tokens it was decoded from."""
     return Health(
         silent_share(audio, sample_rate_hz),

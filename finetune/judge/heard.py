@@ -132,9 +132,7 @@ def hear(
         runs = runs_of(
             adapted, base, training, held_out, frame_rate=room.codec.frame_rate, channels=room.codec.channels
         )
-    return Heard(
-        rows, closed(room, rows, "own"), closed(room, rows, "bare"), moved(room, rows), runs
-    )
+    return Heard(rows, closed(room, rows, "own"), closed(room, rows, "bare"), moved(room, rows), runs)
 
 
 def closed(room: Room, rows: Rows, kind: Kind) -> Estimate | None:

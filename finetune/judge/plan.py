@@ -19,6 +19,7 @@ Kind = Literal["own", "bare", "foreign", "taught"]
 KINDS: tuple[Kind, ...] = ("own", "bare", "foreign", "taught")
 MIN_SEEDS = 2
 """Each prompt is played from at least so many seeds, as far as the number of pieces goes."""
+FEW_PROMPTS = 6
 FOREIGN = (
     "medium tempo blues, guitar, with drums, 100 bpm",
     "slow march, brass, no drums, 80 bpm",
@@ -59,7 +60,7 @@ def plan(settings: EvaluateSettings, own: Sequence[str], trigger: str, taught: S
     if not own:
         raise UserError(
             "There is no prompt to evaluate with: no held-out caption and none of the adapter's own.",
-            fix='Give some: --prompts \'["slow ballad, piano, in the style of mine"]\', or --data with a dataset.',
+            fix="Give some: --prompts '[\"slow ballad, piano, in the style of mine\"]', or --data with a dataset.",
         )
     bare = [text for prompt in own if (text := without_trigger(prompt, trigger)) and text != prompt]
     half = max(2, settings.count // 2)
@@ -79,12 +80,13 @@ def taught_prompts(dataset: PreparedDataset | None) -> list[str]:
 
 
 def own_prompts(dataset: PreparedDataset | None, told: Sequence[str]) -> list[str]:
-    """Captions of held-out clips, then what the adapter names; of training clips where nothing is held out."""
+    """Captions of held-out clips, then what the adapter names; where these are few, captions of training songs too."""
     if dataset is None:
         return list(told)
-    rows = dataset.clips("validation") or dataset.clips("train")
-    captions = [row.captions[0] for row in rows if row.captions]
-    return list(dict.fromkeys([*captions, *told]))
+    captions = [row.captions[0] for row in dataset.clips("validation") if row.captions]
+    found = list(dict.fromkeys([*captions, *told]))
+    more = [text for text in dict.fromkeys(taught_prompts(dataset)) if text not in found]
+    return [*found, *more[: max(0, FEW_PROMPTS - len(found))]]
 
 
 def foreign_prompts(settings: EvaluateSettings, trigger: str) -> list[str]:

@@ -28,7 +28,9 @@ class Piece:
     audio: Float[np.ndarray, "C N"]
 
 
-def sampler(files: BaseFiles, settings: EvaluateSettings, adapter: Path | None = None, strength: float = 1.0) -> Sampler:
+def sampler(
+    files: BaseFiles, settings: EvaluateSettings, adapter: Path | None = None, strength: float = 1.0
+) -> Sampler:
     """The base, or the base with an adapter at a strength.
 
     Raises:

@@ -54,7 +54,9 @@ class Teacher:
         return self._each(heard, updates, strength, self._divergence)
 
     @torch.no_grad()
-    def _each(self, heard: Sequence[Heard], updates: Mapping[str, LowRank] | None, strength: float, measure) -> np.ndarray:
+    def _each(
+        self, heard: Sequence[Heard], updates: Mapping[str, LowRank] | None, strength: float, measure
+    ) -> np.ndarray:
         self._encode([one.words for one in heard])
         if updates is not None:
             attach_updates(self.lm, dict(updates), strength)

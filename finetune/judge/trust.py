@@ -28,7 +28,9 @@ class Trust:
     @property
     def holds(self) -> bool:
         """Whether other music is told from the person's own."""
-        return self.other.is_above_zero and self.other.value > max(self.own.value, 0) and self.noise.value > self.own.value
+        return (
+            self.other.is_above_zero and self.other.value > max(self.own.value, 0) and self.noise.value > self.own.value
+        )
 
 
 def trust_of(

@@ -51,11 +51,11 @@ def style_finding(style: Estimate | None, numbers: dict[str, Estimate | float | 
         f"(between {style.low:.0f} and {style.high:.0f} %)."
     )
     if not trusted:
-        return Finding("style", title, text + " The measure failed its check, see above.", "notice", style, "%", numbers)
-    if style.low <= 0:
         return Finding(
-            "style", title, text + " That may be chance: no gain is shown.", "notice", style, "%", numbers
+            "style", title, text + " The measure failed its check, see above.", "notice", style, "%", numbers
         )
+    if style.low <= 0:
+        return Finding("style", title, text + " That may be chance: no gain is shown.", "notice", style, "%", numbers)
     words = " It sounds like you." if style.value >= MUCH_STYLE else " A real gain, and a small one."
     return Finding("style", title, text + words, "good" if style.value >= MUCH_STYLE else "notice", style, "%", numbers)
 
@@ -64,7 +64,9 @@ def bare_finding(bare: Estimate | None, style: Estimate | None) -> Finding | Non
     """What happens without the trigger."""
     if bare is None or style is None or not np.isfinite(bare.value):
         return None
-    text = f"The same prompts without the trigger go {bare.value:.0f} % of the way ({bare.low:.0f} to {bare.high:.0f} %)."
+    text = (
+        f"The same prompts without the trigger go {bare.value:.0f} % of the way ({bare.low:.0f} to {bare.high:.0f} %)."
+    )
     leaks = bare.low > 0 and bare.value > 0.5 * style.value
     text += " The style comes without being called." if leaks else " The trigger is what brings the style."
     return Finding("without_trigger", "Without the trigger", text, "notice" if leaks else "good", bare, "%")
@@ -116,7 +118,9 @@ def agreement_finding(name: str, base: np.ndarray, adapted: np.ndarray) -> Findi
     found = mean_estimate(adapted[known] - base[known])
     words = "falls" if found.high < 0 else "rises" if found.low > 0 else "stays about the same"
     text = f"By {name}, the agreement of sound and prompt {words}: {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})."
-    return Finding(f"agreement_{name}", f"Prompt followed, by {name}", text, "notice" if found.high < 0 else "good", found)
+    return Finding(
+        f"agreement_{name}", f"Prompt followed, by {name}", text, "notice" if found.high < 0 else "good", found
+    )
 
 
 def health_finding(
@@ -152,7 +156,9 @@ def copying_finding(runs: Runs | None, completion: Completion | None, losses: Lo
     """Does it give training songs back? In plain words, for the card as well."""
     title = "Memorised songs"
     if runs is None:
-        return Finding("copying", title, "Not looked for: without the dataset nobody knows what it was taught.", "notice")
+        return Finding(
+            "copying", title, "Not looked for: without the dataset nobody knows what it was taught.", "notice"
+        )
     numbers, bad, hint = _copying_numbers(runs, completion, losses), [], []
     if runs.copies:
         worst = max(runs.with_training, key=lambda one: one.all_codebooks)
@@ -174,9 +180,7 @@ def copying_finding(runs: Runs | None, completion: Completion | None, losses: Lo
         )
     if bad:
         return Finding("copying", title, f"It has memorised: {'; '.join([*bad, *hint])}.", "bad", None, "", numbers)
-    clean = (
-        f"No piece shares a passage of {COPIED_SEC:g} s or more with a training song (the longest is {runs.longest_sec:.2f} s)"
-    )
+    clean = f"No piece shares a passage of {COPIED_SEC:g} s or more with a training song (the longest is {runs.longest_sec:.2f} s)"
     if completion is not None and completion.training:
         clean += f"; {text}"
     if hint:
@@ -216,7 +220,9 @@ def headline(findings: Sequence[Finding]) -> str:
     if style is not None and style.estimate is not None:
         gained = style.estimate
         shown = style.level == "good" or (gained.low > 0 and known.get("trust", style).level != "bad")
-        parts.append(f"it has come {gained.value:.0f} % of the way to your music" if shown else "no gain in style is shown")
+        parts.append(
+            f"it has come {gained.value:.0f} % of the way to your music" if shown else "no gain in style is shown"
+        )
     if forgetting is not None and forgetting.estimate is not None and forgetting.unit == "%":
         parts.append(f"it has forgotten {max(forgetting.estimate.value, 0):.0f} % of the rest")
     if "copying" in known and known["copying"].level == "good":
