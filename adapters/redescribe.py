@@ -1,4 +1,6 @@
-"""Change what an adapter says of itself, and nothing else: woodshed.json and the card, each written beside and renamed."""
+"""Change what an adapter says of itself, and nothing else: woodshed.json and the card, each written beside, then
+renamed.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +34,7 @@ def redescribe(folder: Path, woodshed: Woodshed, updates: Mapping[str, LowRank])
 
 
 def samples_of(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """Prompt → audio file of the adapter and of the base, as the card's front matter names them and as they are there."""
+    """Prompt → audio file of the adapter and of the base, as far as the card names them and they are there."""
     import yaml
 
     try:

@@ -105,7 +105,10 @@ def test_a_listener_who_prefers_the_filtered_piece_is_named():
     ("change", "message"),
     [
         ({"format": "other"}, "no result of the listening test: format"),
-        ({"ratings": [{"prompt": "p", "asked": "own", "system": "x", "quality": 1, "relevance": 1}]}, "ratings.0.system"),
+        (
+            {"ratings": [{"prompt": "p", "asked": "own", "system": "x", "quality": 1, "relevance": 1}]},
+            "ratings.0.system",
+        ),
         ({"ratings": [{"prompt": "p", "asked": "own", "system": "base", "quality": 101, "relevance": 1}]}, "less than"),
         ({"surprise": 1}, "surprise"),
     ],

@@ -46,7 +46,9 @@ def cell(step: int, strength: float, gained: float, kl: float, style=None, lost=
 
 def verdict(**more) -> Verdict:
     findings = [
-        Finding("style", "Style gained", "It plays 40 % of the way.", "good", sure(40.0), "%", {"kad_base": sure(50.0)}),
+        Finding(
+            "style", "Style gained", "It plays 40 % of the way.", "good", sure(40.0), "%", {"kad_base": sure(50.0)}
+        ),
         Finding("copying", "Memorised songs", "the longest, at least 2.0 s, is from 'my song.wav'.", "bad"),
     ]
     cells = [cell(10, 1.0, 0.5, 0.1, 40.0, 10.0), cell(20, 1.0, 0.6, 0.2)]
@@ -113,7 +115,9 @@ def test_forgetting_in_words():
     kl = sure(0.1, 0.02)
     levels = [forgetting_finding(sure(value), kl, True).level for value in (5.0, 25.0, 80.0)]
     assert levels == ["good", "notice", "bad"]
-    assert forgetting_finding(sure(3.0), kl, False).unit == "KAD" and forgetting_finding(None, kl, True).level == "notice"
+    assert (
+        forgetting_finding(sure(3.0), kl, False).unit == "KAD" and forgetting_finding(None, kl, True).level == "notice"
+    )
     assert "Forgetting is 0 %" in forgetting_finding(sure(-4.0), kl, True).text
 
 

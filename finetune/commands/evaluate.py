@@ -71,13 +71,13 @@ def _listening_test(args: Namespace, settings: EvaluateSettings) -> int:
         args.listening_test, args.subject, settings, data=args.data, base=args.base, revision=args.revision
     )
     print(
-        f"{args.listening_test}: {n_pairs} comparisons; open it in a browser, and keep the file that it gives at the end"
+        f"{args.listening_test}: {n_pairs} comparisons; open it in a browser and keep the file that it saves at the end"
     )
     return 0
 
 
 def _ratings(args: Namespace) -> int:
-    from finetune.judge.ratings import ratings_of, ratings_lines, to_json
+    from finetune.judge.ratings import ratings_lines, ratings_of, to_json
 
     found = ratings_of(args.ratings)
     print(to_json(found) if args.json else "\n".join(ratings_lines(found)))

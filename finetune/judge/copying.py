@@ -28,7 +28,7 @@ EDITS = 4
 NEAREST = 5
 """Training clips, by their exact run, in which a run within edits is looked for."""
 COPIED_SEC = 1.0
-"""A passage of at least this, alike in all codebooks, is a copy: by chance a few frames are alike (docs/evaluating.md)."""
+"""A passage of at least this, alike in all codebooks, is a copy: by chance a frame or two are alike."""
 CHANCE_FACTOR = 3.0
 """And it must be this many times as long as anything that held-out clips or the base's pieces share."""
 GIVEN_SEC, BACK_SEC = 3.0, 3.0
@@ -64,7 +64,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Runs:
-    """Shared runs of generations: of the adapter with training and held-out songs, and of the base with training songs."""
+    """Runs that pieces share: the adapter's with training and with held-out songs, the base's with training songs."""
 
     with_training: list[Shared]
     with_held_out: list[Shared]
@@ -154,7 +154,7 @@ def completed(player: Sampler, chosen: Sequence[Window], frame_rate: float) -> l
 
 
 def returned(played: Int[np.ndarray, " n"], truth: Int[np.ndarray, " m"]) -> float:
-    """Of the frames of `truth` that differ from the one before them, the share that was played; its first is context."""
+    """Of the frames of `truth` that differ from the one before, the share that was played; the first is context."""
     moves = truth[1:] != truth[:-1]
     n = min(len(played), len(moves))
     same = (played[:n] == truth[1 : n + 1])[moves[:n]]

@@ -27,7 +27,7 @@ from finetune.judge.health import check, spread
 from finetune.judge.heard import Heard, Room, Rows, closed, distances, hear, moved, open_room
 from finetune.judge.intervals import mean_estimate
 from finetune.judge.plan import Ask, own_prompts, plan, taught_prompts
-from finetune.judge.play import Piece, of_kind, play, sampler
+from finetune.judge.play import Piece, of_kind, sampler
 from finetune.judge.reference import Reference, Window, evenly, reference_of, windows
 from finetune.judge.subject import Candidate, Subject, candidates, open_subject
 from finetune.judge.teacher import Heard as Given

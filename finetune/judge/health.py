@@ -18,7 +18,7 @@ FULL_SCALE = 0.999
 CLIPPED_SHARE = 1e-3
 """Of the samples at full scale, from where on it is heard."""
 LOOP_MAX_SEC, LOOP_SHARE = 1.0, 0.8
-"""A loop: frames equal those a fixed distance of at most this before them, in at least this share of the second half."""
+"""A loop: frames equal those a fixed time of at most this before them, in at least this share of the second half."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,9 @@ def render(name: str, pages: Sequence[dict[str, Any]]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     content = json.dumps(list(pages))
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
     return environment.get_template("listening.html.j2").render(
         name=name,
         # Inside a script element only `</` and `<!--` could end or confuse it; JSON may spell < otherwise.

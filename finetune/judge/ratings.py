@@ -115,11 +115,11 @@ def ratings_lines(found: Ratings) -> Iterator[str]:
                 f"({share.low:.0%} to {share.high:.0%}); no difference in {rest:.0%}"
             )
         for system, mean in found.scores[question].items():
-            yield f"  {system:<10} {mean.value:5.1f} of 100 ({mean.low:.1f} to {mean.high:.1f}), {mean.n} answers or people"
+            yield f"  {system:<10} {mean.value:5.1f} of 100 ({mean.low:.1f} to {mean.high:.1f})"
     if not found.over_people:
         yield "Fewer than five listeners: the intervals are over answers and do not say how other people would hear it."
     for name in found.doubtful:
-        yield f"{printable(name)} rated the filtered anchor above the piece it was made from: listen with better headphones?"
+        yield f"{printable(name)} rated the filtered anchor above the piece it was made from."
 
 
 def to_json(found: Ratings) -> str:

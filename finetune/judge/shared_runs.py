@@ -47,7 +47,7 @@ def run_at_each(ours: Frames, theirs: Int[np.ndarray, " B"]) -> Int[np.ndarray, 
 
 
 def within_edits(ours: Frames, theirs: Int[np.ndarray, " B"], edits: int) -> int:
-    """The longest run of our frames that becomes a run of theirs by at most so many edits; edits at its ends included."""
+    """The longest run of our frames that becomes a run of theirs by so many edits at most, at its ends too."""
     if not len(theirs) or not len(ours):
         return 0
     # reach[e][j]: our frames in the longest alignment that ends at (the frame in hand, their frame j) with ≤ e edits.

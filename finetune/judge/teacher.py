@@ -1,4 +1,4 @@
-"""What an LM expects next while it is given the music: losses, and how far an adapter's predictions are from the base's.
+"""What an LM expects next while it is given the music: losses, and how far an adapter moves the base's predictions.
 
 No piece is played for this, so it costs one forward pass a piece: the cheap measures of the grid. The only file here
 that calls the LM itself.

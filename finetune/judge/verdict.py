@@ -83,8 +83,8 @@ def forgetting_finding(moved: Estimate | None, kl: Estimate, scaled: bool) -> Fi
         text = f"Other music moved by {moved.value:.1f} (KAD, {moved.low:.1f} to {moved.high:.1f}); {drift}."
         return Finding("forgetting", title, text, "plain", moved, "KAD", numbers)
     text = (
-        f"Forgetting is {max(moved.value, 0):.0f} % ({max(moved.low, 0):.0f} to {max(moved.high, 0):.0f} %): on prompts for "
-        f"other music it moved that far, where 100 % is all the way to your music; {drift}."
+        f"Forgetting is {max(moved.value, 0):.0f} % ({max(moved.low, 0):.0f} to {max(moved.high, 0):.0f} %): on prompts "
+        f"for other music it moved that far, where 100 % is all the way to your music; {drift}."
     )
     level = "good" if moved.value <= LITTLE_FORGOTTEN else "bad" if moved.low >= MUCH_FORGOTTEN else "notice"
     words = {"good": " Other music is kept.", "notice": " Some of it was lost.", "bad": " Much was lost."}
@@ -117,7 +117,8 @@ def agreement_finding(name: str, base: np.ndarray, adapted: np.ndarray) -> Findi
         return None
     found = mean_estimate(adapted[known] - base[known])
     words = "falls" if found.high < 0 else "rises" if found.low > 0 else "stays about the same"
-    text = f"By {name}, the agreement of sound and prompt {words}: {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})."
+    ends = f"{found.low:+.3f} to {found.high:+.3f}"
+    text = f"By {name}, the agreement of sound and prompt {words}: {found.value:+.3f} ({ends})."
     return Finding(
         f"agreement_{name}", f"Prompt followed, by {name}", text, "notice" if found.high < 0 else "good", found
     )
@@ -180,7 +181,8 @@ def copying_finding(runs: Runs | None, completion: Completion | None, losses: Lo
         )
     if bad:
         return Finding("copying", title, f"It has memorised: {'; '.join([*bad, *hint])}.", "bad", None, "", numbers)
-    clean = f"No piece shares a passage of {COPIED_SEC:g} s or more with a training song (the longest is {runs.longest_sec:.2f} s)"
+    longest = f"the longest is {runs.longest_sec:.2f} s"
+    clean = f"No piece shares a passage of {COPIED_SEC:g} s or more with a training song ({longest})"
     if completion is not None and completion.training:
         clean += f"; {text}"
     if hint:
