@@ -83,8 +83,8 @@ def forgetting_finding(moved: Estimate | None, kl: Estimate, scaled: bool) -> Fi
         text = f"Other music moved by {moved.value:.1f} (KAD, {moved.low:.1f} to {moved.high:.1f}); {drift}."
         return Finding("forgetting", title, text, "plain", moved, "KAD", numbers)
     text = (
-        f"Forgetting is {max(moved.value, 0):.0f} % ({max(moved.low, 0):.0f} to {max(moved.high, 0):.0f} %): on prompts "
-        f"for other music it moved that far, where 100 % is all the way to your music; {drift}."
+        f"Forgetting is {max(moved.value, 0):.0f} % ({max(moved.low, 0):.0f} to {max(moved.high, 0):.0f} %): on "
+        f"prompts for other music it moved that far, where 100 % is all the way to your music; {drift}."
     )
     level = "good" if moved.value <= LITTLE_FORGOTTEN else "bad" if moved.low >= MUCH_FORGOTTEN else "notice"
     words = {"good": " Other music is kept.", "notice": " Some of it was lost.", "bad": " Much was lost."}
