@@ -1,9 +1,11 @@
 """Settings of `woodshed prep`: a folder of songs → a prepared dataset."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
+from configs.listeners import ListenerSettings
 from configs.section import Section
 
 
@@ -47,8 +49,13 @@ class CaptionSettings(Section):
 
     trigger: str = ""
     """Words that come to mean your style, part of every caption, e.g. "in the style of mine"."""
-    sources: list[Literal["own", "tags", "features"]] = ["own", "tags", "features"]
-    """Where captions come from, in order of trust: your own words, tags in the file, measured features."""
+    sources: list[Literal["own", "tags", "listeners", "features"]] = ["own", "tags", "listeners", "features"]
+    """Where captions come from, in order of trust: your own words, tags in the file, what listeners heard, measured
+    features."""
+    listeners: ListenerSettings = ListenerSettings()
+    """Models that listen."""
+    edits: Path | None = None
+    """A table that `woodshed captions DATA --edit FILE` wrote and you changed: the captions of the clips in it."""
     variants: int = Field(default=4, ge=1, le=32)
     """Different wordings made per clip; training draws one each time."""
 

@@ -1,7 +1,7 @@
-"""What the text side of a clip says: wordings made from the owner's words, tags and measured features, in that order
-of trust.
+"""What the text side of a clip says: wordings made from the owner's words, tags, what listeners heard and measured
+features, in that order of trust.
 
-A `Captioner` turns the facts of a clip into wordings; there are three, and room for more. `compose` joins them: the
+A `Captioner` turns the facts of a clip into wordings; there are four, and room for more. `compose` joins them: the
 most trusted one leads, the others add detail, and the trigger is in every caption exactly once. The artist's name and
 the title never become caption text: an adapter should learn a sound, not to answer to a person's name. Whoever wants
 them there writes them in a caption of their own.
@@ -25,6 +25,7 @@ from typing import Protocol
 
 from configs.prep import CaptionSettings
 from data_prep.features import Features
+from data_prep.listeners.listener import Heard
 from data_prep.stems import INSTRUMENTAL, MIX
 from data_prep.tags import plain_text
 
@@ -45,6 +46,8 @@ class ClipFacts:
     """The owner's captions of the song."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """From `tags.normalise`."""
+    heard: Sequence[Heard] = ()
+    """What listeners said, filtered, in the order in which they are trusted."""
     features: Features = Features()  # noqa: RUF009 (frozen)
     stems: str = MIX
     """Which version of the track the clip is from: the name of a `Selection`."""
@@ -79,6 +82,19 @@ class TagCaptions:
         return _orders([part for part in parts if part], rng)
 
 
+class ListenerCaptions:
+    """What listeners heard: sentences as they are, words as a list, without those that own captions or tags say."""
+
+    def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
+        """For each listener its sentences, or its words in two orders."""
+        said = " ".join([*clip.own, *clip.tags.values()])
+        wordings: list[str] = []
+        for heard in clip.heard:
+            new = [word for word in heard.words if not says_trigger(said, word)]
+            wordings += [heard.text] if heard.text else _orders(new, rng)
+        return list(dict.fromkeys(wordings))
+
+
 class FeatureCaptions:
     """What was measured, in words; tempo and key only where no more trusted source has stated them."""
 
@@ -94,7 +110,12 @@ class FeatureCaptions:
         return _orders(parts, rng)
 
 
-CAPTIONERS: dict[str, Captioner] = {"own": OwnCaptions(), "tags": TagCaptions(), "features": FeatureCaptions()}
+CAPTIONERS: dict[str, Captioner] = {
+    "own": OwnCaptions(),
+    "tags": TagCaptions(),
+    "listeners": ListenerCaptions(),
+    "features": FeatureCaptions(),
+}
 
 
 def compose(facts: ClipFacts, settings: CaptionSettings, seed: int, clip_id: str) -> list[str]:
@@ -150,6 +171,7 @@ def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
     """The facts less those of sources that are switched off, so that these cannot silence another one either."""
     return ClipFacts(
         own=facts.own if "own" in settings.sources else (),
+        heard=facts.heard,
         tags=facts.tags if "tags" in settings.sources else {},
         features=facts.features,
         stems=facts.stems,

@@ -1,14 +1,19 @@
 """What is said of each clip: features measured, tags read, captions made of both and of the owner's words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from configs.prep import PrepSettings
 from data_prep.cache import Cache, work_key
+from data_prep.caption_edits import final_captions
 from data_prep.captions import ClipFacts, compose
 from data_prep.clip_features import clip_features
 from data_prep.clips import Clip, changed
 from data_prep.decode import AudioError, probe
+from data_prep.device import pick_device
+from data_prep.listeners.hearing import hear_clips, unwanted
+from data_prep.listeners.listener import Heard, Known
 from data_prep.tags import normalise
 from data_prep.tracks import Track
 
@@ -24,25 +29,53 @@ class Described:
     tempo_bpm: float | None = None
     key: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    heard: dict[str, dict[str, Any]] = field(default_factory=dict)
+    flags: list[str] = field(default_factory=list)
 
 
-def describe_clips(clips: Sequence[Clip], settings: PrepSettings, cache: Cache) -> dict[str, Described]:
-    """The description of every clip by its id. Captions follow from the rest and are made anew each time."""
+def describe_clips(
+    clips: Sequence[Clip], settings: PrepSettings, cache: Cache, edited: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Described]:
+    """The description of every clip by its id. Captions follow from the rest and are made anew each time, but for
+    those that the person edited.
+    """
     features = clip_features(clips, cache, workers=settings.workers)
     tracks = {clip.version.track.source_sha256: clip.version.track for clip in clips}
     tags = {digest: _tags(track, cache) for digest, track in tracks.items()}
+    answers = _heard(clips, tags, settings, cache)
     described = {}
     for clip in clips:
         track, measured = clip.version.track, features[clip.id]
-        facts = ClipFacts(track.song.own_captions, tags[track.source_sha256], measured, clip.version.stems)
+        known, heard = answers[clip.id]
+        said = [answer for answer in heard.values() if "listeners" in settings.captions.sources]
+        facts = ClipFacts(known.own, known.tags, said, measured, known.stems)
+        written = (edited or {}).get(clip.id)
         described[clip.id] = Described(
-            captions=compose(facts, settings.captions, settings.seed, clip.id),
+            captions=final_captions(written, settings.captions.trigger)
+            if written
+            else compose(facts, settings.captions, settings.seed, clip.id),
             loudness_lufs=measured.loudness_lufs,
             tempo_bpm=measured.tempo_bpm,
             key=measured.key,
             tags=tags[track.source_sha256],
+            heard={name: answer.to_json(scores=False) for name, answer in heard.items()},
+            flags=unwanted(known, heard.values()),
         )
     return described
+
+
+def _heard(
+    clips: Sequence[Clip], tags: Mapping[str, dict[str, str]], settings: PrepSettings, cache: Cache
+) -> dict[str, tuple[Known, dict[str, Heard]]]:
+    """What is known of each clip, and what every listener says of it."""
+    known = {}
+    for clip in clips:
+        track = clip.version.track
+        known[clip.id] = Known(track.song.own_captions, tags[track.source_sha256], clip.version.stems)
+    listeners = settings.captions.listeners
+    device = str(pick_device(settings.device)) if listeners.use else "cpu"
+    heard = hear_clips(clips, known, listeners, cache, device=device)
+    return {clip.id: (known[clip.id], heard[clip.id]) for clip in clips}
 
 
 def _tags(track: Track, cache: Cache) -> dict[str, str]:

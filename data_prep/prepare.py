@@ -11,6 +11,7 @@ from pathlib import Path
 from configs.prep import PrepSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.cache import Cache
+from data_prep.caption_edits import read_edits
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip, Version
 from data_prep.codec import codec_fingerprint
@@ -78,7 +79,9 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
             raise nothing_usable(songs, rejected)
 
         # 4. What each clip is: features, tags, captions.
-        described = describe_clips(clips, settings, cache)
+        edits = read_edits(settings.captions.edits)
+        described = describe_clips(clips, settings, cache, edits.captions)
+        rejected += edits.unused({clip.id for clip in clips})
 
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
@@ -139,6 +142,7 @@ def _rows(
         track, said = clip.version.track, described[clip.id]
         flags = list(clip.version.scan.flags)
         flags += [f"same_audio_as:{track.twin}"] if track.twin else []
+        flags += said.flags
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
         row = ClipRow(
             id=clip.id,
@@ -155,6 +159,7 @@ def _rows(
             key=said.key,
             tags=said.tags,
             flags=flags,
+            heard=said.heard,
         )
         rows.append(row)
     return rows

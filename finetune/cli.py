@@ -12,6 +12,7 @@ from collections.abc import Sequence
 COMMANDS = {
     "demo": "hear it work: prep, train and sample on songs that come with it",
     "prep": "turn a folder of songs into a prepared dataset",
+    "captions": "read, change and count what a dataset's captions say",
     "plan": "which settings fit into a card's memory, and how fast they would be",
     "train": "teach a base model to play like a prepared dataset",
     "evaluate": "is an adapter good, which checkpoint, which strength: one page, one verdict",

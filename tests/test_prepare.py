@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from configs.errors import UserError
+from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
 from data_prep import clip_features, encode, texts, tracks
 from data_prep import prepare as prepare_module
@@ -61,7 +62,7 @@ def settings(mono_base):
     return PrepSettings(
         base=str(mono_base),
         segment=SegmentSettings(max_sec=4.0, min_sec=2.0),
-        captions=CaptionSettings(trigger="my style", variants=2),
+        captions=CaptionSettings(trigger="my style", variants=2, listeners=ListenerSettings(use=[])),
         workers=1,
         device="cpu",
     )

@@ -87,5 +87,11 @@ def _musicnn(model: str) -> Embedder:
     return MusicnnEmbedder()
 
 
-EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"musicnn": _musicnn}
+def _clap(model: str) -> Embedder:
+    from data_prep.listeners.clap import Clap
+
+    return Clap(model)
+
+
+EMBEDDERS: dict[str, Callable[[str], Embedder]] = {"musicnn": _musicnn, "clap": _clap}
 """Name → what makes it from a model's id or folder (empty: its own default)."""

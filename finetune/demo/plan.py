@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from configs.errors import UserError
+from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
 from configs.sample import SampleSettings
 from configs.train import (
@@ -77,7 +78,7 @@ class Plan:
         return PrepSettings(
             base=self.base,
             segment=SegmentSettings(max_sec=20.0, min_sec=3.0),
-            captions=CaptionSettings(trigger=TRIGGER, variants=2),
+            captions=CaptionSettings(trigger=TRIGGER, variants=2, listeners=ListenerSettings(use=[])),
             workers=2,
         )
 

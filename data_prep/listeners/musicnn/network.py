@@ -1,10 +1,10 @@
 """The musicnn network: a log-mel patch of three seconds → 50 tags, and the features they are read from.
 
-Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging" (2019); the shapes are those
-of the package musicnn 0.1.0, whose trained weights are read here (`weights/README.md`). Front-end: timbral filters, tall
-in frequency and short in time, and temporal filters, one band high and up to two seconds long; each keeps its maximum
-over frequency. Mid-end: three convolutions over time, the last two residual. All four outputs are pooled over time by
-maximum and mean; a hidden layer of 200 and the 50 logits follow.
+Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging" (2019); the shapes are
+those of the package musicnn 0.1.0, whose trained weights are read here (`weights/README.md`). Front-end: timbral
+filters, tall in frequency and short in time, and temporal filters, one band high and up to two seconds long; each keeps
+its maximum over frequency. Mid-end: three convolutions over time, the last two residual. All four outputs are pooled
+over time by maximum and mean; a hidden layer of 200 and the 50 logits follow.
 
 It runs in evaluation only: there is no dropout, and batch normalisation is a scale and a shift.
 """
