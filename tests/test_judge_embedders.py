@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
+from finetune.judge.agreements import TagAgreement, agreements_for, names
 from finetune.judge.distances import kad
 from finetune.judge.embedders import Embedder, Scaled, Spectrum, embedder
 from finetune.judge.followed import asked_key, asked_tempo, follows, tempo_agrees
@@ -91,3 +92,19 @@ def test_a_chord_follows_its_key():
     wave = np.concatenate([np.sin(2 * np.pi * hz * time[: RATE // 2]) for hz in notes])[None].astype(np.float32)
     assert follows(wave, "in A minor", RATE).key is True and follows(wave, "in C major", RATE).key is True
     assert follows(wave, "in B major", RATE).key is False
+
+
+def test_tags_that_a_prompt_names():
+    assert names("slow ballad, piano, with drums", "drums") and names("Solo Piano", "piano")
+    assert not names("ballad, no drums", "drums") and not names("ballad without drums", "drums")
+    assert not names("pianola", "piano")
+
+
+def test_tags_agree_more_with_the_prompt_that_fits():
+    beats = np.concatenate([clicks(120)] * 1, axis=1) + 0.001 * np.random.default_rng(0).normal(size=(1, 8 * RATE))
+    hum = np.sin(2 * np.pi * 220 * np.arange(8 * RATE) / RATE)[None]
+    judge = TagAgreement()
+    pieces = [one.astype(np.float32) for one in (beats, hum)]
+    found = judge.agree(pieces, ["fast drums"] * 2, RATE)
+    assert found[0] > found[1] and np.isnan(judge.agree(pieces[:1], ["something"], RATE)).all()
+    assert [one.name for one in agreements_for("auto")] == ["musicnn's tags"] and agreements_for("spectrum") == []

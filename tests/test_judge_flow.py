@@ -91,10 +91,10 @@ def test_an_adapter_that_does_nothing_forgets_nothing_and_copies_nothing(run: Pa
 
 def test_the_command(run: Path, capsys: pytest.CaptureFixture[str], fresh_processes: None) -> None:
     before = (run / "adapter" / "woodshed.json").read_text()
-    assert main(["evaluate", str(run / "adapter"), "--no_store", "--json", "--out", str(run / "x"), *FLAGS]) == 0
+    assert main(["evaluate", str(run / "adapter"), "--no-store", "--json", "--out", str(run / "x"), *FLAGS]) == 0
     assert json.loads(capsys.readouterr().out)["format"] == "woodshed-verdict"
     assert (run / "adapter" / "woodshed.json").read_text() == before and (run / "x" / "report.html").is_file()
-    assert main(["evaluate", str(run), "--listening_test", str(run / "t.html"), *FLAGS]) == 0
+    assert main(["evaluate", str(run), "--listening-test", str(run / "t.html"), *FLAGS]) == 0
     assert "const pages" in (run / "t.html").read_text()
 
 

@@ -12,8 +12,8 @@ EXAMPLES = """
 woodshed evaluate runs/mine                                # choose checkpoint and strength, say how good it is
 woodshed evaluate runs/mine --mode full                    # narrower intervals, about four times as long
 woodshed evaluate runs/mine/adapter --data data/mine       # an adapter alone; --data says what it was taught
-woodshed evaluate friends/blues --no_store                 # look at an adapter without writing into it
-woodshed evaluate runs/mine --listening_test test.html     # a blind test for people, as one page
+woodshed evaluate friends/blues --no-store                 # look at an adapter without writing into it
+woodshed evaluate runs/mine --listening-test test.html     # a blind test for people, as one page
 woodshed evaluate runs/mine --ratings ann.json ben.json    # what they heard, with intervals
 """
 
@@ -25,9 +25,9 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--base", help="The base: a hub id, a folder. Default: the one that the adapter names.")
     parser.add_argument("--revision", help="A fixed commit or tag of a base on the hub.")
     parser.add_argument("--out", type=Path, help="Folder of the page. Default: `evaluation` in the run.")
-    parser.add_argument("--no_store", action="store_true", help="Do not write the choice into the adapter.")
+    parser.add_argument("--no-store", action="store_true", help="Do not write the choice into the adapter.")
     parser.add_argument("--json", action="store_true", help="Print the verdict as JSON, and nothing else.")
-    parser.add_argument("--listening_test", type=Path, metavar="FILE", help="Only write a blind listening test.")
+    parser.add_argument("--listening-test", type=Path, metavar="FILE", help="Only write a blind listening test.")
     parser.add_argument("--ratings", type=Path, nargs="+", metavar="FILE", help="Only read results of that test.")
 
 

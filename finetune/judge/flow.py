@@ -19,6 +19,7 @@ import numpy as np
 
 from adapters import adapter_files
 from configs.evaluate import EvaluateSettings
+from finetune.judge.agreements import agreements_for
 from finetune.judge.copying import Completion, Losses, Runs, completed, long_enough
 from finetune.judge.findings import Cell, Finding, Verdict
 from finetune.judge.followed import Agreement, follows
@@ -82,7 +83,7 @@ def judge(
     data: Path | None = None,
     base: str | None = None,
     revision: str | None = None,
-    agreements: Sequence[Agreement] = (),
+    agreements: Sequence[Agreement] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Judged:
     """Evaluate an adapter's folder or a run's.
@@ -93,7 +94,7 @@ def judge(
         data: the prepared dataset; by default the one that the run names, where it is still there.
         base: instead of the base that the adapter names.
         revision: of that base.
-        agreements: models that judge how well sound and words agree.
+        agreements: models that judge how well sound and words agree; by default those that go with the embedding.
         say: hears what is being done.
 
     Raises:
@@ -101,6 +102,7 @@ def judge(
     """
     started = time.perf_counter()
     settings = settings or EvaluateSettings()
+    judges = agreements_for(settings.embedding) if agreements is None else agreements
     subject = open_subject(path, data, base, revision)
     told = subject.adapter.woodshed
     asks = plan(
@@ -118,7 +120,7 @@ def judge(
         bench = _Bench(subject, settings, room, music, asks, Path(folder), say)
         cells, chosen, why, heard = bench.choose()
         losses = bench.losses(chosen)
-        findings = bench.findings(chosen, heard, losses, agreements)
+        findings = bench.findings(chosen, heard, losses, judges)
     verdict = Verdict(
         name=subject.adapter.label,
         base=subject.adapter.base_id or subject.files.id,
