@@ -75,14 +75,16 @@ def test_from_run_to_verdict(run: Path, fresh_processes: None) -> None:
     assert [one.text for one in again.verdict.findings] == [one.text for one in verdict.findings]  # seeds decide all
 
 
-def test_an_adapter_that_does_nothing_forgets_nothing_and_copies_nothing(run: Path, fresh_processes: None) -> None:
+def test_an_adapter_that_does_nothing_forgets_and_copies_nothing(
+    run: Path, mono_base: Path, fresh_processes: None
+) -> None:
     from adapters.adapter_files import save
 
     adapter = load(run / "adapter")
     assert adapter.woodshed is not None
     still = {name: type(one)(one.a, 0 * one.b, one.alpha, one.rslora, None) for name, one in adapter.updates.items()}
     save(run.parent / "still", still, adapter.woodshed)
-    judged = judge(run.parent / "still", SETTINGS, data=None)
+    judged = judge(run.parent / "still", SETTINGS, base=str(mono_base))
     moved = judged.verdict["forgetting"]
     assert moved.estimate is not None and moved.estimate.value == pytest.approx(0, abs=1e-9)
     assert all(cell.kl_nats == 0 for cell in judged.verdict.cells)

@@ -107,6 +107,8 @@ def test_style_in_words():
 def test_the_trigger_in_words():
     assert bare_finding(None, sure(40)) is None
     quiet, loud = bare_finding(sure(2), sure(40)), bare_finding(sure(35), sure(40))
+    blurred = bare_finding(sure(20, 60), sure(40))
+    assert blurred is not None and blurred.level == "plain" and "too wide" in blurred.text
     assert quiet is not None and quiet.level == "good"
     assert loud is not None and loud.level == "notice" and "without being called" in loud.text
 

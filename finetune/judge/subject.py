@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adapters.adapter_files import Adapter, load
 from adapters.fit import check_fit
@@ -74,11 +74,13 @@ def open_subject(path: Path, data: Path | None = None, base: str | None = None, 
     if run is None and folder.name == "adapter" and RunFolder(folder.resolve().parent).config.exists():
         run = RunFolder(folder.resolve().parent)
     adapter = load(folder)
-    if not (base or adapter.base_id):
+    stood = _stood_on(run)
+    told = stood["base"]["name"] if stood else adapter.base_id  # an adapter names a local base without its path
+    if not (base or told):
         raise UserError("This adapter does not say which base it belongs to.", where=str(folder), fix="Add --base.")
-    files = resolve_base(base or adapter.base_id, revision or (None if base else adapter.revision))
+    files = resolve_base(base or told, revision or (None if base else adapter.revision))
     check_fit(adapter, files)
-    return Subject(folder, run, adapter, files, _dataset(data, run, files))
+    return Subject(folder, run, adapter, files, _dataset(data, stood, files))
 
 
 def candidates(subject: Subject, *, checkpoints: bool) -> list[Candidate]:
@@ -119,9 +121,17 @@ def _settings(run: RunFolder) -> "TrainSettings":
     return TrainSettings.model_validate(yaml.safe_load(run.config.read_text("utf-8"))["train"])
 
 
-def _dataset(data: Path | None, run: RunFolder | None, files: BaseFiles) -> PreparedDataset | None:
-    if data is None and run is not None and run.versions.exists():
-        named = Path(json.loads(run.versions.read_text("utf-8"))["dataset"]["name"])
+def _stood_on(run: RunFolder | None) -> dict[str, Any] | None:
+    """What a run says that it stands on: its base and its dataset."""
+    if run is None or not run.versions.exists():
+        return None
+    told = json.loads(run.versions.read_text("utf-8"))
+    return told if {"base", "dataset"} <= told.keys() else None
+
+
+def _dataset(data: Path | None, stood: dict[str, Any] | None, files: BaseFiles) -> PreparedDataset | None:
+    if data is None and stood is not None:
+        named = Path(stood["dataset"]["name"])
         data = named if named.is_dir() else None
     if data is None:
         return None

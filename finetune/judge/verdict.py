@@ -67,9 +67,14 @@ def bare_finding(bare: Estimate | None, style: Estimate | None) -> Finding | Non
     text = (
         f"The same prompts without the trigger go {bare.value:.0f} % of the way ({bare.low:.0f} to {bare.high:.0f} %)."
     )
-    leaks = bare.low > 0 and bare.value > 0.5 * style.value
-    text += " The style comes without being called." if leaks else " The trigger is what brings the style."
-    return Finding("without_trigger", "Without the trigger", text, "notice" if leaks else "good", bare, "%")
+    half = 0.5 * style.value
+    if bare.low > 0 and bare.value > half:
+        level, words = "notice", "The style comes without being called."
+    elif bare.high < max(half, 0):
+        level, words = "good", "The trigger is what brings the style."
+    else:
+        level, words = "plain", "The interval is too wide to say whether the trigger makes the difference."
+    return Finding("without_trigger", "Without the trigger", f"{text} {words}", level, bare, "%")
 
 
 def forgetting_finding(moved: Estimate | None, kl: Estimate, scaled: bool) -> Finding:
@@ -92,21 +97,23 @@ def forgetting_finding(moved: Estimate | None, kl: Estimate, scaled: bool) -> Fi
 
 
 def followed_finding(base: Sequence[Followed], adapted: Sequence[Followed]) -> Finding | None:
-    """Tempo and key, asked for and measured."""
+    """Tempo and key, asked for and measured; row for row the same asks."""
     numbers: dict[str, Estimate | float | None] = {}
     said, worse = [], False
     for name in ("tempo", "key"):
-        ours, theirs = ([v for one in these if (v := getattr(one, name)) is not None] for these in (adapted, base))
-        if not ours or not theirs:
+        pairs = [(getattr(ours, name), getattr(theirs, name)) for ours, theirs in zip(adapted, base, strict=True)]
+        known = [(bool(ours), bool(theirs)) for ours, theirs in pairs if ours is not None and theirs is not None]
+        if len(known) < 2:
             continue
-        after, before = share_estimate(ours), share_estimate(theirs)
-        numbers |= {name: after, f"{name}_base": before}
+        after, before = (share_estimate([pair[side] for pair in known]) for side in (0, 1))
+        change = mean_estimate([float(ours) - float(theirs) for ours, theirs in known])
+        numbers |= {name: after, f"{name}_base": before, f"{name}_change": change}
         said.append(f"the {name} is right in {after.value:.0%} of {after.n} pieces ({before.value:.0%} with the base)")
-        worse |= after.high < before.value
+        worse |= change.high < 0
     if not said:
         return None
     text = f"Where a prompt names it, {' and '.join(said)}."
-    text += " It follows less well than the base." if worse else ""
+    text += " It follows less well than the base." if worse else " No worse than the base, as far as these can tell."
     return Finding("prompt", "Prompt followed", text, "notice" if worse else "good", numbers=numbers)
 
 
