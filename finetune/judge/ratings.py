@@ -114,6 +114,8 @@ def ratings_lines(found: Ratings) -> Iterator[str]:
                 f"{SHOWN[question]}: the adapter is preferred in {share.value:.0%} of {share.n} decided pairs "
                 f"({share.low:.0%} to {share.high:.0%}); no difference in {rest:.0%}"
             )
+        else:
+            yield f"{SHOWN[question]}: nobody heard a difference within a pair"
         for system, mean in found.scores[question].items():
             yield f"  {system:<10} {mean.value:5.1f} of 100 ({mean.low:.1f} to {mean.high:.1f})"
     if not found.over_people:
