@@ -176,7 +176,7 @@ def _put_in_place(made: Path, folder: Path, old: Path) -> None:
 
 
 def _in_dtype(tensors: "dict[str, Tensor]", dtype: str) -> "dict[str, Tensor]":
-    from adapters.lm import DTYPES
+    from adapters.family.lm import DTYPES
 
     return {name: tensor.detach().cpu().to(DTYPES[dtype]).contiguous() for name, tensor in tensors.items()}
 

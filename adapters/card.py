@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from adapters.low_rank import LowRank, kind_of
+from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
+from data_prep.families import module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -43,7 +44,7 @@ def card(
         trigger=plain(woodshed.trigger),
         ranks=", ".join(str(rank) for rank in sorted({update.rank for update in updates.values()})),
         n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
-        kinds=", ".join(dict.fromkeys(kind_of(module) for module in updates)),
+        kinds=", ".join(dict.fromkeys(module_kind(module) for module in updates)),
         strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
         recommended="" if woodshed.recommended_strength is None else f"{woodshed.recommended_strength:g}",
         evaluation=_evaluation(woodshed),

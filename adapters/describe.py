@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from adapters.adapter_files import Adapter
-from adapters.low_rank import LowRank, kind_of
+from adapters.low_rank import LowRank
+from data_prep.families import module_kind
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def groups(updates: Mapping[str, LowRank]) -> list[dict[str, Any]]:
     """
     found: dict[str, list[float]] = {}
     for module, update in updates.items():
-        found.setdefault(kind_of(module), []).append(update.norm())
+        found.setdefault(module_kind(module), []).append(update.norm())
     return [
         {
             "kind": kind,

@@ -4,7 +4,6 @@ Only one module's weights are in memory at a time. What no low-rank update of a 
 (norms, biases) is measured and told, and refused unless asked for: leaving it out is part of the error.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,16 +12,12 @@ import torch
 from torch import Tensor
 
 from adapters.blend.truncate import Truncated, from_dense, total_error
-from adapters.lm import LM_PREFIXES
+from adapters.family.port import family_of
 from adapters.low_rank import LowRank
-from adapters.tensor_stream import StoredTensors
 from configs.errors import UserError
-from data_prep.base_files import DERIVED_TENSORS, weight_files
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
-
-EMBEDDING = re.compile(r"decoder\.model\.decoder\.embed_tokens\.\d+")
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ def extract(
             raise UserError(f"{name} holds values that are no numbers.", where=str(tuned.folder))
         module = name.removesuffix(".weight")
         if module != name and delta.ndim == 2:
-            embedding = EMBEDDING.fullmatch(module) is not None
+            embedding = family_of(base).is_embedding(module)
             modules[module] = from_dense(delta, rank=rank, energy=energy, embedding=embedding)
         else:
             left_out[name] = float(delta.norm())
@@ -83,7 +78,7 @@ def extract(
 
 def _pairs(base: "BaseFiles", tuned: "BaseFiles") -> Iterator[tuple[str, Tensor, Tensor]]:
     """Tensors of the LM by name, from both."""
-    ours, theirs = lm_tensors(base), lm_tensors(tuned)
+    ours, theirs = family_of(base).stored(base), family_of(tuned).stored(tuned)
     different = sorted(set(ours) ^ set(theirs))
     if different:
         raise UserError(
@@ -101,12 +96,6 @@ def _pairs(base: "BaseFiles", tuned: "BaseFiles") -> Iterator[tuple[str, Tensor,
                 fix="Give the base that the tuned model started from.",
             )
         yield name, ours[name], theirs[name]
-
-
-def lm_tensors(files: "BaseFiles") -> StoredTensors:
-    """The LM's tensors of a model folder, each read when it is asked for."""
-    stored = StoredTensors(weight_files(files.folder))
-    return stored.only(name for name in stored if name.startswith(LM_PREFIXES) and name not in DERIVED_TENSORS)
 
 
 def _check(modules: dict[str, Truncated], left_out: dict[str, float], leave_out: bool, tuned: "BaseFiles") -> None:

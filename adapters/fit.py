@@ -7,23 +7,16 @@ codec, where an adapter loads without a word and plays something else. Only the 
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from adapters.family.port import family_of
 from adapters.low_rank import LowRank
 from adapters.metadata import BaseInfo, CodecInfo, public_id
 from adapters.printable import short
-from adapters.tensor_stream import StoredTensors
 from configs.errors import UserError
-from data_prep.base_files import weight_files
 from data_prep.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
     from data_prep.base_files import BaseFiles
-
-ELSEWHERE = {
-    "text_encoder": "the text encoder, which Woodshed leaves as it is",
-    "audio_encoder": "the codec, which Woodshed leaves as it is",
-    "audio_enc_to_dec_proj": "the melody projection, which only melody-conditioned bases have",
-}
 
 
 def check_fit(adapter: "Adapter", files: "BaseFiles", *, force: bool = False) -> list[str]:
@@ -47,10 +40,11 @@ def check_fit(adapter: "Adapter", files: "BaseFiles", *, force: bool = False) ->
 
 def differences_in_shape(updates: Mapping[str, LowRank], files: "BaseFiles") -> list[str]:
     """Modules that the base does not have, or has in another shape."""
-    shapes = StoredTensors(weight_files(files.folder)).shapes
+    family = family_of(files)
+    shapes = family.stored(files).shapes
     found = []
     for module, update in updates.items():
-        elsewhere = ELSEWHERE.get(module.split(".", 1)[0])
+        elsewhere = family.elsewhere.get(module.split(".", 1)[0])
         shape = shapes.get(f"{module}.weight")
         if elsewhere is not None:
             found.append(f"{module}: belongs to {elsewhere}")
@@ -91,27 +85,28 @@ def differences_in_weights(adapter: "Adapter", files: "BaseFiles") -> list[str]:
 
 def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
     """What woodshed.json says of a base, with the fingerprint over the weights of these modules."""
-    touched = StoredTensors(weight_files(files.folder)).only(f"{module}.weight" for module in modules)
-    decoder, text = files.config.decoder, files.config.text_encoder
+    stored, spec = family_of(files).stored(files), files.spec
+    touched = {name: stored[name] for name in (f"{module}.weight" for module in modules) if name in stored}
     return BaseInfo(
         id=public_id(files),
         revision=files.revision,
         weight_fingerprint=fingerprint(touched),
-        n_codebooks=files.n_codebooks,
-        channels=2 if files.audio_channels == 2 else 1,
-        card=files.card,
-        hidden_size=decoder.hidden_size,  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-        n_layers=decoder.num_hidden_layers,  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-        text_width=text.hidden_size,  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        n_codebooks=spec.n_codebooks,
+        channels=2 if spec.channels == 2 else 1,
+        card=spec.card,
+        hidden_size=spec.hidden,
+        n_layers=spec.layers,
+        text_width=spec.text_width,
     )
 
 
 def describe_codec(files: "BaseFiles") -> CodecInfo:
     """What woodshed.json says of a base's codec."""
-    from data_prep.codec import codec_fingerprint
+    from data_prep.codec.registry import base_codec_fingerprint
 
+    spec = files.spec
     return CodecInfo(
-        fingerprint=codec_fingerprint(files), sample_rate_hz=files.sample_rate_hz, frame_rate=files.frame_rate
+        fingerprint=base_codec_fingerprint(files), sample_rate_hz=spec.sample_rate_hz, frame_rate=spec.frame_rate
     )
 
 

@@ -20,48 +20,39 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adapters.lm import MusicgenLM
+from adapters.family.lm import LM
+from adapters.family.port import family_named
 from adapters.lora_start import draw_a, principal, seed_of
 from adapters.low_rank import LowRank
 from configs.errors import UserError
-from configs.train import LoraSettings, TargetGroup
-
-LAYER = r"decoder\.model\.decoder\.layers\.\d+\."
-BOTH = "(self_attn|encoder_attn)"
-PATTERNS: dict[TargetGroup, str] = {
-    "attention": rf"{LAYER}{BOTH}\.(q_proj|k_proj|v_proj|out_proj)",
-    "self_attention": rf"{LAYER}self_attn\.(q_proj|k_proj|v_proj|out_proj)",
-    "cross_attention": rf"{LAYER}encoder_attn\.(q_proj|k_proj|v_proj|out_proj)",
-    "q": rf"{LAYER}{BOTH}\.q_proj",
-    "k": rf"{LAYER}{BOTH}\.k_proj",
-    "v": rf"{LAYER}{BOTH}\.v_proj",
-    "out": rf"{LAYER}{BOTH}\.out_proj",
-    "ffn": rf"{LAYER}(fc1|fc2)",
-    "text_projection": "enc_to_dec_proj",
-}
-"""What each group of targets names, over full module names of the whole model; never the text encoder or the codec."""
+from configs.fields import nearest
+from configs.train import LoraSettings
 
 NAME = "default"
 
 
-def pattern(groups: Sequence[TargetGroup]) -> str:
-    """One anchored regular expression for these groups, as peft's `target_modules` takes it."""
-    return f"^({'|'.join(PATTERNS[group] for group in groups)})$"
-
-
-def matched_modules(lm: MusicgenLM, groups: Sequence[TargetGroup]) -> list[str]:
+def matched_modules(lm: LM, groups: Sequence[str]) -> list[str]:
     """Names of the modules that these groups reach in this model, in the model's order.
 
     Raises:
-        UserError: none at all.
+        UserError: a group that the model's family does not have, or no module at all.
     """
-    wanted = re.compile(pattern(groups))
+    targets = family_named(lm.spec.family).targets
+    unknown = [group for group in groups if group not in targets]
+    if unknown:
+        near = nearest(unknown[0], targets)
+        raise UserError(
+            f"This base has no target group `{unknown[0]}`.",
+            where="lora.targets",
+            fix=(f"Did you mean `{near}`? " if near else "") + f"Choose from {', '.join(targets)}.",
+        )
+    wanted = re.compile("|".join(targets[group] for group in groups) or "(?!)")
     names = [name for name, _ in lm.named_modules() if name and wanted.fullmatch(name)]
     if not names:
         raise UserError(
             f"Nothing to train: the targets {', '.join(groups) or '(none)'} match no part of this model.",
             where="lora.targets",
-            fix=f"Choose from {', '.join(PATTERNS)}; a model without a text projection needs another target as well.",
+            fix=f"Choose from {', '.join(targets)}; a model without a text projection needs another target as well.",
         )
     return names
 
@@ -73,7 +64,7 @@ class TrainableAdapter:
     `initial` is what PiSSA or OLoRA took out of the frozen weights, by module; empty for other starts.
     """
 
-    lm: MusicgenLM
+    lm: LM
     settings: LoraSettings
     layers: dict[str, Any]  # peft's layer of each adapted module
     initial: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -164,7 +155,7 @@ class TrainableAdapter:
         return LowRank(a, b, alpha, rslora, values.get(f"{module}.lora_magnitude_vector"))
 
 
-def attach(lm: MusicgenLM, settings: LoraSettings, seed: int = 0) -> TrainableAdapter:
+def attach(lm: LM, settings: LoraSettings, seed: int = 0) -> TrainableAdapter:
     """Put a trainable adapter on the model; at the start it changes nothing. The base stays frozen.
 
     Raises:
@@ -189,7 +180,7 @@ def attach(lm: MusicgenLM, settings: LoraSettings, seed: int = 0) -> TrainableAd
     return adapter
 
 
-def attach_updates(lm: MusicgenLM, updates: dict[str, LowRank], strength: float = 1.0) -> None:
+def attach_updates(lm: LM, updates: dict[str, LowRank], strength: float = 1.0) -> None:
     """Put a finished adapter on the model, frozen; `strength` multiplies ΔW exactly, DoRA's too.
 
     At rest DoRA is plain LoRA with rescaled rows plus a gain on the base's output (see `LowRank.gain`): no norm is
@@ -215,7 +206,7 @@ def attach_updates(lm: MusicgenLM, updates: dict[str, LowRank], strength: float 
     lm.train(lm.training)
 
 
-def detach(lm: MusicgenLM) -> None:
+def detach(lm: LM) -> None:
     """Take whatever adapter is on the model off; the base is as it was, unless PiSSA or OLoRA changed it."""
     for name, layer in _adapted_layers(lm).items():
         if hasattr(layer, "gain_hook"):
@@ -226,7 +217,7 @@ def detach(lm: MusicgenLM) -> None:
 
 
 @contextmanager
-def disabled(lm: MusicgenLM) -> Iterator[None]:
+def disabled(lm: LM) -> Iterator[None]:
     """The untuned base for a while, to compare with. For PiSSA and OLoRA: `TrainableAdapter.disabled`."""
     layers = list(_adapted_layers(lm).values())
     before = [[p.requires_grad for p in layer.parameters()] for layer in layers]
@@ -241,13 +232,13 @@ def disabled(lm: MusicgenLM) -> Iterator[None]:
                 parameter.requires_grad_(flag)
 
 
-def _adapted_layers(lm: MusicgenLM) -> dict[str, Any]:
+def _adapted_layers(lm: LM) -> dict[str, Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {name: module for name, module in lm.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
-def _inject(lm: MusicgenLM, names: list[str], rank: int, alpha: float, settings: LoraSettings | None, **more) -> None:
+def _inject(lm: LM, names: list[str], rank: int, alpha: float, settings: LoraSettings | None, **more) -> None:
     """Replace these modules by peft's LoRA layers, in place."""
     from peft import LoraConfig, inject_adapter_in_model
 

@@ -89,17 +89,3 @@ def layer_number(module: str) -> int | None:
     before, found, after = module.partition(".layers.")
     number = after.split(".", 1)[0] if found and before else ""
     return int(number) if number.isdigit() else None
-
-
-def kind_of(module: str) -> str:
-    """What a module is, for tables: `self attention`, `cross attention`, `feed-forward`, `text projection`, …."""
-    names = {
-        ".self_attn.": "self attention",
-        ".encoder_attn.": "cross attention",
-        ".fc": "feed-forward",
-        "embed_tokens": "embeddings",
-        "lm_heads": "heads",
-    }
-    if module == "enc_to_dec_proj":
-        return "text projection"
-    return next((kind for part, kind in names.items() if part in module), "other")

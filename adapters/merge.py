@@ -17,13 +17,12 @@ from torch import Tensor
 
 from adapters.adapter_files import Adapter
 from adapters.card import plain
+from adapters.family.lm import DTYPES
 from adapters.fit import check_fit
-from adapters.lm import DTYPES
 from adapters.low_rank import LowRank
 from adapters.metadata import license_of, public_id
 from adapters.tensor_stream import rewrite
 from configs.errors import UserError
-from data_prep.base_files import weight_files
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -50,7 +49,7 @@ def merge(
     """
     if out.exists():
         raise UserError(f"{out} is there already.", fix="Choose a folder that does not exist yet.")
-    if getattr(files.config, "quantization_config", None) is not None:
+    if files.config.get("quantization_config") is not None:
         raise UserError(
             "This base is quantised: merging into it would round the adapter away.",
             where=str(files.folder),
@@ -88,7 +87,7 @@ def _write_weights(files: "BaseFiles", adapters: Strengths, made: Path, dtype: s
         return merged.to(dtype_of(name, tensor.dtype))
 
     weight_map, total = {}, 0
-    shards = weight_files(files.folder)
+    shards = files.weight_files
     for shard in shards:
         sizes = rewrite(shard, made / shard.name, dtype_of, change)
         weight_map |= dict.fromkeys(sizes, shard.name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from configs.errors import UserError
+from data_prep.families import formats
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -63,8 +64,8 @@ class CodecInfo(_Part):
     """Over the codec's tensors."""
     sample_rate_hz: Count
     """Of the audio."""
-    frame_rate: Count
-    """Frames per second."""
+    frame_rate: Amount
+    """Frames per second; no whole number in general."""
 
 
 class DataInfo(_Part):
@@ -264,7 +265,8 @@ def public_id(files: "BaseFiles") -> str:
 
 
 def license_of(base_id: str) -> str:
-    """The licence that an adapter inherits: CC-BY-NC 4.0 from MusicGen (its model cards), MIT from the starter."""
+    """The licence that an adapter inherits from a base of this id: MIT from the starter, else what its family says."""
     if base_id == "starter":
         return "mit"
-    return "cc-by-nc-4.0" if base_id.startswith("facebook/musicgen-") else "unknown"
+    found = (licence for format in formats() for start, licence in format.licences.items() if base_id.startswith(start))
+    return next(found, "unknown")

@@ -1,9 +1,9 @@
-"""The delay pattern: how K parallel codebooks become one sequence of LM steps, and back.
+"""Codebook patterns: how K parallel codebooks become one sequence of LM steps, and back.
 
-The LM predicts all K codebooks at each step, but codebook k lags k steps behind the first, so that a fine token is
-predicted knowing the coarser tokens of its own frame (Copet et al. 2023, arXiv:2306.05284, section 2.2). Stereo
-codebooks come in pairs (left 0, right 0, left 1, …); both of a pair have the same lag. For K = 4, T = 5, with `.` for
-the special token:
+An LM step predicts one column of up to K codes. Which frame each codebook of a column belongs to is the pattern's
+choice. With delays, codebook k lags behind the first, so that a fine code is predicted knowing the coarser codes of its
+own frame (Copet et al. 2023, arXiv:2306.05284, section 2.2). For lags 0, 1, 2, 3 and T = 5 frames, with `.` for the
+special token:
 
     step      0  1  2  3  4  5  6  7  8
     k = 0     .  a0 a1 a2 a3 a4 .  .  .
@@ -11,11 +11,15 @@ the special token:
     k = 2     .  .  .  c0 c1 c2 c3 c4 .
     k = 3     .  .  .  .  d0 d1 d2 d3 d4
 
-Step 0 is the start step. A whole sequence has S = 1 + T + (largest delay) steps; a training input leaves the last step
-out and the labels leave the first out, so both have T + (largest delay).
+Step 0 is the start step. A whole sequence has `n_steps(T)` steps, here 1 + T + (largest lag); a training input leaves
+the last step out and the labels leave the first out. All lags 0 is the parallel pattern: a column is a frame.
 
-Everything here is index arithmetic and one gather. It knows nothing of models: the special id is an argument.
+A pattern is a value: two with equal lags are equal. It knows nothing of models: the special id is an argument.
 """
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
@@ -25,84 +29,131 @@ IGNORE = -100
 """Label of a cell that holds no data: the default `ignore_index` of torch's cross-entropy."""
 
 
-def delays(n_codebooks: int, channels: int) -> Int[Tensor, " K"]:
-    """Lag in steps of every codebook: k for mono, k // 2 for stereo."""
-    if channels not in (1, 2) or n_codebooks < 1 or n_codebooks % channels:
-        raise ValueError(f"{n_codebooks} codebooks cannot be shared out among {channels} channels")
-    return torch.arange(n_codebooks) // channels
+class Pattern(ABC):
+    """What every pattern can do, given which frame a cell belongs to.
 
-
-def max_delay(n_codebooks: int, channels: int) -> int:
-    """Lag of the last codebook: a sequence has this many more steps than frames, plus the start step."""
-    return (n_codebooks - 1) // channels
-
-
-def build(codes: Int[Tensor, "B K T"], special: int, *, channels: int) -> Int[Tensor, "B K S"]:
-    """Whole sequence of LM steps for these codes, start step included: S = 1 + T + (largest delay).
-
-    `codes` may be int16; the result is int64. Cells that hold no data are `special`. `codes` may be a prompt that the
-    sampler goes on from: its last cells are then simply not known yet, see `prompt_steps`.
+    A subclass says `n_codebooks`, `n_steps` and `frame_of_cell`; a frame's cells are in the order of its codebooks.
     """
-    n_frames = torch.full((codes.shape[0],), codes.shape[2], device=codes.device)
-    cells, holds_data = _spread(codes, n_frames, channels)
-    return torch.where(holds_data, cells, special)
+
+    @property
+    @abstractmethod
+    def n_codebooks(self) -> int:
+        """K."""
+
+    @abstractmethod
+    def n_steps(self, n_frames: int) -> int:
+        """Steps of a whole sequence of so many frames, start step included."""
+
+    @abstractmethod
+    def n_frames(self, n_steps: int) -> int:
+        """Frames that are whole within the first `n_steps` steps, start step included; below 0 means not even none."""
+
+    @abstractmethod
+    def frame_of_cell(self, n_steps: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_steps}"]:
+        """The frame of each cell; negative where a cell belongs to none. Frames go on without end."""
+
+    @abstractmethod
+    def step_of_frame(self, n_frames: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_frames}"]:
+        """The step at which each code of each frame stands: the inverse of `frame_of_cell`."""
+
+    def build(self, codes: Int[Tensor, "B K T"], special: int) -> Int[Tensor, "B K S"]:
+        """Whole sequence of LM steps for these codes, start step included: S = `n_steps(T)`.
+
+        `codes` may be int16; the result is int64. Cells that hold no data are `special`.
+        """
+        n_frames = torch.full((codes.shape[0],), codes.shape[2], device=codes.device)
+        cells, holds_data = self._spread(codes, n_frames)
+        return torch.where(holds_data, cells, special)
+
+    def revert(self, sequence: Int[Tensor, "B K S"]) -> Int[Tensor, "B K T"]:
+        """Exact inverse of `build`. Cells outside the data are never read.
+
+        Raises:
+            ValueError: the sequence is too short to hold one whole frame or none.
+        """
+        n_frames = self.n_frames(sequence.shape[2])
+        if n_frames < 0:
+            raise ValueError(f"{sequence.shape[2]} steps are too few for {self.n_codebooks} codebooks")
+        step = self.step_of_frame(n_frames, sequence.device)  # [K, T]
+        return sequence.gather(2, step.expand(len(sequence), -1, -1))  # [B, K, T]
+
+    def valid_cells(self, n_steps: int, n_frames: Int[Tensor, " B"]) -> Bool[Tensor, "B K {n_steps}"]:
+        """Which cells of a whole sequence of `n_steps` hold data, for clips of `n_frames` each."""
+        frame = self.frame_of_cell(n_steps, n_frames.device)  # [K, S]
+        return (frame >= 0) & (frame < n_frames[:, None, None])
+
+    def inputs_and_labels(
+        self, codes: Int[Tensor, "B K T"], n_frames: Int[Tensor, " B"], special: int
+    ) -> tuple[Int[Tensor, "B K S"], Int[Tensor, "B K S"]]:
+        """What the LM reads and what it should predict next, for a padded batch: S = `n_steps(T)` - 1 for both.
+
+        Clip b has `n_frames[b]` ≤ T frames; what `codes` holds behind them is never read. Every frame of every codebook
+        is a label exactly once. Cells without data are `special` in the inputs and `IGNORE` in the labels.
+        """
+        cells, holds_data = self._spread(codes, n_frames)
+        inputs = torch.where(holds_data, cells, special)[..., :-1]
+        labels = torch.where(holds_data, cells, IGNORE)[..., 1:]
+        return inputs, labels
+
+    def _spread(
+        self, codes: Int[Tensor, "B K T"], n_frames: Int[Tensor, " B"]
+    ) -> tuple[Int[Tensor, "B K S"], Bool[Tensor, "B K S"]]:
+        """Each cell's code, and whether the cell holds data at all; where it does not, the code is arbitrary."""
+        n_clips, n_codebooks, width = codes.shape
+        if n_codebooks != self.n_codebooks:
+            raise ValueError(f"a pattern for {self.n_codebooks} codebooks cannot arrange {n_codebooks}")
+        n_steps = self.n_steps(width)
+        holds_data = self.valid_cells(n_steps, n_frames.clamp(max=width))
+        if width == 0:
+            return torch.zeros_like(holds_data, dtype=torch.long), holds_data
+        frame = self.frame_of_cell(n_steps, codes.device).clamp(0, width - 1)  # [K, S]
+        return codes.long().gather(2, frame.expand(n_clips, -1, -1)), holds_data  # [B, K, S]
 
 
-def revert(sequence: Int[Tensor, "B K S"], *, channels: int) -> Int[Tensor, "B K T"]:
-    """Exact inverse of `build`: T = S − 1 − (largest delay). Cells outside the data are never read.
+@dataclass(frozen=True)
+class Delays(Pattern):
+    """Codebook k is `lags[k]` steps late. MusicGen: 0, 1, 2, 3, and in stereo 0, 0, 1, 1, …; parallel: all 0.
 
     Raises:
-        ValueError: the sequence is too short to hold one whole frame or none.
+        ValueError: no lags, or a negative one.
     """
-    _, n_codebooks, n_steps = sequence.shape
-    n_frames = n_steps - 1 - max_delay(n_codebooks, channels)
-    if n_frames < 0:
-        raise ValueError(f"{n_steps} steps are too few for {n_codebooks} codebooks")
-    lag = delays(n_codebooks, channels).to(sequence.device)
-    step = 1 + lag[:, None] + torch.arange(n_frames, device=sequence.device)  # [K, T]
-    return sequence.gather(2, step.expand(len(sequence), -1, -1))  # [B, K, T]
 
+    lags: tuple[int, ...]
 
-def prompt_steps(n_frames: int) -> int:
-    """How many first steps of `build(prompt)` a sampler may keep: those whose every cell is known (or is special)."""
-    return 1 + n_frames
+    def __post_init__(self) -> None:
+        if not self.lags or min(self.lags) < 0:
+            raise ValueError(f"lags must be 0 or more, one for each codebook, not {self.lags}")
 
+    @classmethod
+    def of(cls, lags: Sequence[int]) -> "Delays":
+        """The pattern with these lags."""
+        return cls(tuple(lags))
 
-def valid_cells(
-    n_codebooks: int, n_steps: int, n_frames: Int[Tensor, " B"], *, channels: int
-) -> Bool[Tensor, "B K {n_steps}"]:
-    """Which cells of a whole sequence of `n_steps` hold data, for clips of `n_frames` each."""
-    frame = _frame_of_cell(n_codebooks, n_steps, channels, n_frames.device)  # [K, S]
-    return (frame >= 0) & (frame < n_frames[:, None, None])
+    @property
+    def n_codebooks(self) -> int:
+        """K."""
+        return len(self.lags)
 
+    @property
+    def largest_lag(self) -> int:
+        """A frame is whole this many steps after its first code."""
+        return max(self.lags)
 
-def inputs_and_labels(
-    codes: Int[Tensor, "B K T"], n_frames: Int[Tensor, " B"], special: int, *, channels: int
-) -> tuple[Int[Tensor, "B K S"], Int[Tensor, "B K S"]]:
-    """What the LM hears and what it should say next, for a padded batch: S = T + (largest delay) for both.
+    def n_steps(self, n_frames: int) -> int:
+        """1 + T + (largest lag)."""
+        return 1 + n_frames + self.largest_lag
 
-    Clip b has `n_frames[b]` ≤ T frames; what `codes` holds behind them is never read. Every frame of every codebook is
-    a label exactly once. Cells without data are `special` in the inputs and `IGNORE` in the labels.
-    """
-    cells, holds_data = _spread(codes, n_frames, channels)
-    inputs = torch.where(holds_data, cells, special)[..., :-1]
-    labels = torch.where(holds_data, cells, IGNORE)[..., 1:]
-    return inputs, labels
+    def n_frames(self, n_steps: int) -> int:
+        """S - 1 - (largest lag)."""
+        return n_steps - 1 - self.largest_lag
 
+    def frame_of_cell(self, n_steps: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_steps}"]:
+        """Step s holds frame s - 1 - lag."""
+        return torch.arange(n_steps, device=device) - 1 - self._lag(device)
 
-def _frame_of_cell(n_codebooks: int, n_steps: int, channels: int, device: torch.device) -> Int[Tensor, "K S"]:
-    lag = delays(n_codebooks, channels).to(device)
-    return torch.arange(n_steps, device=device) - 1 - lag[:, None]
+    def step_of_frame(self, n_frames: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_frames}"]:
+        """Frame t stands at step 1 + t + lag."""
+        return 1 + self._lag(device) + torch.arange(n_frames, device=device)
 
-
-def _spread(
-    codes: Int[Tensor, "B K T"], n_frames: Int[Tensor, " B"], channels: int
-) -> tuple[Int[Tensor, "B K S"], Bool[Tensor, "B K S"]]:
-    """Each cell's code, and whether the cell holds data at all; where it does not, the code is arbitrary."""
-    n_clips, n_codebooks, width = codes.shape
-    n_steps = 1 + width + max_delay(n_codebooks, channels)
-    holds_data = valid_cells(n_codebooks, n_steps, n_frames.clamp(max=width), channels=channels)
-    if width == 0:
-        return torch.zeros_like(holds_data, dtype=torch.long), holds_data
-    frame = _frame_of_cell(n_codebooks, n_steps, channels, codes.device).clamp(0, width - 1)  # [K, S]
-    return codes.long().gather(2, frame.expand(n_clips, -1, -1)), holds_data  # [B, K, S]
+    def _lag(self, device: torch.device | str) -> Int[Tensor, "K 1"]:
+        return torch.tensor(self.lags, device=device)[:, None]

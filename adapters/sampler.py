@@ -1,4 +1,4 @@
-"""Text in, audio out: the decode engine with a text encoder before it and a codec behind it.
+"""Text in, audio out: a decode engine with a text encoder before it and a codec behind it.
 
 `Sampler.load` reads a base and adapters from disk, for `woodshed sample`; `Sampler.around` plays through a model that
 is in memory for another reason, such as one in training, and leaves it exactly as it was: no module's flag, no weight
@@ -14,26 +14,29 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float, Int16
-from torch import Tensor, nn
+from torch import Tensor
 
 from adapters.decode.arithmetic import choose
-from adapters.decode.borrow import borrow, untouched
-from adapters.decode.performance import Frame, Performance, Piece
+from adapters.decode.engine import Engine, Packing
+from adapters.decode.generation import Generation, Request, WindowPlan
+from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
-from adapters.decode.schedule import Schedule
-from adapters.decode.story import Story
 from adapters.decode.stream import AudioStream
-from adapters.decode.weights import DecoderWeights, Packing, pack
+from adapters.decode.strength_schedule import StrengthSchedule
+from adapters.decode.untouched import untouched
+from adapters.family.lm import LM
+from adapters.family.port import family_named, family_of
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.device import pick_device
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
 
-Prompt = str | Tensor | Story[str]
+Prompt = str | Tensor | PromptSchedule[str]
 """Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
 
 
@@ -42,7 +45,7 @@ class AdapterSpec:
     """An adapter folder, how strong it sounds over time, and what it is called in messages and tags."""
 
     path: Path
-    strength: Schedule = field(default_factory=lambda: Schedule.constant(1.0))
+    strength: StrengthSchedule = field(default_factory=lambda: StrengthSchedule.constant(1.0))
 
     @property
     def label(self) -> str:
@@ -63,22 +66,21 @@ class Sampler:
 
     def __init__(
         self,
-        weights: DecoderWeights,
+        engine: Engine,
         encode: Callable[[Sequence[str]], list[Tensor]],
         codec: Codec | None,
         settings: SampleSettings,
         *,
-        frame_rate: float,
-        schedules: Mapping[str, Schedule] | None = None,
+        schedules: Mapping[str, StrengthSchedule] | None = None,
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
         label: str = "",
         forced: Sequence[str] = (),
     ) -> None:
-        self.weights = weights
+        self.engine = engine
         self.encode = encode
         self.codec = codec
         self.settings = settings
-        self.frame_rate = frame_rate
+        self.frame_rate = engine.spec.frame_rate
         self.schedules = dict(schedules or {})
         self.label = label
         self.forced = list(forced)
@@ -96,14 +98,14 @@ class Sampler:
     ) -> "Sampler":
         """Read the base, its text encoder and codec, and the adapters; check that they belong together.
 
-        Adapters whose strengths never change are merged in fp32; one that changes, or `live`, keeps all of them
-        turnable (`turn_adapter`). `force` plays an adapter that was made for other weights of the same shapes, which
-        `forced` then tells.
+        Adapters whose strengths never change are merged in fp32; with one that changes, or with `live`, all of them can
+        be set while playing (`set_strength`). `force` plays an adapter that was made for other weights of the same
+        shapes; `forced` says then what was let pass.
 
         Raises:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
-        from adapters.lm import load_lm
+        from adapters.family.load import load_lm
         from data_prep.text_encoder import TextEncoder
 
         settings = settings or SampleSettings.model_validate({})
@@ -118,18 +120,17 @@ class Sampler:
         forced = [f"{name}: {note}" for name, (_, notes) in read.items() for note in notes]
         constant = not live and all(spec.strength.is_constant for spec in adapters)
         merged_at = {name: spec.strength.at(0.0) for name, spec in named.items()} if constant else None
-        weights = pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at))
+        packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
+        engine = family_of(files).pack(lm, packing)
         del lm
         encoder = TextEncoder.load(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
-        codec = Codec.load(files, device)
-        rate = codec.frame_rate
+        codec = load_base_codec(files, device)
         return cls(
-            weights,
+            engine,
             encoder.encode,
             codec,
             settings,
-            frame_rate=rate,
             schedules=schedules,
             label=arithmetic.label,
             forced=forced,
@@ -138,12 +139,11 @@ class Sampler:
     @classmethod
     def around(
         cls,
-        lm: nn.Module,
+        lm: LM,
         settings: SampleSettings,
         *,
         codec: Codec | None = None,
         encode: Callable[[Sequence[str]], list[Tensor]] | None = None,
-        frame_rate: float = 50.0,
     ) -> "Sampler":
         """Play through a model that is in memory, wherever and in whatever dtype it is, adapters and all.
 
@@ -151,28 +151,26 @@ class Sampler:
         states. Settings of device and precision have no meaning here.
         """
         with untouched(lm):
-            weights = borrow(lm)
-        rate = codec.frame_rate if codec is not None else frame_rate
+            engine = family_named(lm.spec.family).borrow(lm)
         return cls(
-            weights,
+            engine,
             encode or _no_words,
             codec,
             settings,
-            frame_rate=rate,
             guard=lambda: untouched(lm),
             label="borrowed",
         )
 
-    def turn_adapter(self, name: str, strength: float) -> None:
+    def set_strength(self, name: str, strength: float) -> None:
         """How strong an adapter sounds from here on, in streams that play as well. Needs `live`, or a schedule.
 
         Raises:
-            UserError: no turnable adapter has this label.
+            UserError: no adapter of this label can be set while playing.
         """
         if name not in self.schedules:
             known = ", ".join(self.schedules) or "none: load with live=True"
-            raise UserError(f"no adapter {name!r} can be turned", fix=f"turnable: {known}")
-        self.schedules[name] = Schedule.constant(strength)
+            raise UserError(f"the strength of {name!r} cannot change while playing", fix=f"it can for: {known}")
+        self.schedules[name] = StrengthSchedule.constant(strength)
 
     def sample(
         self,
@@ -183,10 +181,10 @@ class Sampler:
     ) -> list[Take]:
         """Play all prompts at once, each for `settings.duration_sec`; the n-th has seed `settings.seed` + n.
 
-        `continue_from` is heard first and is part of what comes back.
+        `continue_from` comes first and is part of what comes back.
 
         Raises:
-            UserError: the model's output is not a number; see `Window.check`.
+            UserError: the model's output is not a number; see `Tape.check`.
         """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: use `codes`")
@@ -203,56 +201,56 @@ class Sampler:
     ) -> list[Int16[np.ndarray, "K _"]]:
         """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`."""
         with self._guard():
-            performance = self._perform(prompts, seeds, continue_from, n_frames)
-            while not performance.done:
-                performance.play(performance.frame.window)
-            return [codes.to("cpu", torch.int16).numpy() for codes in performance.codes()]
+            generation = self._generation(prompts, seeds, continue_from, n_frames)
+            while not generation.done:
+                generation.advance(generation.plan.window)
+            return [codes.to("cpu", torch.int16).numpy() for codes in generation.codes()]
 
     @contextmanager
     def stream(
         self, prompt: Prompt, *, seed: int | None = None, continue_from: Int16[np.ndarray, "K P"] | None = None
     ) -> Iterator[AudioStream]:
-        """Hear one piece while it is played: iterate over the stream for chunks [C, n]; turn its knobs in between."""
+        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between."""
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            performance = self._perform([prompt], seeds, continue_from, None)
-            yield AudioStream(performance, self.codec, self.stories)
+            generation = self._generation([prompt], seeds, continue_from, None)
+            yield AudioStream(generation, self.codec, self.schedules_of)
 
-    def stories(self, prompts: Sequence[Prompt]) -> list[Story[Tensor]]:
+    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor]]:
         """Prompts with their words turned into text states."""
-        told = [prompt if isinstance(prompt, Story) else Story.of(prompt) for prompt in prompts]
-        words = list(dict.fromkeys(text for story in told for text in story.texts if isinstance(text, str)))
+        given = [prompt if isinstance(prompt, PromptSchedule) else PromptSchedule.of(prompt) for prompt in prompts]
+        words = list(dict.fromkeys(text for one in given for text in one.texts if isinstance(text, str)))
         states = dict(zip(words, self.encode(words), strict=True)) if words else {}
         return [
-            Story(
-                story.starts_sec,
-                [states[text] if isinstance(text, str) else text for text in story.texts],
-                story.fade_sec,
+            PromptSchedule(
+                one.starts_sec,
+                [states[text] if isinstance(text, str) else text for text in one.texts],
+                one.fade_sec,
             )
-            for story in told
+            for one in given
         ]
 
-    def _perform(
+    def _generation(
         self,
         prompts: Sequence[Prompt],
         seeds: Sequence[int] | None,
         continue_from: Int16[np.ndarray, "K P"] | None,
         n_frames: int | None,
-    ) -> Performance:
+    ) -> Generation:
         settings = self.settings
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
-        heard = 0 if known is None else known.shape[1]
-        total = heard + (n_frames or max(1, round(settings.duration_sec * self.frame_rate)))
+        n_known = 0 if known is None else known.shape[1]
+        total = n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate)))
         seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
-        stories = self.stories(prompts)
-        if len(seeds) != len(stories):
-            raise ValueError(f"{len(stories)} prompts but {len(seeds)} seeds")
-        pieces = [Piece(story, total, seed, known) for story, seed in zip(stories, seeds, strict=True)]
-        return Performance(self.weights, pieces, sampling_of(settings), self._frame(), self._direct)
+        schedules = self.schedules_of(prompts)
+        if len(seeds) != len(schedules):
+            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds")
+        requests = [Request(one, total, seed, known) for one, seed in zip(schedules, seeds, strict=True)]
+        return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
 
-    def _frame(self) -> Frame:
+    def _plan(self) -> WindowPlan:
         settings = self.settings
         if settings.overlap_sec >= settings.window_sec:
             raise UserError(
@@ -261,11 +259,11 @@ class Sampler:
             )
         window = round(settings.window_sec * self.frame_rate)
         overlap = round(settings.overlap_sec * self.frame_rate)
-        return Frame(max(window, 2), min(max(overlap, 1), max(window, 2) - 1), self.frame_rate)
+        return WindowPlan(max(window, 2), min(max(overlap, 1), max(window, 2) - 1), self.frame_rate)
 
     def _direct(self, second: float) -> bool:
-        """Turn the adapters to their strengths at this moment."""
-        return self.weights.bank.set({name: schedule.at(second) for name, schedule in self.schedules.items()})
+        """Set the adapters to their strengths at this moment."""
+        return self.engine.strengths.set({name: schedule.at(second) for name, schedule in self.schedules.items()})
 
 
 def sampling_of(settings: SampleSettings) -> Sampling:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int16
 from torch import Tensor
 
 from configs.errors import UserError
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 
 JOIN_SEC = 0.05
 """Cross-fade between a recording and what the codec makes of the same moment."""

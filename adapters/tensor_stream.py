@@ -6,6 +6,7 @@ library maps files into memory, where what was touched stays counted; here a ten
 
 import json
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -34,7 +35,21 @@ ENTRY = {"dtype", "shape", "data_offsets"}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-class StoredTensors(Mapping[str, Tensor]):
+class StoredWeights(Mapping[str, Tensor], ABC):
+    """The LM's tensors under the names of its modules, each read when it is asked for; `shapes` costs no reading."""
+
+    @property
+    @abstractmethod
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of every tensor."""
+
+    @property
+    @abstractmethod
+    def dtypes(self) -> Mapping[str, torch.dtype]:
+        """Of every tensor."""
+
+
+class StoredTensors(StoredWeights):
     """The tensors of some files by name, each read when it is asked for and not kept. `shapes` costs no reading."""
 
     def __init__(self, paths: Iterable[Path]) -> None:

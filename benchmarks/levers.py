@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from adapters.lm import MusicgenLM
+from adapters.family.lm import LM
 from benchmarks import measure
 from benchmarks.peer import DECODER_DROPOUT, DROPOUT
 from finetune import lean_lora
@@ -46,27 +46,27 @@ def warm_up(step: Callable[[], object], device: str) -> None:
     print(f"compiled in {time.perf_counter() - start:.0f} s, a step included", flush=True)
 
 
-def _frozen_dropout(lm: MusicgenLM) -> None:
+def _frozen_dropout(lm: Any) -> None:
     """As `model.train()` switches it on, with MusicGen's own rate."""
     decoder: Any = lm.decoder.model.decoder
     for module in (decoder, *decoder.layers):
         module.training, module.dropout = True, DECODER_DROPOUT
 
 
-def _adapter_dropout(lm: MusicgenLM) -> None:
+def _adapter_dropout(lm: LM) -> None:
     for module in lm.modules():
         if hasattr(module, "lora_dropout"):
             module.lora_dropout["default"] = torch.nn.Dropout(DROPOUT)  # pyright: ignore
 
 
-def _cache(lm: MusicgenLM) -> None:
+def _cache(lm: Any) -> None:
     """Keys and values are kept for a next step that never comes."""
     lm.decoder.register_forward_pre_hook(
         lambda _, args, kwargs: (args, {**kwargs, "use_cache": True}), with_kwargs=True
     )
 
 
-def _compiled(lm: MusicgenLM) -> None:
+def _compiled(lm: Any) -> None:
     """Layer by layer; each layer is a variant of its own, and past the limit the later ones would run uncompiled."""
     import torch._dynamo
 
@@ -76,7 +76,7 @@ def _compiled(lm: MusicgenLM) -> None:
         layer.compile()
 
 
-LEVERS: dict[str, Callable[[MusicgenLM], object]] = {
+LEVERS: dict[str, Callable[[LM], object]] = {
     "peft's forward": lean_lora.remove,
     "adapter dropout": _adapter_dropout,
     "frozen dropout": _frozen_dropout,

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from finetune.memory.setup import Setup
-from finetune.memory.simulate import musicgen_config
+from adapters.family.memory import StepPlan
+from adapters.family.musicgen.lm import config_of
 
 RANK, ALPHA, DROPOUT = 16, 16, 0.05
 LINEAR_TARGETS = ("enc_to_dec_proj", "k_proj", "v_proj", "q_proj", "out_proj", "fc1", "fc2")
@@ -28,9 +28,11 @@ DECODER_DROPOUT = 0.1
 class Peer:
     """Model and optimizer. `autocast` is the arithmetic of the mixed precision, None for plain fp32."""
 
-    def __init__(self, setup: Setup, *, autocast: torch.dtype | None, checkpointing: bool, device: str = "cpu") -> None:
+    def __init__(
+        self, plan: StepPlan, *, autocast: torch.dtype | None, checkpointing: bool, device: str = "cpu"
+    ) -> None:
         self.device, self.autocast = device, autocast
-        self.model = peer_model(setup, checkpointing).to(device)
+        self.model = peer_model(plan, checkpointing).to(device)
         learning = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(learning, lr=2e-4, betas=(0.9, 0.99), weight_decay=0.1)
 
@@ -46,22 +48,22 @@ class Peer:
         self.optimizer.zero_grad()
 
 
-def peer_model(setup: Setup, checkpointing: bool) -> Any:
+def peer_model(plan: StepPlan, checkpointing: bool) -> Any:
     """The whole model with the peer's adapter, random weights, in training mode."""
     from peft import LoraConfig, get_peft_model
     from transformers import MusicgenForConditionalGeneration
 
-    config = musicgen_config(setup)
+    config: Any = config_of(plan.spec)
     for name, value in T5_BASE.items():
         setattr(config.text_encoder, name, value)
     config.decoder.dropout = DECODER_DROPOUT
-    config.decoder.pad_token_id = config.decoder.bos_token_id = setup.shape.card
-    config.decoder.decoder_start_token_id = setup.shape.card
-    config.pad_token_id = config.decoder_start_token_id = setup.shape.card
+    config.decoder.pad_token_id = config.decoder.bos_token_id = plan.spec.card
+    config.decoder.decoder_start_token_id = plan.spec.card
+    config.pad_token_id = config.decoder_start_token_id = plan.spec.card
     model: Any = MusicgenForConditionalGeneration(config)
     model.freeze_audio_encoder()
     model.freeze_text_encoder()
-    numbered = [f"{table}.{k}" for table in ("lm_heads", "embed_tokens") for k in range(setup.shape.codebooks)]
+    numbered = [f"{table}.{k}" for table in ("lm_heads", "embed_tokens") for k in range(plan.spec.n_codebooks)]
     model.enable_input_require_grads()
     lora = LoraConfig(
         r=RANK,
@@ -76,21 +78,21 @@ def peer_model(setup: Setup, checkpointing: bool) -> Any:
     return adapted.train()
 
 
-def peer_batch(codes: Tensor, text_tokens: int, setup: Setup, device: str = "cpu") -> dict[str, Tensor]:
+def peer_batch(codes: Tensor, text_tokens: int, plan: StepPlan, device: str = "cpu") -> dict[str, Tensor]:
     """What its collator hands over: prompt ids, and labels [B, S, K] with the delay pattern, -100 where nothing is."""
-    labels = delayed_labels(codes, setup)
+    labels = delayed_labels(codes, plan)
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(3, 32000, (len(codes), text_tokens), generator=generator)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-def delayed_labels(codes: Tensor, setup: Setup) -> Tensor:
+def delayed_labels(codes: Tensor, plan: StepPlan) -> Tensor:
     """Codes [B, K, T] as labels [B, S, K] with the delay pattern, -100 where nothing is."""
     B, K, T = codes.shape
-    labels = torch.full((B, T + setup.shape.largest_delay, K), -100, dtype=torch.int64)
+    labels = torch.full((B, T + plan.spec.largest_lag, K), -100, dtype=torch.int64)
     for k in range(K):
-        lag = k // setup.shape.channels
+        lag = k // plan.spec.channels
         labels[:, lag : lag + T, k] = codes[:, k]
     return labels
 

@@ -8,20 +8,20 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from adapters.family.memory import StepPlan
 from benchmarks.peer import Peer, peer_batch
 from finetune.memory.live import LiveBytes
-from finetune.memory.setup import Setup
 from finetune.memory.simulate import held_tensors
 
 
-def simulated_peak(setup: Setup, codes: torch.Tensor, text_tokens: int, *, checkpointing: bool = True) -> int:
+def simulated_peak(plan: StepPlan, codes: torch.Tensor, text_tokens: int, *, checkpointing: bool = True) -> int:
     """Bytes at the highest point of a step in mixed bf16, with AdamW's state and earlier gradients there."""
     with torch.device("meta"):
-        peer = Peer(setup, autocast=torch.bfloat16, checkpointing=checkpointing, device="meta")
+        peer = Peer(plan, autocast=torch.bfloat16, checkpointing=checkpointing, device="meta")
     peer.device = "cpu"
     with FakeTensorMode(allow_non_fake_inputs=True):
         _make_fake(peer.model)
-        batch = peer_batch(torch.empty_like(codes), text_tokens, setup)
+        batch = peer_batch(torch.empty_like(codes), text_tokens, plan)
         learning = [p for p in peer.model.parameters() if p.requires_grad]
         for parameter in learning:
             parameter.grad = torch.zeros_like(parameter)

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
+from adapters.family.memory import StepPlan
 from benchmarks.peer import ALPHA, DROPOUT, LINEAR_TARGETS, RANK
 from data_prep.base_files import resolve_base
 from data_prep.device import cpu_has_bf16
 from data_prep.prepared import PreparedDataset
-from finetune.commands.plan import shape_of_base
-from finetune.memory.setup import FRAMES_PER_SEC, Setup
+from finetune.commands.plan import spec_of_base
 
 
 def load(folder: Path, codebooks: int) -> Any:
@@ -40,7 +40,7 @@ def load(folder: Path, codebooks: int) -> Any:
     return adapted.train()
 
 
-def batches(dataset: PreparedDataset, tokenizer: Any, setup: Setup, size: int) -> list[dict[str, torch.Tensor]]:
+def batches(dataset: PreparedDataset, tokenizer: Any, plan: StepPlan, size: int) -> list[dict[str, torch.Tensor]]:
     """All training clips once, in the order of the dataset, padded to the longest of each batch."""
     from benchmarks.peer import delayed_labels
 
@@ -48,11 +48,11 @@ def batches(dataset: PreparedDataset, tokenizer: Any, setup: Setup, size: int) -
     made = []
     for first in range(0, len(rows), size):
         part = rows[first : first + size]
-        codes = [torch.from_numpy(dataset.codes(row.id)[:, : setup.frames].copy()).long() for row in part]
+        codes = [torch.from_numpy(dataset.codes(row.id)[:, : plan.frames].copy()).long() for row in part]
         longest = max(clip.shape[1] for clip in codes)
-        labels = torch.full((len(part), longest + setup.shape.largest_delay, setup.shape.codebooks), -100)
+        labels = torch.full((len(part), longest + plan.spec.largest_lag, plan.spec.n_codebooks), -100)
         for row, clip in zip(labels, codes, strict=True):
-            one = delayed_labels(clip[None], setup)[0]
+            one = delayed_labels(clip[None], plan)[0]
             row[: len(one)] = one
         text = tokenizer([row.captions[0] for row in part], return_tensors="pt", padding=True)
         made.append({"input_ids": text.input_ids, "attention_mask": text.attention_mask, "labels": labels})
@@ -74,10 +74,10 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dataset = PreparedDataset(args.data)
     files = resolve_base(dataset.info["base"]["id"], dataset.info["base"]["revision"])
-    shape = shape_of_base_id(files.id)
-    setup = Setup(shape, "fp32", "fp32", 0, args.batch, round(args.max_sec * FRAMES_PER_SEC))
-    model = load(files.folder, shape.codebooks).to(device)
-    made = batches(dataset, AutoTokenizer.from_pretrained(files.folder), setup, args.batch)
+    spec = files.spec
+    plan = StepPlan(spec, "fp32", "fp32", 0, args.batch, round(args.max_sec * spec.frame_rate))
+    model = load(files.folder, spec.n_codebooks).to(device)
+    made = batches(dataset, AutoTokenizer.from_pretrained(files.folder), plan, args.batch)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, betas=(0.9, 0.99))
     scaler = torch.amp.GradScaler(enabled=device == "cuda")
     mixed = torch.float16 if device == "cuda" else torch.bfloat16 if cpu_has_bf16() else None
@@ -95,11 +95,11 @@ def main() -> None:
     model.save_pretrained(args.out)
 
 
-def shape_of_base_id(base: str) -> Any:
-    """The decoder's shape of a base by its id."""
+def spec_of_base_id(base: str) -> Any:
+    """The decoder's spec of a base by its id."""
     from configs.train import TrainSettings
 
-    return shape_of_base(TrainSettings(base=base))
+    return spec_of_base(TrainSettings(base=base))
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 
 from adapters.decode.arithmetic import choose
-from adapters.decode.borrow import borrow
-from adapters.decode.gate import Clip, added, losses
-from adapters.decode.weights import DecoderWeights, Packing, pack
-from adapters.lm import load_lm
+from adapters.decode.engine import Engine, Packing
+from adapters.decode.gate import GateClip, added, losses
+from adapters.family.load import load_lm
+from adapters.family.port import family_of
 from benchmarks.measure import print_environment
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles, resolve_base
@@ -28,7 +28,7 @@ from data_prep.prepared import PreparedDataset
 from finetune.dataset_fit import check_fit
 
 
-def held_out(dataset: PreparedDataset, n_clips: int, n_frames: int) -> list[Clip]:
+def held_out(dataset: PreparedDataset, n_clips: int, n_frames: int) -> list[GateClip]:
     """The first validation clips, each from its beginning.
 
     Raises:
@@ -46,26 +46,27 @@ def held_out(dataset: PreparedDataset, n_clips: int, n_frames: int) -> list[Clip
     ]
 
 
-def arithmetics(files: BaseFiles, device: torch.device) -> Iterator[tuple[str, DecoderWeights]]:
+def arithmetics(files: BaseFiles, device: torch.device) -> Iterator[tuple[str, Engine]]:
     """Every arithmetic of this machine with the base's weights in it, one at a time."""
+    family = family_of(files)
     for name in ("fp16", "bf16", "int8"):
         try:
             chosen = choose(name, device)
         except UserError as error:
             print(f"{name:<10}not here: {error.what}")
             continue
-        yield name, pack(load_lm(files), Packing(chosen.kind, device, chosen.dtype))
-    yield "bnb-int8", borrow(load_lm(files, weights="int8", device=device))
-    yield "nf4", borrow(load_lm(files, weights="nf4", device=device))
+        yield name, family.pack(load_lm(files), Packing(chosen.kind, device, chosen.dtype))
+    yield "bnb-int8", family.borrow(load_lm(files, weights="int8", device=device))
+    yield "nf4", family.borrow(load_lm(files, weights="nf4", device=device))
 
 
-def run_gates(files: BaseFiles, clips: Sequence[Clip], device: torch.device) -> bool:
+def run_gates(files: BaseFiles, clips: Sequence[GateClip], device: torch.device) -> bool:
     """Print a line per arithmetic; whether all of them pass."""
-    exact = losses(pack(load_lm(files), Packing("plain", device, torch.float32)), clips)
+    exact = losses(family_of(files).pack(load_lm(files), Packing("plain", device, torch.float32)), clips)
     print(f"{'fp32':<10}loss {float(exact.mean()):.4f} over {exact.numel()} codes of {len(clips)} held-out clips")
     passed = True
-    for name, weights in arithmetics(files, device):
-        found = added(name, exact, losses(weights, clips))
+    for name, engine in arithmetics(files, device):
+        found = added(name, exact, losses(engine, clips))
         print(found, flush=True)
         passed = passed and found.passes
     return passed
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     files, dataset = resolve_base(args.base), PreparedDataset(args.dataset)
     check_fit(dataset, files)
-    clips = held_out(dataset, args.clips, max(1, round(args.seconds * files.frame_rate)))
+    clips = held_out(dataset, args.clips, max(1, round(args.seconds * files.spec.frame_rate)))
     print_environment()
     return 0 if run_gates(files, clips, pick_device(args.device)) else 1
 

@@ -24,7 +24,6 @@ from torch import Tensor
 from transformers import (
     EncodecConfig,
     EncodecModel,
-    MusicgenConfig,
     MusicgenForCausalLM,
     MusicgenForConditionalGeneration,
     T5Config,
@@ -33,17 +32,19 @@ from transformers import (
 from transformers.generation.logits_process import LogitsProcessor, LogitsProcessorList
 from transformers.models.encodec.modeling_encodec import EncodecDecoderOutput
 
+from adapters.conditions import Conditions
 from adapters.decode.arithmetic import choose
-from adapters.decode.cache import KeyValueCache
-from adapters.decode.conditions import Hearing, hear_part
-from adapters.decode.performance import Performance, Piece
+from adapters.decode.engine import Blend, Packing
+from adapters.decode.generation import Generation, Request, WindowPlan
 from adapters.decode.projections import has_fbgemm
+from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Knobs, Sampling
-from adapters.decode.story import Story
-from adapters.decode.surprise import surprise
-from adapters.decode.weights import DecoderWeights, Packing, pack
-from adapters.decode.window import Score, Window
-from adapters.lm import MusicgenLM
+from adapters.decode.tape import Layout, Tape
+from adapters.family.lm import LM
+from adapters.family.musicgen.engine import MusicgenEngine
+from adapters.family.musicgen.family import FAMILY
+from adapters.family.musicgen.format import spec_of_sizes
+from adapters.family.musicgen.kv_cache import KeyValueCache
 from benchmarks.measure import (
     AGAIN,
     Measured,
@@ -69,17 +70,10 @@ FP32_OF_HALVES = "ours fp32, fp16 base"
 """fp32 where every weight is an fp16 number, as in a base that was published in half precision."""
 
 
-def random_lm(size: str, device: torch.device, dtype: torch.dtype) -> MusicgenLM:
+def random_lm(size: str, device: torch.device, dtype: torch.dtype) -> LM:
     """A decoder of true size whose weights mean nothing."""
-    hidden, depth, heads, ffn = SIZES[size]
-    decoder = {"hidden_size": hidden, "num_hidden_layers": depth, "num_attention_heads": heads, "ffn_dim": ffn}
-    config = MusicgenConfig(
-        text_encoder=T5Config(d_model=TEXT_WIDTH).to_dict(),
-        audio_encoder=EncodecConfig().to_dict(),
-        decoder={**decoder, "model_type": "musicgen_decoder"},
-    )
     with torch.device("meta"):
-        lm = MusicgenLM(config)
+        lm = FAMILY.from_spec(spec_of_sizes(*SIZES[size], text_width=TEXT_WIDTH))
     lm.to_empty(device=device).to(dtype)
     generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
@@ -88,48 +82,57 @@ def random_lm(size: str, device: torch.device, dtype: torch.dtype) -> MusicgenLM
                 parameter.normal_(0, 0.02, generator=generator)
             else:
                 parameter.fill_(float(name.endswith("norm.weight")))
-    positions = lm.decoder.model.decoder.embed_positions
-    table = positions.get_embedding(positions.num_positions, positions.embedding_dim)
-    positions.register_buffer("weights", table.to(device, dtype), persistent=False)
+    FAMILY.complete(lm, device, dtype)
     return lm
 
 
 class Ours:
     """A window of the engine that can be put at any context."""
 
-    def __init__(self, weights: DecoderWeights, n_pieces: int, caches: dict[torch.dtype, KeyValueCache]) -> None:
-        text = torch.randn(TEXT_TOKENS, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
-        knobs = Knobs(Sampling(GUIDANCE, 1.0, TOP_K), weights.shape.n_codebooks, weights.shape.card, weights.device)
-        score = Score([torch.zeros(4, 0, dtype=torch.long)] * n_pieces, [WINDOW_FRAMES] * n_pieces, [0] * n_pieces)
+    def __init__(self, engine: MusicgenEngine, n_pieces: int, caches: dict[torch.dtype, KeyValueCache]) -> None:
+        spec, dtype = engine.spec, engine.weights.cache_dtype
+        self.engine = engine
+        knobs = Knobs(Sampling(GUIDANCE, 1.0, TOP_K), spec.n_codebooks, spec.card, engine.device)
+        layout = Layout([torch.zeros(4, 0, dtype=torch.long)] * n_pieces, [WINDOW_FRAMES] * n_pieces, [0] * n_pieces)
         with torch.no_grad():
-            self.window = Window(weights, Hearing([]), knobs, range(n_pieces), score)
-            self.window.hear_now(Hearing([hear_part(weights, [text] * n_pieces)]))
-        if weights.cache_dtype not in caches:
+            self.tape = Tape(engine.pattern, spec.special, knobs, range(n_pieces), layout, engine.device)
+            self.window = engine.start(self.tape, knobs)
+            self.window.follow(Blend([engine.encode(text_of(n_pieces))]))
+        if dtype not in caches:
             self.window.cache.keys.normal_()
             self.window.cache.values.normal_()
-        self.window.cache = caches.setdefault(weights.cache_dtype, self.window.cache)
+        self.window.cache = caches.setdefault(dtype, self.window.cache)
 
     def steps(self, context: int, n: int) -> Measured:
         """So many steps from this context on."""
-        device = self.window.weights.device.type
-        with self.window.weights.quietly():
-            self.window.grid.clamp_(min=0)
-            self.window.at = max(1, min(context, self.window.n_steps - 2 - n))
-            self.window.play(self.window.at + 1)
+        device = self.engine.device.type
+        with self.engine.quietly():
+            self.tape.tokens.clamp_(min=0)
+            self.window.at = max(1, min(context, self.tape.n_columns - 2 - n))
+            self.window.advance(self.window.at + 1)
             begun = clock(device)
-            self.window.play(self.window.at + n)
+            self.window.advance(self.window.at + n)
             return Measured(clock(device) - begun)
+
+
+def text_of(n_pieces: int) -> Conditions:
+    """The same random text for every piece."""
+    text = torch.randn(1, TEXT_TOKENS, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
+    return Conditions.of_text(text.expand(n_pieces, -1, -1), torch.ones(n_pieces, TEXT_TOKENS, dtype=torch.bool))
 
 
 class Theirs:
     """transformers' `generate` on the whole model, stopped after a few steps at a context."""
 
-    def __init__(self, lm: MusicgenLM, n_pieces: int) -> None:
+    def __init__(self, lm: LM, n_pieces: int) -> None:
+        whole: Any = lm
         text: Any = T5EncoderModel(T5Config(d_model=TEXT_WIDTH, num_layers=1, num_heads=1, d_kv=8, d_ff=8))
         model: Any = MusicgenForConditionalGeneration(
-            text_encoder=text.to(lm.device, lm.dtype), audio_encoder=EncodecModel(EncodecConfig()), decoder=lm.decoder
+            text_encoder=text.to(lm.device, lm.dtype),
+            audio_encoder=EncodecModel(EncodecConfig()),
+            decoder=whole.decoder,
         )
-        model.enc_to_dec_proj = lm.enc_to_dec_proj
+        model.enc_to_dec_proj = whole.enc_to_dec_proj
         model.decoder.set_attn_implementation("sdpa")  # its fastest on these machines, and its default for checkpoints
         model.audio_encoder.decode = lambda *args, **options: EncodecDecoderOutput(torch.zeros(n_pieces, 1, 1))
         self.model: Any = model.eval()
@@ -208,11 +211,11 @@ def cases_of(size: str, device: torch.device, precisions: Sequence[str]) -> dict
     found: dict[str, tuple[str, Any]] = {}
     for precision in precisions:
         arithmetic = choose(precision, device)  # pyright: ignore[reportArgumentType]
-        found[f"ours {precision}"] = ("ours", pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype)))
+        found[f"ours {precision}"] = ("ours", FAMILY.pack(lm, Packing(arithmetic.kind, device, arithmetic.dtype)))
     if device.type == "cpu":
         if "fp32" in precisions and has_fbgemm():
             _round_to_half(lm)
-            found[FP32_OF_HALVES] = ("ours", pack(lm, Packing("fp32", device, torch.float32)))
+            found[FP32_OF_HALVES] = ("ours", FAMILY.pack(lm, Packing("fp32", device, torch.float32)))
         found["transformers fp32"] = ("theirs", lm)
         half = random_lm(size, device, torch.bfloat16)
         found["transformers bf16"] = ("theirs", half)
@@ -222,7 +225,7 @@ def cases_of(size: str, device: torch.device, precisions: Sequence[str]) -> dict
     return found
 
 
-def _round_to_half(lm: MusicgenLM) -> None:
+def _round_to_half(lm: LM) -> None:
     """The same weights as a base has that was published in half precision: fp16 numbers, held in fp32."""
     with torch.no_grad():
         for parameter in lm.parameters():
@@ -258,11 +261,10 @@ def measure(size: str, n_pieces: int, contexts: Sequence[int], sides: dict[str, 
     return found
 
 
-def _bytes(weights: DecoderWeights, n_pieces: int, context: int) -> float:
+def _bytes(engine: MusicgenEngine, n_pieces: int, context: int) -> float:
     """What one step must read: the weights once, and the keys and values of every row."""
-    shape = weights.shape
-    per_place = 2 * shape.n_layers * shape.hidden * weights.cache_dtype.itemsize
-    return weights.bytes_per_step + 2 * n_pieces * context * per_place
+    per_place = 2 * engine.spec.layers * engine.spec.hidden * engine.weights.cache_dtype.itemsize
+    return engine.bytes_per_step + 2 * n_pieces * context * per_place
 
 
 def over_30_sec(found: dict) -> None:
@@ -294,9 +296,10 @@ def quality(sides: dict[str, tuple[str, Any]]) -> dict[str, float]:
     ours = {name: weights for name, (kind, weights) in sides.items() if kind == "ours" and name != FP32_OF_HALVES}
     exact = next(iter(ours.values()))
     text = torch.randn(TEXT_TOKENS, TEXT_WIDTH, generator=torch.Generator().manual_seed(0))
-    drawn = Performance(exact, [Piece(Story.of(text), 40)], Sampling(GUIDANCE, 1.0, TOP_K))
-    drawn.play(40)
-    losses = {name: surprise(weights, drawn.codes()[0], text) for name, weights in ours.items()}
+    plan = WindowPlan(WINDOW_FRAMES, WINDOW_FRAMES // 2, exact.spec.frame_rate)
+    drawn = Generation(exact, [Request(PromptSchedule.of(text), 40)], Sampling(GUIDANCE, 1.0, TOP_K), plan)
+    drawn.advance(40)
+    losses = {name: -engine.log_likelihoods(drawn.codes()[0], text_of(1)) for name, engine in ours.items()}
     first = next(iter(losses.values()))
     print(f"\nadded to the cross-entropy of {first.numel()} tokens (mean; largest of any token):")
     for name, loss in losses.items():

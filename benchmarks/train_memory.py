@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 
+from adapters.family.memory import StepPlan
 from benchmarks import measure
 from benchmarks.peer import Peer, peer_batch
 from benchmarks.peer_memory import simulated_peak
@@ -30,7 +31,6 @@ from finetune.memory.dry import measure as measure_step
 from finetune.memory.fit import choose, options
 from finetune.memory.live import LiveBytes
 from finetune.memory.predict import GIB, predict
-from finetune.memory.setup import Setup
 from finetune.memory.simulate import held_tensors, simulate
 
 MIB = 2**20
@@ -52,20 +52,20 @@ ESTIMATED = {
 PROOF = {"hidden": 512, "heads": 8, "ffn": 2048, "layers": 12}
 
 
-def setups(sizes: list[str]) -> Iterator[tuple[str, Setup]]:
+def plans(sizes: list[str]) -> Iterator[tuple[str, StepPlan]]:
     """Every row of the table: 30 s clips, rank 16 on attention, feed-forward and text projection."""
     for kind, (weights, recompute) in KINDS.items():
-        for step, setup in steps(sizes):
-            layers = setup.shape.layers if recompute else 0
-            yield f"{step}, {kind}", replace(setup, weights=weights, checkpointed=layers)
+        for step, plan in steps(sizes):
+            layers = plan.spec.layers if recompute else 0
+            yield f"{step}, {kind}", replace(plan, weights=weights, checkpointed=layers)
 
 
-def steps(sizes: list[str]) -> Iterator[tuple[str, Setup]]:
+def steps(sizes: list[str]) -> Iterator[tuple[str, StepPlan]]:
     """Sizes and batches, in bf16 with everything recomputed."""
     for size in sizes:
         for batch in BATCHES[size]:
             shape = SHAPES[size]
-            yield f"{size} B{batch}", Setup(shape, "bf16", "bf16", shape.layers, batch, 1500, TEXT_TOKENS)
+            yield f"{size} B{batch}", StepPlan(shape, "bf16", "bf16", shape.layers, batch, 1500, TEXT_TOKENS)
 
 
 def estimated(step: str) -> float:
@@ -80,12 +80,12 @@ def table(sizes: list[str], simulated: bool) -> list[dict]:
     print("| step | estimated GiB | predicted GiB | reserved on a GPU, predicted GiB | simulated GiB |")
     print("| --- | --- | --- | --- | --- |")
     rows = []
-    for name, setup in setups(sizes):
-        memory = predict(setup)
-        rows.append(row(name, memory.peak, memory.reserved, simulate(setup).peak if simulated else None))
-    for step, setup in steps(sizes) if simulated else ():
-        rows.append(row(f"{step}, {PEFT}", None, None, simulate(setup, lean=False).peak))
-        rows.append(row(f"{step}, {PEER}", None, None, simulated_peak(setup, random_codes(setup), TEXT_TOKENS)))
+    for name, plan in plans(sizes):
+        memory = predict(plan)
+        rows.append(row(name, memory.peak, memory.reserved, simulate(plan).peak if simulated else None))
+    for step, plan in steps(sizes) if simulated else ():
+        rows.append(row(f"{step}, {PEFT}", None, None, simulate(plan, lean=False).peak))
+        rows.append(row(f"{step}, {PEER}", None, None, simulated_peak(plan, random_codes(plan), TEXT_TOKENS)))
     return rows
 
 
@@ -107,7 +107,7 @@ def proof() -> list[dict]:
     for weights, checkpointed in kinds:
         name, predicted = (
             f"ours {weights}, {checkpointed} of {layers}",
-            predict(proof_setup(weights, checkpointed)).peak,
+            predict(proof_plan(weights, checkpointed)).peak,
         )
         rows.append({"step": name, "predicted": predicted, **in_own_process("ours", weights, checkpointed)})
     rows.append({"step": "peer, all recomputed", "predicted": None, **in_own_process("peer", "fp32", layers)})
@@ -122,10 +122,10 @@ def cpu_arithmetic() -> Literal["fp32", "bf16"]:
     return "bf16" if cpu_has_bf16() else "fp32"
 
 
-def proof_setup(weights: Any, checkpointed: int) -> Setup:
+def proof_plan(weights: Any, checkpointed: int) -> StepPlan:
     """A narrower decoder of true layers, two clips of 10 s."""
     shape = replace(SHAPES["small"], **PROOF)
-    return Setup(shape, weights, cpu_arithmetic(), checkpointed, 2, 500, TEXT_TOKENS)
+    return StepPlan(shape, weights, cpu_arithmetic(), checkpointed, 2, 500, TEXT_TOKENS)
 
 
 def in_own_process(way: str, weights: str, checkpointed: int) -> dict:
@@ -141,24 +141,24 @@ def in_own_process(way: str, weights: str, checkpointed: int) -> dict:
 def measure_here(way: str, weights: str, checkpointed: int) -> tuple[int, int]:
     """Bytes of live tensors at the peak of a step, and what the process grew by for two of them, imports left out."""
     torch.set_num_threads(1)
-    setup = proof_setup(weights, checkpointed)
-    tiny = replace(setup, shape=replace(setup.shape, hidden=64, heads=1, ffn=64, layers=1), frames=10, checkpointed=0)
+    plan = proof_plan(weights, checkpointed)
+    tiny = replace(plan, spec=replace(plan.spec, hidden=64, heads=1, ffn=64, layers=1), frames=10, checkpointed=0)
     counted(*learner(way, tiny))  # imports what is needed
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    model, optimizer, step = learner(way, setup)
+    model, optimizer, step = learner(way, plan)
     step()  # makes the optimizer's state
     grew = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return counted(model, optimizer, step), grew * 1024
 
 
-def learner(way: str, setup: Setup) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
+def learner(way: str, plan: StepPlan) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[], None]]:
     """Model, optimizer and step."""
     if way == "peer":
-        mixed = torch.bfloat16 if setup.arithmetic == "bf16" else None
-        peer = Peer(setup, autocast=mixed, checkpointing=True)
-        batch = peer_batch(random_codes(setup), TEXT_TOKENS, setup)
+        mixed = torch.bfloat16 if plan.arithmetic == "bf16" else None
+        peer = Peer(plan, autocast=mixed, checkpointing=True)
+        batch = peer_batch(random_codes(plan), TEXT_TOKENS, plan)
         return peer.model, peer.optimizer, lambda: peer.step(batch)
-    ours, inputs = Ours(setup, "cpu"), step_inputs(setup, "cpu")
+    ours, inputs = Ours(plan, "cpu"), step_inputs(plan, "cpu")
     return ours.lm, ours.optimizer, lambda: ours.step(*inputs)
 
 
@@ -176,28 +176,28 @@ def on_gpu(sizes: list[str], caps: list[float]) -> list[dict]:
     """Real steps at true sizes; with caps, the settings that the fit chooses under each."""
     rows = []
     print("| step | predicted reserved GiB | max_memory_reserved GiB |\n| --- | --- | --- |")
-    for name, setup, cap in cases_on_gpu(sizes, caps):
+    for name, plan, cap in cases_on_gpu(sizes, caps):
         torch.cuda.empty_cache()
         limit_process(cap or Cap(torch.cuda.get_device_properties(0).total_memory))
-        ours, inputs = Ours(setup, "cuda"), step_inputs(setup, "cuda")
+        ours, inputs = Ours(plan, "cuda"), step_inputs(plan, "cuda")
         found = measure_step(lambda ours=ours, inputs=inputs: ours.step(*inputs), ours.lm, ours.weights)
         peak = None if found is None else found.peak
         shown = "out of memory" if peak is None else f"{peak / GIB:.2f}"
-        print(f"| {name} | {predict(setup).reserved / GIB:.2f} | {shown} |", flush=True)
-        rows.append({"step": name, "reserved": predict(setup).reserved, "measured": peak})
+        print(f"| {name} | {predict(plan).reserved / GIB:.2f} | {shown} |", flush=True)
+        rows.append({"step": name, "reserved": predict(plan).reserved, "measured": peak})
         del ours, inputs
     return rows
 
 
-def cases_on_gpu(sizes: list[str], caps: list[float]) -> Iterator[tuple[str, Setup, Cap | None]]:
-    """Name, setup and cap of every step."""
+def cases_on_gpu(sizes: list[str], caps: list[float]) -> Iterator[tuple[str, StepPlan, Cap | None]]:
+    """Name, plan and cap of every step."""
     if not caps:
-        yield from ((name, setup, None) for name, setup in setups(sizes))
+        yield from ((name, plan, None) for name, plan in plans(sizes))
     for size in sizes if caps else ():
         for gib in caps:
             cap = Cap(round(gib * GIB))
-            setup = Setup(SHAPES[size], "bf16", "bf16", 0, 2, 1500, TEXT_TOKENS)
-            yield f"{size} under {gib:g} GiB", choose(options(setup, 8, cap, ["bf16", "nf4"]), cap).setup, cap
+            plan = StepPlan(SHAPES[size], "bf16", "bf16", 0, 2, 1500, TEXT_TOKENS)
+            yield f"{size} under {gib:g} GiB", choose(options(plan, 8, cap, ["bf16", "nf4"]), cap).plan, cap
 
 
 def main() -> None:

@@ -19,8 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adapters.lm import DTYPES, Conditions
-from adapters.pattern import inputs_and_labels
+from adapters.conditions import Conditions
+from adapters.family.lm import DTYPES
+from adapters.family.memory import StepPlan, memory_of
+from adapters.family.memory import trainable as weights_that_learn
+from adapters.family.musicgen.format import spec_of_sizes
+from adapters.pattern import Delays
 from benchmarks import measure
 from benchmarks.levers import LEVER_CASES, LEVERS, per_clip, warm_up
 from benchmarks.peer import Peer, peer_batch, trainable
@@ -29,15 +33,13 @@ from data_prep.device import cpu_has_bf16
 from finetune import optimizers
 from finetune.lean_loss import codebook_sums
 from finetune.memory.cost import step_flops
-from finetune.memory.predict import predict, weight_bytes
-from finetune.memory.setup import Setup, Shape
-from finetune.memory.setup import trainable as weights_that_learn
+from finetune.memory.predict import predict
 from finetune.memory.simulate import random_lm
 
 SHAPES = {
-    "small": Shape(1024, 24, 16, 4096),
-    "medium": Shape(1536, 48, 24, 6144),
-    "large": Shape(2048, 48, 32, 8192),
+    "small": spec_of_sizes(1024, 24, 16, 4096),
+    "medium": spec_of_sizes(1536, 48, 24, 6144),
+    "large": spec_of_sizes(2048, 48, 32, 8192),
 }
 TEXT_TOKENS = 24
 CPU_CASES = ["peer fp32", "ours fp32", "ours fp32 checkpointed", "ours fp32, peft's forward"]
@@ -49,9 +51,9 @@ GPU_CASES = ["peer bf16", "peer fp16", "ours bf16", "ours bf16 checkpointed", "o
 class Ours:
     """Decoder, lean adapter, lean loss, AdamW: the parts of `finetune.train` that a step is made of."""
 
-    def __init__(self, setup: Setup, device: str, levers: Sequence[str] = ()) -> None:
+    def __init__(self, plan: StepPlan, device: str, levers: Sequence[str] = ()) -> None:
         torch.manual_seed(0)
-        self.lm, self.adapter = random_lm(setup, device)
+        self.lm, self.adapter = random_lm(plan, device)
         for lever in levers:
             LEVERS[lever](self.lm)
         self.weights = list(self.adapter.parameters().values())
@@ -65,9 +67,9 @@ class Ours:
         self.optimizer.zero_grad()
 
 
-def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
+def cases(names: list[str], plan: StepPlan, device: str) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
     """What to time, by name, and how many numbers learn in each. All models are in memory at once."""
-    codes = random_codes(setup)
+    codes = random_codes(plan)
     found: dict[str, Callable[[], object]] = {}
     learning: dict[str, int] = {}
     for name in names:
@@ -76,12 +78,12 @@ def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callab
         levers = [lever for lever in moved.split(", ") if lever]
         if kind.startswith("peer"):
             autocast = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(kind.split()[1])
-            peer = Peer(setup, autocast=autocast, checkpointing="not checkpointed" not in levers, device=device)
-            theirs = peer_batch(codes, TEXT_TOKENS, setup, device)
+            peer = Peer(plan, autocast=autocast, checkpointing="not checkpointed" not in levers, device=device)
+            theirs = peer_batch(codes, TEXT_TOKENS, plan, device)
             found[name], learning[name] = bound(peer.step, theirs), trainable(peer.model)
             continue
         twice = "twice the batch" in levers
-        mine = replace(setup_of(kind, setup), batch_size=setup.batch_size * (2 if twice else 1))
+        mine = replace(plan_of(kind, plan), batch_size=plan.batch_size * (2 if twice else 1))
         ours = Ours(mine, device, [lever for lever in levers if lever != "twice the batch"])
         step = bound(ours.step, *step_inputs(mine, device))
         found[name], learning[name] = per_clip(step, device) if twice else step, ours.adapter.n_trainable
@@ -90,27 +92,27 @@ def cases(names: list[str], setup: Setup, device: str) -> tuple[dict[str, Callab
     return found, learning
 
 
-def random_codes(setup: Setup) -> Tensor:
+def random_codes(plan: StepPlan) -> Tensor:
     """The clips of every case, [B, K, T]."""
-    size = (setup.batch_size, setup.shape.codebooks, setup.frames)
-    return torch.randint(setup.shape.card, size, generator=torch.Generator().manual_seed(0))
+    size = (plan.batch_size, plan.spec.n_codebooks, plan.frames)
+    return torch.randint(plan.spec.card, size, generator=torch.Generator().manual_seed(0))
 
 
-def step_inputs(setup: Setup, device: str) -> tuple[Tensor, Tensor, Conditions]:
+def step_inputs(plan: StepPlan, device: str) -> tuple[Tensor, Tensor, Conditions]:
     """The clips as our LM takes them: inputs, labels, conditions."""
-    codes, shape = random_codes(setup).to(device), setup.shape
-    n_frames = torch.full((setup.batch_size,), setup.frames, device=device)
-    inputs, labels = inputs_and_labels(codes, n_frames, shape.card, channels=shape.channels)
-    states = torch.randn(setup.batch_size, TEXT_TOKENS, shape.text_width, device=device)
-    return inputs, labels, Conditions(states, torch.ones(states.shape[:2], dtype=torch.bool, device=device))
+    codes, spec = random_codes(plan).to(device), plan.spec
+    n_frames = torch.full((plan.batch_size,), plan.frames, device=device)
+    inputs, labels = Delays(spec.lags).inputs_and_labels(codes, n_frames, spec.special)
+    states = torch.randn(plan.batch_size, TEXT_TOKENS, spec.text_width, device=device)
+    return inputs, labels, Conditions.of_text(states, torch.ones(states.shape[:2], dtype=torch.bool, device=device))
 
 
-def setup_of(name: str, setup: Setup) -> Setup:
-    """The setup that a case's name says, of the peer as if it were ours: `ours nf4 checkpointed`."""
+def plan_of(name: str, plan: StepPlan) -> StepPlan:
+    """The plan that a case's name says, of the peer as if it were ours: `ours nf4 checkpointed`."""
     kind = name.replace(",", " ").split()[1]
-    arithmetic = kind if kind in ("fp32", "bf16", "fp16") else setup.arithmetic
-    checkpointed = setup.shape.layers if "checkpointed" in name else 0
-    return replace(setup, weights=kind, arithmetic=arithmetic, checkpointed=checkpointed)
+    arithmetic = kind if kind in ("fp32", "bf16", "fp16") else plan.arithmetic
+    checkpointed = plan.spec.layers if "checkpointed" in name else 0
+    return replace(plan, weights=kind, arithmetic=arithmetic, checkpointed=checkpointed)
 
 
 def bound(function: Callable[..., object], *args: Any) -> Callable[[], object]:
@@ -118,18 +120,18 @@ def bound(function: Callable[..., object], *args: Any) -> Callable[[], object]:
     return lambda: function(*args)
 
 
-def floor(setup: Setup, device: str) -> dict[str, float]:
+def floor(plan: StepPlan, device: str) -> dict[str, float]:
     """Seconds of the step's products alone at the rate of its largest ones, or of its bytes at the rate of memory.
 
     Bytes: the weights once per pass, what the forward pass keeps written and read, the adapter and its optimizer.
     """
-    shape, rows, dtype = setup.shape, setup.batch_size * setup.steps, DTYPES[setup.arithmetic]
+    shape, rows, dtype = plan.spec, plan.batch_size * plan.steps, DTYPES[plan.arithmetic]
     up = measure.matmul_flops(rows, shape.hidden, shape.ffn, dtype, device)
     square = measure.matmul_flops(rows, shape.hidden, shape.hidden, dtype, device)
     share_square = 6 * shape.hidden**2 / (6 * shape.hidden**2 + 2 * shape.hidden * shape.ffn)
     rate = 1 / (share_square / square + (1 - share_square) / up)
-    flops, memory = step_flops(setup), measure.read_bandwidth(device)
-    moved = 2 * weight_bytes(setup) + 2 * predict(setup).kept + 40 * weights_that_learn(setup)
+    flops, memory = step_flops(plan), measure.read_bandwidth(device)
+    moved = 2 * memory_of(plan.spec).weight_bytes(plan) + 2 * predict(plan).kept + 40 * weights_that_learn(plan)
     figures = {"flops": flops, "matmul_flops_per_sec": rate, "bytes": moved, "bytes_per_sec": memory}
     return {**figures, "bytes_sec": moved / memory, "sec": max(flops / rate, moved / memory)}
 
@@ -153,15 +155,15 @@ def main() -> None:
     measure.print_environment()
     shape = SHAPES[args.size] if args.layers is None else replace(SHAPES[args.size], layers=args.layers)
     arithmetic = "bf16" if args.device == "cuda" or cpu_has_bf16() else "fp32"
-    setup = Setup(shape, arithmetic, arithmetic, 0, args.batch, round(args.sec * 50), TEXT_TOKENS)
+    plan = StepPlan(shape, arithmetic, arithmetic, 0, args.batch, round(args.sec * 50), TEXT_TOKENS)
     on_cpu = BF16_CPU_CASES if arithmetic == "bf16" else CPU_CASES
     names = args.cases or (GPU_CASES if args.device == "cuda" else on_cpu)
     if args.levers:
         names = [case.format(arithmetic) for case in LEVER_CASES]
-    timed, learning = cases(names, setup, args.device)
+    timed, learning = cases(names, plan, args.device)
     compared = measure.compare(timed, rounds=args.rounds, device=args.device, minutes=args.minutes)
-    kinds = {name: setup_of(name, setup).arithmetic for name in timed}
-    limits = {kind: floor(replace(setup, arithmetic=kind, weights=kind), args.device) for kind in set(kinds.values())}
+    kinds = {name: plan_of(name, plan).arithmetic for name in timed}
+    limits = {kind: floor(replace(plan, arithmetic=kind, weights=kind), args.device) for kind in set(kinds.values())}
     report(compared, learning, {name: limits[kind] for name, kind in kinds.items()}, args.batch * args.sec)
     facts = {name: vars(args)[name] for name in ("size", "layers", "sec", "batch", "device")}
     measure.write(args.out, "train_step", {**facts, "learning": learning, "floors": limits, "compared": compared})

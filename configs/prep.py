@@ -6,7 +6,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from configs.listeners import ListenerSettings
+from configs.normal_text import normal_text
 from configs.section import Section
+
+MAX_TRIGGER_CHARS = 1000
 
 
 class SegmentSettings(Section):
@@ -48,7 +51,8 @@ class CaptionSettings(Section):
     """What the text side of each clip says."""
 
     trigger: str = ""
-    """Words that come to mean your style, part of every caption, e.g. "in the style of mine"."""
+    """Words that come to mean your style, part of every caption, e.g. "in the style of mine". Spaces around it and
+    double ones do not count."""
     sources: list[Literal["own", "tags", "listeners", "features"]] = ["own", "tags", "listeners", "features"]
     """Where captions come from, in order of trust: your own words, tags in the file, what listeners heard, measured
     features."""
@@ -58,6 +62,16 @@ class CaptionSettings(Section):
     """A table that `woodshed captions DATA --edit FILE` wrote and you changed: the captions of the clips in it."""
     variants: int = Field(default=4, ge=1, le=32)
     """Different wordings made per clip; training draws one each time."""
+
+    @field_validator("trigger")
+    @classmethod
+    def _normal(cls, trigger: str) -> str:
+        normal = normal_text(trigger)
+        if trigger and not normal:
+            raise ValueError("says nothing: it holds spaces only; leave it out for no trigger")
+        if len(normal) > MAX_TRIGGER_CHARS:
+            raise ValueError(f"too long: {len(normal)} characters, at most {MAX_TRIGGER_CHARS}")
+        return normal
 
 
 class PrepSettings(Section):

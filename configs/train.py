@@ -6,7 +6,6 @@ from pydantic import Field, StringConstraints
 
 from configs.section import Section
 
-TargetGroup = Literal["attention", "self_attention", "cross_attention", "q", "k", "v", "out", "ffn", "text_projection"]
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 DecayRate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -20,8 +19,9 @@ class LoraSettings(Section):
     """Scale: an update is multiplied by alpha / rank (alpha / sqrt(rank) with rslora)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Dropout on the adapter's input. 0 is faster and smaller in memory."""
-    targets: list[TargetGroup] = Field(default_factory=lambda: ["attention", "ffn", "text_projection"], min_length=1)
-    """Which parts of the model learn."""
+    targets: list[Words] = Field(default_factory=lambda: ["attention", "ffn", "text_projection"], min_length=1)
+    """Which parts of the model learn. In MusicGen: attention, self_attention, cross_attention, q, k, v, out, ffn,
+    text_projection. What a base does not have is refused by name."""
     rslora: bool = False
     """Rank-stabilised scale (Kalajdzievski 2023, arXiv:2312.03732)."""
     dora: bool = False

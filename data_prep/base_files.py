@@ -1,38 +1,22 @@
 """Where a base model's files are: a hub id, a local folder, `debug` or `starter` becomes a folder with checked files.
 
-Knows names and files, not models: the codec, the text encoder and the LM each read only their own tensors from here.
+Knows names and files, not models: which family a folder belongs to is the families' own matter (`data_prep.families`).
 Only safetensors are read; a pickled checkpoint could run code while it loads.
 """
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
-from data_prep import weight_file
+from data_prep.families import BaseFormat, Problem, format_of, formats, read_config
+from data_prep.lm_spec import LMSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import MusicgenConfig
-
-NEEDED_FILES = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "model*.safetensors",
-    "model.safetensors.index.json",
-)
-# Old checkpoints hold the sinusoidal position table; it is computed from the configuration, not learnt.
-DERIVED_TENSORS = ("decoder.model.decoder.embed_positions.weights",)
 
 
 @dataclass(frozen=True)
@@ -44,40 +28,31 @@ class BaseFiles:
     folder: Path
 
     @cached_property
-    def config(self) -> "MusicgenConfig":
-        """The whole model's configuration."""
-        from transformers import MusicgenConfig
+    def format(self) -> BaseFormat:
+        """How its family lays out files.
 
-        return MusicgenConfig.from_pretrained(self.folder, trust_remote_code=False)
+        Raises:
+            UserError: no known family recognises the folder.
+        """
+        check_folder(self.folder, self.id)
+        found = format_of(self.folder)
+        assert found is not None
+        return found
 
-    @property
-    def audio_channels(self) -> int:
-        """1 (mono) or 2 (stereo)."""
-        return self._decoder.audio_channels
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Its config.json as it stands; empty for a family without one."""
+        return read_config(self.folder)
 
-    @property
-    def n_codebooks(self) -> int:
-        """K: 4 in mono, 8 in stereo."""
-        return self._decoder.num_codebooks
-
-    @property
-    def card(self) -> int:
-        """Codebook size; the id `card` itself is the special token."""
-        return self._decoder.vocab_size
-
-    @property
-    def frame_rate(self) -> int:
-        """Codec frames per second."""
-        return self.config.audio_encoder.frame_rate  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    @cached_property
+    def spec(self) -> LMSpec:
+        """The language model and the codec it speaks, in numbers."""
+        return self.format.spec(self.folder, self.config)
 
     @property
-    def sample_rate_hz(self) -> int:
-        """Samples per second of the audio that the codec reads and writes."""
-        return self.config.audio_encoder.sampling_rate  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-
-    @property
-    def _decoder(self) -> Any:
-        return self.config.decoder
+    def weight_files(self) -> list[Path]:
+        """The safetensors files that hold its weights."""
+        return self.format.weight_files(self.folder)
 
 
 def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
@@ -93,7 +68,7 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
     elif Path(id).expanduser().is_dir():
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
-        files = _from_hub(id, revision)
+        files = from_hub(id, revision)
     check_folder(files.folder, id)
     return files
 
@@ -101,7 +76,7 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
 def load_tensors(files: BaseFiles, prefix: str) -> "dict[str, Tensor]":
     """Read the tensors whose names start with `prefix`, without the prefix (`decoder` and `decoder.` mean the same).
 
-    Only those are read from disk. `""` means all. Tables that follow from the configuration are left out.
+    Only those are read from disk. `""` means all.
 
     Raises:
         UserError: no tensor has this prefix, or a shard is missing or damaged.
@@ -110,10 +85,10 @@ def load_tensors(files: BaseFiles, prefix: str) -> "dict[str, Tensor]":
 
     start = f"{prefix.rstrip('.')}." if prefix else ""
     tensors = {}
-    for shard in weight_files(files.folder):
+    for shard in files.weight_files:
         try:
             with safe_open(shard, framework="pt") as opened:
-                names = [n for n in opened.keys() if n.startswith(start) and n not in DERIVED_TENSORS]  # noqa: SIM118
+                names = [name for name in opened.keys() if name.startswith(start)]  # noqa: SIM118
                 tensors.update({name[len(start) :]: opened.get_tensor(name) for name in names})
         except (SafetensorError, OSError) as error:
             raise UserError(
@@ -125,33 +100,13 @@ def load_tensors(files: BaseFiles, prefix: str) -> "dict[str, Tensor]":
         raise UserError(
             f"The base holds no weights named `{start}…`.",
             where=str(files.folder),
-            fix="Use a complete MusicGen folder: decoder, text encoder and audio encoder in one checkpoint.",
+            fix="Use a complete folder: language model, text encoder and codec belong together.",
         )
     return tensors
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a checkpoint: the shards of its index, or its one file.
-
-    Raises:
-        UserError: the index cannot be read, or is none.
-    """
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return [folder / "model.safetensors"]
-    try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        return [folder / name for name in names]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"The list of the base's weights, {index.name}, cannot be read.",
-            where=f"{index} ({type(error).__name__}: {error})",
-            fix="Fetch or copy it again.",
-        ) from error
-
-
 def check_folder(folder: Path, id: str) -> None:
-    """Refuse a folder that is not a text-to-music MusicGen in safetensors.
+    """Refuse a folder that holds no base of a known family in safetensors.
 
     Raises:
         UserError: says what is missing and what to do.
@@ -162,46 +117,36 @@ def check_folder(folder: Path, id: str) -> None:
         raise UserError(f"Cannot use `{id}` as a base: {what}", where=str(folder), fix=fix)
 
 
-def _problems(folder: Path) -> Iterator[tuple[str, str]]:
+def _problems(folder: Path) -> Iterator[Problem]:
     """Each reason why the folder cannot be used, with what to do about it, most basic first."""
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        if not isinstance(config, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError) as error:
-        yield f"its config.json cannot be read ({error}).", "Give a folder written by `save_pretrained`, or a hub id."
+    format, config = format_of(folder), read_config(folder)
+    if format is not None:
+        yield from format.problems(folder, config)
         return
-    kind = config.get("model_type")
-    if kind == "musicgen_melody":
+    if not config:
         yield (
-            "it is a melody-conditioned MusicGen, which Woodshed does not support yet.",
-            "Use a text-to-music one, e.g. facebook/musicgen-medium or facebook/musicgen-stereo-medium.",
+            "its config.json cannot be read, or there is none.",
+            "Give a folder written by `save_pretrained`, or a hub id.",
         )
-    if kind != "musicgen":
-        yield (
-            f"its architecture is `{kind}`, not `musicgen`.",
-            "Use a MusicGen checkpoint, e.g. facebook/musicgen-small.",
-        )
-    present = [path.exists() for path in weight_files(folder)]
-    if not all(present) and list(folder.glob("*.bin")):
-        yield (
-            "its weights are pickled (.bin), which could run code while loading.",
-            "Convert them once, where you trust the file: `MusicgenForConditionalGeneration.from_pretrained(folder)"
-            ".save_pretrained(new_folder)` and the same for its AutoProcessor; then give the new folder.",
-        )
-    if not all(present):
-        yield "its model.safetensors, or a shard of it, is missing.", "Fetch or copy it again."
-    yield from filter(None, map(weight_file.problem, weight_files(folder)))
-    if not list(folder.glob("tokenizer*")) and not (folder / "spiece.model").exists():
-        yield "its tokenizer files are missing.", "Copy tokenizer.json and tokenizer_config.json beside config.json."
+    known = ", ".join(f"`{format.family}`" for format in formats())
+    yield (
+        f"its architecture is `{config.get('model_type')}`; Woodshed knows {known}.",
+        "Use e.g. facebook/musicgen-small.",
+    )
 
 
-def _from_hub(id: str, revision: str | None) -> BaseFiles:
+def from_hub(id: str, revision: str | None) -> BaseFiles:
+    """Fetch what is needed of a model on the hub, a codec too, or find it in the hub's own cache.
+
+    Raises:
+        UserError: not found, no access, no network, or no space.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
     try:
-        folder = Path(snapshot_download(id, revision=revision, allow_patterns=list(NEEDED_FILES)))
+        wanted = sorted({pattern for format in formats() for pattern in format.needed_files})
+        folder = Path(snapshot_download(id, revision=revision, allow_patterns=wanted))
     except HFValidationError as error:
         raise _not_found(id, "It is neither a folder that exists nor a hub id (`owner/name`).") from error
     except Exception as error:

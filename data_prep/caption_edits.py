@@ -21,7 +21,8 @@ from data_prep.cache import written_beside
 from data_prep.captions import with_trigger
 from data_prep.prepared import ClipRow
 from data_prep.scan import Rejection
-from data_prep.sidecar import caption_text, decode_text
+from data_prep.sidecar import decode_text
+from data_prep.song_words import caption_text
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CAPTIONS_PER_CLIP = 32

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from data_prep.captions import without_trigger
 from data_prep.prepared import ClipRow
+from data_prep.stems import MIX
 
 MIN_CLIPS = 2
 _SPLIT = re.compile(r"\s*[,;:。、]\s*|[.!?](?:\s+|$)")
@@ -81,7 +82,7 @@ def _facts(rows: Sequence[ClipRow]) -> Iterator[tuple[str, list[str]]]:
     yield "key", [row.key or "" for row in rows]
     yield "tempo", [f"{round(row.tempo_bpm)} bpm" if row.tempo_bpm else "" for row in rows]
     yield "loudness", ["" if row.loudness_lufs is None else f"{round(row.loudness_lufs)} LUFS" for row in rows]
-    yield "version", [row.stems for row in rows]
+    yield "stems", ["" if row.stems == MIX else row.stems for row in rows]
     for name in ("genre", "mood", "instruments"):
         yield name, [row.tags.get(name, "") for row in rows]
 

@@ -6,10 +6,14 @@ most trusted one leads, the others add detail, and the trigger is in every capti
 the title never become caption text: an adapter should learn a sound, not to answer to a person's name. Whoever wants
 them there writes them in a caption of their own.
 
+Tempo and key are stated once: what the owner's words or the trigger state is never stated again by tags, nor what
+these state by what was measured. `Stated` decides it for every part of every caption, so that no captioner can put a
+second tempo or key beside the first.
+
 The words for measured features and where they begin (facts in `features`; set by judgement from the measured
 values of 16 rock and acoustic clips):
 
-    tempo          slow < 90 bpm ≤ mid-tempo < 125 ≤ fast; said only with a confidence of 0.25
+    tempo          slow < 90 bpm ≤ mid-tempo < 125 ≤ fast (`tempo_words`); said only with a confidence of 0.25
     key            said only with a margin of 0.05 over the next key
     loudness       quiet ≤ −20 LUFS; loud ≥ −9 LUFS
     brightness     dark ≤ 400 Hz; bright ≥ 1500 Hz
@@ -23,13 +27,16 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
 
+from configs.normal_text import folded, normal_text
 from configs.prep import CaptionSettings
 from data_prep.features import Features
 from data_prep.listeners.listener import Heard
+from data_prep.stated import Stated
 from data_prep.stems import INSTRUMENTAL, MIX
 from data_prep.tags import plain_text
+from data_prep.tempo_words import contradicts, speed_of
 
-TEMPO_SLOW_BPM, TEMPO_FAST_BPM, TEMPO_CONFIDENCE = 90.0, 125.0, 0.25
+TEMPO_CONFIDENCE = 0.25
 KEY_MARGIN = 0.05
 QUIET_LUFS, LOUD_LUFS = -20.0, -9.0
 DARK_HZ, BRIGHT_HZ = 400.0, 1500.0
@@ -51,6 +58,8 @@ class ClipFacts:
     features: Features = Features()  # noqa: RUF009 (frozen)
     stems: str = MIX
     """Which version of the track the clip is from: the name of a `Selection`."""
+    trigger: str = ""
+    """Words that will be in every caption, so that no part says what they say."""
 
 
 class Captioner(Protocol):
@@ -70,16 +79,11 @@ class OwnCaptions:
 
 
 class TagCaptions:
-    """Genre, mood, instruments, tempo and key as tags and fields state them."""
+    """Genre, mood, instruments, tempo and key as tags and fields state them, unless the owner's words do."""
 
     def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
         """One wording with everything, and one with the parts in another order."""
-        tags = {name: plain_text(value) for name, value in clip.tags.items()}
-        genre = " ".join(filter(None, (tags.get("mood", "").lower(), tags.get("genre", "").lower())))
-        parts = [genre, tags.get("instruments", "").lower()]
-        parts += [f"{tags['bpm']} bpm"] if tags.get("bpm") else []
-        parts += [f"in {tags['key']}"] if tags.get("key") else []
-        return _orders([part for part in parts if part], rng)
+        return _orders(_tag_parts(clip.tags, _stated_by_owner(clip)), rng)
 
 
 class ListenerCaptions:
@@ -100,10 +104,11 @@ class FeatureCaptions:
 
     def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
         """One wording with everything, and one with the parts in another order."""
-        known = _stated(clip)
+        stated = _stated_by_owner(clip)
+        _tag_parts(clip.tags, stated)
         measured = clip.features
-        parts = [] if "tempo" in known else _tempo_words(measured, rng)
-        parts += [] if "key" in known else _key_words(measured)
+        parts = _tempo_words(measured, stated, rng)
+        parts += [] if stated.keys else _key_words(measured)
         parts += _level(measured.loudness_lufs, QUIET_LUFS, "quiet", LOUD_LUFS, "loud")
         parts += _level(measured.brightness_hz, DARK_HZ, "dark sound", BRIGHT_HZ, "bright sound")
         parts += _level(measured.percussive_share, SUSTAINED_SHARE, "sustained", PERCUSSIVE_SHARE, "percussive")
@@ -128,11 +133,11 @@ def compose(facts: ClipFacts, settings: CaptionSettings, seed: int, clip_id: str
     """
     rng = random.Random(f"{seed} {clip_id}")
     allowed = _allowed(facts, settings)
-    known = [found for name in settings.sources if (found := CAPTIONERS[name].describe(allowed, rng))]
-    trigger = plain_text(settings.trigger, MAX_CHARS)
+    known = {name: found for name in settings.sources if (found := CAPTIONERS[name].describe(allowed, rng))}
     texts: dict[str, str] = {}
-    for wording in _joined(known) if known else iter([""]):
-        text = with_trigger(", ".join(filter(None, (wording, _stem_words(facts.stems, wording)))), trigger)
+    for wording in _joined(known, settings.trigger) if known else iter([""]):
+        said = ", ".join(filter(None, (wording, _stem_words(facts.stems, wording))))
+        text = with_trigger(said, settings.trigger)
         texts.setdefault(text.casefold(), text or NOTHING_KNOWN)
         if len(texts) == settings.variants:
             break
@@ -141,6 +146,7 @@ def compose(facts: ClipFacts, settings: CaptionSettings, seed: int, clip_id: str
 
 def with_trigger(text: str, trigger: str) -> str:
     """The text with the trigger in it exactly once, spelled as given: where it stands already, or at the end."""
+    text, trigger = normal_text(text), normal_text(trigger)
     if not trigger:
         return text
     if _trigger_places(trigger).findall(text) == [trigger]:
@@ -150,21 +156,37 @@ def with_trigger(text: str, trigger: str) -> str:
 
 
 def says_trigger(text: str, trigger: str) -> bool:
-    """Whether the trigger is among the words of the text."""
-    return bool(trigger) and bool(_trigger_places(trigger).search(text))
+    """Whether the trigger is among the words of the text, however it is spaced, capitalised or encoded."""
+    trigger = normal_text(trigger)
+    return bool(trigger) and bool(_trigger_places(trigger).search(normal_text(text)))
 
 
 def without_trigger(text: str, trigger: str) -> str:
-    """What the text says besides the trigger; nothing when it says nothing else."""
+    """What the text says besides the trigger, as `normal_text`; nothing when it says nothing else."""
+    text, trigger = normal_text(text), normal_text(trigger)
     if not trigger:
         return text
-    rest = _trigger_places(trigger).sub("", text)
-    rest = re.sub(r"\s+([,.;:])", r"\1", " ".join(rest.split()))
-    return re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).strip(" ,;:").rstrip(".")
+    places = _trigger_places(trigger)
+    while True:  # what stood around a trigger may be one itself
+        rest = " ".join(places.sub(" ", text).split())
+        rest = re.sub(r"\s+([,.;:])", r"\1", rest)
+        rest = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", rest).lstrip(" ,;:").rstrip(" ,;:.")
+        if not places.search(rest):
+            return rest
+        text = rest
 
 
 def _trigger_places(trigger: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<!\w){re.escape(trigger)}(?!\w)", re.IGNORECASE)
+    """Where a normal text says a normal trigger: in any case, with straight or curly quotes and any hyphen."""
+    before = r"(?<!\w)" if re.match(r"\w", trigger) else ""
+    after = r"(?!\w)" if re.search(r"\w$", trigger) else ""
+    return re.compile(before + "".join(map(_like, trigger)) + after, re.IGNORECASE)
+
+
+def _like(character: str) -> str:
+    plain = folded(character)
+    kin = {"'": "['‘’ʼ]", '"': '["“”]', "-": "[-‐‑‒–]"}
+    return kin.get(plain) or re.escape(character)
 
 
 def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
@@ -175,17 +197,25 @@ def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
         tags=facts.tags if "tags" in settings.sources else {},
         features=facts.features,
         stems=facts.stems,
+        trigger=settings.trigger,
     )
 
 
-def _joined(known: list[list[str]]) -> Iterator[str]:
-    """The leading source's wordings alone, then with one more source, then with more."""
-    lead, others = known[0], known[1:]
+def _joined(known: dict[str, list[str]], trigger: str) -> Iterator[str]:
+    """The leading source's wordings alone, then with one more source, then with more.
+
+    A wording that states another tempo or key than the trigger, the owner's words or an earlier wording is left out
+    of that caption, whichever source it is from.
+    """
+    lead, *others = known
     for extra in range(len(others) + 1):
         for chosen in combinations(others, extra):
-            width = max(len(lead), *(len(wordings) for wordings in chosen)) if chosen else len(lead)
-            for index in range(width):
-                yield ", ".join(wordings[index % len(wordings)] for wordings in (lead, *chosen))
+            names = (lead, *chosen)
+            for index in range(max(len(known[name]) for name in names)):
+                wordings = {name: known[name][index % len(known[name])] for name in names}
+                stated = Stated.by([trigger, wordings.get("own", "")])
+                said = [text for name, text in wordings.items() if name == "own" or stated.take(text)]
+                yield ", ".join(said)
 
 
 def _orders(parts: list[str], rng: random.Random) -> list[str]:
@@ -193,19 +223,29 @@ def _orders(parts: list[str], rng: random.Random) -> list[str]:
     return list(dict.fromkeys(", ".join(order) for order in (parts, shuffled) if order))
 
 
-def _stated(clip: ClipFacts) -> set[str]:
-    """Of tempo and key, what the owner's words or tags say already."""
-    own = " ".join(clip.own).lower()
-    tempo = "bpm" in clip.tags or re.search(r"\bbpm\b", own)
-    key = "key" in clip.tags or re.search(r"\b[a-g]([#♯b♭]|[- ](sharp|flat))?[- ]?(major|minor|maj|min)\b", own)
-    return {name for name, said in (("tempo", tempo), ("key", key)) if said}
+def _stated_by_owner(clip: ClipFacts) -> Stated:
+    return Stated.by([*clip.own, clip.trigger])
 
 
-def _tempo_words(measured: Features, rng: random.Random) -> list[str]:
+def _tag_parts(tags: Mapping[str, str], stated: Stated) -> list[str]:
+    """What tags say that has not been stated; it counts as stated then."""
+    plain = {name: plain_text(value) for name, value in tags.items()}
+    mood, genre, instruments = (plain.get(name, "") for name in ("mood", "genre", "instruments"))
+    style = " ".join(part.lower() for part in (mood, genre) if part and stated.take(part))
+    parts = [style] + ([instruments.lower()] if stated.take(instruments) else [])
+    tempo = [f"{plain['bpm']} bpm"] if plain.get("bpm") and not stated.tempo else []
+    key = [f"in {plain['key']}"] if plain.get("key") and not stated.keys else []
+    return [part for part in parts + [number for number in tempo + key if stated.take(number)] if part]
+
+
+def _tempo_words(measured: Features, stated: Stated, rng: random.Random) -> list[str]:
+    """Speed and number; the number alone where a speed is stated that it goes with, nothing where it does not."""
     bpm, confidence = measured.tempo_bpm, measured.tempo_confidence
-    if bpm is None or confidence is None or confidence < TEMPO_CONFIDENCE:
+    if bpm is None or confidence is None or confidence < TEMPO_CONFIDENCE or stated.tempo:
         return []
-    speed = "slow" if bpm < TEMPO_SLOW_BPM else "mid-tempo" if bpm < TEMPO_FAST_BPM else "fast"
+    if stated.speeds:
+        return [] if contradicts(bpm, stated.speeds) else [f"{round(bpm)} bpm"]
+    speed = speed_of(bpm)
     return [speed, f"{round(bpm)} bpm"] if rng.random() < 0.5 else [f"{speed}, {round(bpm)} bpm"]
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Int16
 
 from configs.errors import UserError
 from data_prep.cache import Cache, remove
+from data_prep.describe import SongAccount
 from data_prep.prepared import (
     CLIPS_FILE,
     INFO_FILE,
@@ -27,8 +28,8 @@ from data_prep.prepared import (
 )
 from data_prep.scan import Rejection
 
-REPORT_FILE = "report.html"
-_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CLIPS_FILE, REJECTED_FILE, REPORT_FILE, INFO_FILE)
+REPORT_FILE, SONGS_FILE = "report.html", "songs.jsonl"
+_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CLIPS_FILE, REJECTED_FILE, SONGS_FILE, REPORT_FILE, INFO_FILE)
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,14 @@ class NewDataset:
     codes: Mapping[str, Int16[np.ndarray, "K _"]]
     texts: Mapping[str, Path]
     info: dict[str, Any]
+    songs: Sequence[SongAccount] = ()
 
     def content(self) -> str:
         """A hash over everything that the dataset says, but not over the versions of the programs that made it."""
         digest = hashlib.sha256()
         stable = {name: value for name, value in self.info.items() if name != "versions"}
-        for text in (json.dumps(stable, sort_keys=True), _lines(self.rows), _lines(self.rejected), *sorted(self.texts)):
+        lines = (_lines(self.rows), _lines(self.rejected), _lines(self.songs))
+        for text in (json.dumps(stable, sort_keys=True), *lines, *sorted(self.texts)):
             digest.update(text.encode())
         for row in self.rows:
             digest.update(self.codes[row.id].tobytes())
@@ -75,6 +78,7 @@ def put_in_place(out: Path, cache: Cache, new: NewDataset, content: str, report:
             _link(path, beside / TEXT_FOLDER / name)
         (beside / CLIPS_FILE).write_text(_lines(new.rows), "utf-8")
         (beside / REJECTED_FILE).write_text(_lines(new.rejected), "utf-8")
+        (beside / SONGS_FILE).write_text(_lines(new.songs), "utf-8")
         (beside / REPORT_FILE).write_text(report(), "utf-8")
         (beside / INFO_FILE).write_text(_yaml({**new.info, "content": content}), "utf-8")
         _flush(beside)

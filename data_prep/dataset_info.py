@@ -23,20 +23,21 @@ def dataset_info(
         text_encoder: fingerprint of its text encoder.
         separator: model and fingerprint, None where no stems were made.
     """
-    text_config: Any = files.config.text_encoder
+    spec = files.spec
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "base": {"id": files.id, "revision": files.revision},
         "codec": {
             "fingerprint": codec,
-            "channels": files.audio_channels,
-            "n_codebooks": files.n_codebooks,
-            "card": files.card,
-            "sample_rate_hz": files.sample_rate_hz,
-            "frame_rate": files.frame_rate,
+            "channels": spec.channels,
+            "n_codebooks": spec.n_codebooks,
+            "card": spec.card,
+            "sample_rate_hz": spec.sample_rate_hz,
+            "hop_samples": spec.hop_samples,
+            "frame_rate": spec.frame_rate,
         },
-        "text_encoder": {"fingerprint": text_encoder, "width": text_config.d_model},
+        "text_encoder": {"fingerprint": text_encoder, "width": spec.text_width},
         "separator": separator,
         "settings": settings.model_dump(mode="json", exclude={"device", "workers", "batch_size"}),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},

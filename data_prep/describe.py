@@ -1,7 +1,7 @@
 """What is said of each clip: features measured, tags read, captions made of both and of the owner's words."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from configs.prep import PrepSettings
@@ -14,7 +14,8 @@ from data_prep.decode import AudioError, probe
 from data_prep.device import pick_device
 from data_prep.listeners.hearing import hear_clips, unwanted
 from data_prep.listeners.listener import Heard, Known
-from data_prep.tags import normalise
+from data_prep.song_words import Reading
+from data_prep.tags import Fact, facts_of, normalise, plain_text
 from data_prep.tracks import Track
 
 TAGS_VERSION = 1
@@ -41,7 +42,7 @@ def describe_clips(
     """
     features = clip_features(clips, cache, workers=settings.workers)
     tracks = {clip.version.track.source_sha256: clip.version.track for clip in clips}
-    tags = {digest: _tags(track, cache) for digest, track in tracks.items()}
+    tags = {digest: normalise(_in_file(track, cache), track.song.fields) for digest, track in tracks.items()}
     answers = _heard(clips, tags, settings, cache)
     described = {}
     for clip in clips:
@@ -78,8 +79,57 @@ def _heard(
     return {clip.id: (known[clip.id], heard[clip.id]) for clip in clips}
 
 
-def _tags(track: Track, cache: Cache) -> dict[str, str]:
-    """Tags of the file and the owner's fields under common names; the file's header is read once."""
+@dataclass(frozen=True)
+class SongAccount:
+    """What was read of one song, and what became of each thing: a line of songs.jsonl."""
+
+    source: str
+    read: list[Reading]
+
+
+def song_accounts(tracks: Iterable[Track], settings: PrepSettings, cache: Cache) -> list[SongAccount]:
+    """An account of every song that has been described: the owner's words first, then the tags in its file."""
+    accounts = {}
+    for track in tracks:
+        if track.song.relative not in accounts:
+            read = _own_readings(track, settings) + _tag_readings(track, settings, cache)
+            accounts[track.song.relative] = SongAccount(track.song.relative, read)
+    return [accounts[source] for source in sorted(accounts)]
+
+
+def _own_readings(track: Track, settings: PrepSettings) -> list[Reading]:
+    facts = {fact.field: fact for fact in facts_of(track.song.fields)}
+    read = []
+    for reading in track.song.read:
+        if reading.use == "caption" and "own" not in settings.captions.sources:
+            reading = replace(reading, use="not used: captions.sources leaves out own")
+        elif reading.use == "":
+            reading = replace(reading, use=_use(facts[reading.field]))
+        read.append(reading)
+    return read
+
+
+def _tag_readings(track: Track, settings: PrepSettings, cache: Cache) -> list[Reading]:
+    """The tags that may say something of the music; a file holds many others."""
+    owned = {fact.name for fact in facts_of(track.song.fields) if fact.text}
+    read = []
+    in_file = _in_file(track, cache)
+    for fact in facts_of(in_file):
+        if fact.name in owned and fact.text:
+            fact = replace(fact, text="", why=f"your own {fact.name} is used")
+        if fact.name:
+            read.append(Reading("tags in the file", fact.field, plain_text(in_file[fact.field]), _use(fact)))
+    return read
+
+
+def _use(fact: Fact) -> str:
+    if not fact.text:
+        return f"not used: {fact.why}"
+    return f"{fact.name} ({fact.why})" if fact.why else fact.name
+
+
+def _in_file(track: Track, cache: Cache) -> dict[str, str]:
+    """The tags in a song's file; its header is read once."""
     key = work_key(TAGS_VERSION, source=track.source_sha256)
     in_file = cache.read_json("tags", key)
     if in_file is None:
@@ -88,4 +138,4 @@ def _tags(track: Track, cache: Cache) -> dict[str, str]:
         except (AudioError, OSError) as error:
             raise changed(track.song.relative, error) from error
         cache.write_json("tags", key, in_file)
-    return normalise(in_file, track.song.fields)
+    return in_file

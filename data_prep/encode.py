@@ -11,7 +11,8 @@ from torch import Tensor
 from data_prep.base_files import BaseFiles
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, changed, read_clips
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.decode import AudioError
 from data_prep.progress import stage
 
@@ -44,7 +45,7 @@ def encode_clips(
         todo = [clip for clip in clips if clip.id not in codes]
         if not todo:
             return codes
-        codec = Codec.load(files, device)
+        codec = load_base_codec(files, device)
         size = batch_size if device.type == "cuda" else 1  # a CPU gains nothing from batches but needs their memory
         for batch in _batches(_audio(todo, codec), size):
             for (clip, _), found in zip(batch, _encode(codec, [audio for _, audio in batch]), strict=True):
@@ -55,7 +56,7 @@ def encode_clips(
 
 
 def _key(clip: Clip, fingerprint: str, files: BaseFiles) -> str:
-    return work_key(TOKENS_VERSION, codec=fingerprint, channels=files.audio_channels, **clip.place)
+    return work_key(TOKENS_VERSION, codec=fingerprint, channels=files.spec.channels, **clip.place)
 
 
 def _audio(clips: Sequence[Clip], codec: Codec) -> Iterator[tuple[Clip, Tensor]]:

@@ -1,13 +1,13 @@
 """Which folders `prep` may read and write, and what it says when a song folder gives nothing."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs.errors import UserError
 from data_prep.cache import Cache
 from data_prep.prepared import INFO_FILE
-from data_prep.scan import Rejection
+from data_prep.scan import Rejection, by_kind
 
 _SHOWN = 12
 
@@ -44,11 +44,12 @@ def check_folders(songs: Path, out: Path) -> None:
         )
 
 
-def nothing_usable(songs: Path, rejected: Sequence[Rejection]) -> UserError:
-    """What to say when no clip came out: every reason, with the files it holds for."""
+def nothing_usable(songs: Path, rejected: Sequence[Rejection], passed_over: Mapping[str, int]) -> UserError:
+    """What to say when no clip came out: every reason, with the files it holds for; or what was passed over."""
     if not rejected:
         fix = "Put recordings into it: wav, flac, mp3, ogg, m4a or anything else that FFmpeg reads."
-        return UserError("There are no recordings in this folder.", where=str(songs), fix=fix)
+        where = f"{songs}, passed over: {by_kind(passed_over)}" if passed_over else str(songs)
+        return UserError("There are no recordings in this folder.", where=where, fix=fix)
     reasons = Counter(r.why for r in rejected)
     lines = [f"  {_name(r)}: {r.why}" for r in rejected[:_SHOWN]]
     if len(rejected) > _SHOWN:

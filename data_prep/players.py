@@ -8,7 +8,8 @@ from jaxtyping import Int16
 
 from data_prep.base_files import BaseFiles
 from data_prep.clips import Clip, read_clips
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.prepared import ClipRow
 from data_prep.report import Player, ogg_uri
 from data_prep.segment import Segment
@@ -26,7 +27,7 @@ def make_players(
 ) -> list[Player]:
     """Excerpts of clips spread over the dataset, at most one per version of a track while there are enough."""
     by_id = {clip.id: clip for clip in clips}
-    codec = Codec.load(files, device)
+    codec = load_base_codec(files, device)
     return [_player(row, by_id[row.id], codes[row.id], codec) for row in _spread(rows)]
 
 

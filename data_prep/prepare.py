@@ -14,10 +14,10 @@ from data_prep.cache import Cache
 from data_prep.caption_edits import read_edits
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip, Version
-from data_prep.codec import codec_fingerprint
+from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
 from data_prep.dataset_info import dataset_info
-from data_prep.describe import Described, describe_clips
+from data_prep.describe import Described, SongAccount, describe_clips, song_accounts
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.folders import check_folders, nothing_usable
@@ -25,7 +25,7 @@ from data_prep.lock import only_one
 from data_prep.players import make_players
 from data_prep.prepared import ClipRow
 from data_prep.report import render
-from data_prep.scan import Rejection, scan
+from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.segment import segments
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
@@ -44,6 +44,10 @@ class Summary:
     rejected: list[Rejection]
     seconds: float
     unchanged: bool
+    found: ScanResult
+    """What the song folder holds beside the songs, and what became of its metadata files."""
+    songs: list[SongAccount]
+    """What was read of each song that is in the dataset."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -63,7 +67,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
         files = resolve_base(settings.base, settings.revision)
-        codec_name, text_name = codec_fingerprint(files), text_encoder_fingerprint(files)
+        codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
 
         # 2. Read and measure the songs.
         tracks, rejected = measure_tracks(
@@ -76,12 +80,13 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         clips, silent = _cut(made.versions, settings, files)
         rejected = sorted([*rejected, *silent], key=lambda r: (r.where, r.what, r.why))
         if not clips:
-            raise nothing_usable(songs, rejected)
+            raise nothing_usable(songs, rejected, found.passed_over)
 
         # 4. What each clip is: features, tags, captions.
         edits = read_edits(settings.captions.edits)
         described = describe_clips(clips, settings, cache, edits.captions)
         rejected += edits.unused({clip.id for clip in clips})
+        accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
 
         # 5. What the model sees: codec tokens and text states.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
@@ -92,22 +97,21 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         # 6. The dataset, unless the very same one is there.
         rows = _rows(clips, described, texts, settings, {i: clip.shape[1] for i, clip in codes.items()})
         info = dataset_info(settings, files, codec=codec_name, text_encoder=text_name, separator=made.separator)
-        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info)
+        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info, accounts)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
             players = make_players(rows, clips, codes, files, device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players))
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged)
+            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
+    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts)
 
 
 def _cut(versions: Sequence[Version], settings: PrepSettings, files: BaseFiles) -> tuple[list[Clip], list[Rejection]]:
     """The clips of every version, and the versions that have none, with the reason."""
     clips: list[Clip] = []
     rejected: list[Rejection] = []
-    frame_samples = files.sample_rate_hz // files.frame_rate
     for version in versions:
-        cut = segments(version.scan, settings.segment, frame_samples, files.sample_rate_hz)
+        cut = segments(version.scan, settings.segment, files.spec.hop_samples, files.spec.sample_rate_hz)
         clips += [Clip(version, segment) for segment in cut]
         if not cut:
             what = "track" if version.stems == "mix" else f"stems {version.stems}"

@@ -16,12 +16,13 @@ from data_prep.tokens import TokenReader
 
 FORMAT = "woodshed-dataset"
 FORMAT_VERSION = 1
-INFO_FILE, CLIPS_FILE, REJECTED_FILE, TOKENS_FOLDER, TEXT_FOLDER = (
+INFO_FILE, CLIPS_FILE, REJECTED_FILE, TOKENS_FOLDER, TEXT_FOLDER, CONDITIONS_FOLDER = (
     "prep.yaml",
     "clips.jsonl",
     "rejected.jsonl",
     "tokens",
     "text_states",
+    "conditions",
 )
 _STATES_IN_MEMORY = 512
 _STATES_MAPPED = 30_000
@@ -74,6 +75,7 @@ class PreparedDataset:
             self._tokens = TokenReader(self.folder / TOKENS_FOLDER)
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(self.folder, str(error)) from error
+        self._conditions = {kind: self._open_condition(kind) for kind in self.info.get("conditions", {})}
         self._check()
         self._mapped = self._map_states()
         self._state = lru_cache(maxsize=_STATES_IN_MEMORY)(self._read_state)
@@ -99,6 +101,11 @@ class PreparedDataset:
         """
         return self._state(caption)
 
+    def condition(self, kind: str, clip_id: str) -> np.ndarray | None:
+        """Values of another kind of condition than text, [n, width], for a whole clip; None where it has none."""
+        reader = self._conditions.get(kind)
+        return reader[clip_id] if reader is not None and clip_id in reader else None
+
     def _read_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
         from safetensors import SafetensorError
 
@@ -109,6 +116,12 @@ class PreparedDataset:
             raise self._damaged_state(caption, error) from error
         states.flags.writeable = False
         return states
+
+    def _open_condition(self, kind: str) -> TokenReader:
+        try:
+            return TokenReader(self.folder / CONDITIONS_FOLDER / kind)
+        except (OSError, ValueError) as error:
+            raise _damaged(self.folder, f"{CONDITIONS_FOLDER}/{kind}: {error}") from error
 
     def _map_states(self) -> dict[str, Any]:
         """Open files by caption. They keep no file descriptor, only the mapped memory."""

@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from data_prep.describe import SongAccount
 from data_prep.prepared import ClipRow
-from data_prep.scan import Rejection
+from data_prep.report_words import own_words, song_lines, unused_columns, warnings
+from data_prep.scan import Rejection, ScanResult, by_kind
 from data_prep.split import VALIDATION
 
 MAX_CLIPS_SHOWN = 300
 MAX_REJECTED_SHOWN = 300
+MAX_SONGS_SHOWN = 300
 _INK, _ACCENT = "#24303a", "#b5622e"
 
 
@@ -30,7 +33,12 @@ class Player:
 
 
 def render(
-    rows: Sequence[ClipRow], rejected: Sequence[Rejection], info: dict[str, Any], players: Sequence[Player]
+    rows: Sequence[ClipRow],
+    rejected: Sequence[Rejection],
+    info: dict[str, Any],
+    players: Sequence[Player],
+    songs: Sequence[SongAccount],
+    found: ScanResult,
 ) -> str:
     """The page. Every text from outside is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -48,6 +56,13 @@ def render(
         rejected=[asdict(r) for r in rejected[:MAX_REJECTED_SHOWN]],
         rejected_left=max(0, len(rejected) - MAX_REJECTED_SHOWN),
         players=players,
+        own_words=own_words(songs),
+        metadata=found.metadata,
+        unused_columns=unused_columns,
+        warnings=warnings(found, songs),
+        songs=song_lines(songs)[:MAX_SONGS_SHOWN],
+        songs_left=max(0, len(song_lines(songs)) - MAX_SONGS_SHOWN),
+        passed_over=by_kind(found.passed_over),
         plots=_plots(rows),
     )
 

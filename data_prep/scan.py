@@ -1,62 +1,46 @@
 """Find the songs in a folder, and what their owner says of them. It reads the folder and never writes to it.
 
-Every regular file is taken for a song except these, which are passed over in silence: hidden files and folders (their
-name begins with a dot, which takes in macOS's `._song.mp3`), `__MACOSX`, and files of kinds that lie around music
-(text, pictures, playlists, scores: see `_NOT_AUDIO`) unless their first bytes say audio. What is no audio after all
-is found out when it is decoded, and rejected there with the reason. Links are followed; a folder is read once,
-however many links lead to it.
+Every regular file is taken for a song except these, which are passed over and counted by kind: hidden files and folders
+(their name begins with a dot, which takes in macOS's `._song.mp3`), `__MACOSX`, and files of kinds that lie around
+music (text, pictures, playlists, scores: see `_NOT_AUDIO`) unless their first bytes say audio. What is no audio after
+all is found out when it is decoded, and rejected there with the reason. Links are followed; a folder is read once,
+however many links lead to it. Which song a file of text belongs to is for `own_words` to say.
 """
 
 import os
 import stat
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from configs.errors import UserError
-from data_prep.metadata import MetadataRow, read_metadata
+from data_prep.metadata import is_metadata
 from data_prep.names import printable
-from data_prep.sidecar import read_sidecars
+from data_prep.own_words import MetadataUse, read_own_words
+from data_prep.song_file import Rejection, SongFile
 
 _KINDS = (
-    "txt json jsonl csv tsv md rst rtf pdf doc docx odt html htm xml yaml yml toml ini cfg log url nfo lnk db "
+    "txt caption prompt json jsonl csv tsv md rst rtf pdf doc docx odt html htm xml yaml yml toml ini cfg log url nfo "
+    "lnk db "
     "jpg jpeg png gif webp bmp tif tiff svg ico psd heic avif lrc cue m3u m3u8 pls asx xspf sfv md5 sha256 "
     "mid midi kar sf2 mscz musicxml gp3 gp4 gp5 gpx ptb asd reapeaks rpp als flp zip gz bz2 xz 7z rar tar py"
 )
 _NOT_AUDIO = frozenset(_KINDS.split())
 _MAGIC = (b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b"wvpk", b"MAC ", b"\x1aE\xdf\xa3", b"0&\xb2u", b"RF64", b"BW64")
-_METADATA = ("metadata.jsonl", "metadata.csv")
+_TABLES = (".csv", ".tsv", ".jsonl")
 _ALWAYS_SKIPPED = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"})
 
 
 @dataclass(frozen=True)
-class SongFile:
-    """A file to prepare, and what its owner says of it."""
-
-    path: Path
-    relative: str
-    """Its place below the song folder, with forward slashes; bytes that are no UTF-8 are written as \\xNN."""
-    own_captions: list[str] = field(default_factory=list)
-    """The owner's words, from the sidecar first, then from metadata files."""
-    fields: dict[str, str] = field(default_factory=dict)
-    """Named facts (genre, bpm, key, …), lower-case names; a sidecar's win over a metadata file's."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """A thing that was left out: a line of rejected.jsonl."""
-
-    what: str
-    where: str
-    why: str
-
-
-@dataclass(frozen=True)
 class ScanResult:
-    """Both in an order that depends on names alone."""
+    """All in an order that depends on names alone."""
 
     songs: list[SongFile]
     rejected: list[Rejection]
+    passed_over: dict[str, int] = field(default_factory=dict)
+    """Files and folders that were not looked into, by kind: `hidden`, `txt`, …"""
+    metadata: list[MetadataUse] = field(default_factory=list)
 
 
 def scan(folder: Path) -> ScanResult:
@@ -68,19 +52,41 @@ def scan(folder: Path) -> ScanResult:
     _check_folder(folder)
     walk = _Walk(folder)
     found = list(walk.files(folder, ()))
-    rows, refused = _all_metadata(folder, [f for f in found if f.name in _METADATA])
-    audio = [f for f in found if f.name not in _METADATA and _may_be_audio(f)]
-    songs, complaints = [], walk.rejected + refused
-    rows_of: dict[str, list[MetadataRow]] = {}
-    for row in rows:
-        rows_of.setdefault(row.song, []).append(row)
-    for path in audio:
-        relative = _relative(path, folder)
-        song, more = _song(path, relative, rows_of.get(relative, []))
-        songs.append(song)
-        complaints += more
-    complaints += _rows_without_song(rows, folder, {song.relative for song in songs})
-    return ScanResult(sorted(songs, key=lambda s: s.relative), sorted(complaints, key=lambda r: (r.where, r.why)))
+    audio = [path for path in found if _may_be_audio(path)]
+    songs = [SongFile(path, _relative(path, folder)) for path in audio]
+    around = sorted(set(found) - set(audio))
+    tables = [path for path in around if is_metadata(path.name) and not _is_sidecar_of(path, audio)]
+    own = read_own_words(folder, songs, tables, [path for path in around if path not in set(tables)])
+    strange = [path for path in own.unread if path.suffix.lower() in _TABLES]
+    rejected = walk.rejected + own.refused + [_not_read(path, folder) for path in strange]
+    passed = walk.passed_over + Counter(_kind(path) for path in own.unread if path not in set(strange))
+    return ScanResult(
+        sorted(own.songs, key=lambda s: s.relative),
+        sorted(rejected, key=lambda r: (r.where, r.why)),
+        dict(sorted(passed.items(), key=lambda kind: (-kind[1], kind[0]))),
+        own.metadata,
+    )
+
+
+def _is_sidecar_of(path: Path, songs: list[Path]) -> bool:
+    """Whether `metadata.json` belongs to a song that is called metadata."""
+    return path.suffix.lower() == ".json" and any(
+        song.parent == path.parent and song.stem.lower() == path.stem.lower() for song in songs
+    )
+
+
+def _not_read(path: Path, root: Path) -> Rejection:
+    why = "not read: tables are read when they are called metadata, captions or prompts (metadata.csv)"
+    return Rejection("table", _relative(path, root), why)
+
+
+def _kind(path: Path) -> str:
+    return printable(path.suffix.lower().lstrip(".")) or "without ending"
+
+
+def by_kind(passed_over: Mapping[str, int]) -> str:
+    """What was passed over, in words: "12 hidden, 3 jpg"."""
+    return ", ".join(f"{count:,} {kind}" for kind, count in passed_over.items())
 
 
 def _check_folder(folder: Path) -> None:
@@ -102,6 +108,7 @@ class _Walk:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.rejected: list[Rejection] = []
+        self.passed_over: Counter[str] = Counter()
         self.seen: set[tuple[int, int]] = set()
 
     def files(self, folder: Path, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -121,7 +128,9 @@ class _Walk:
             return
         self.seen.add(identity)
         for entry in entries:
-            if not entry.name.startswith(".") and entry.name not in _ALWAYS_SKIPPED:
+            if entry.name.startswith(".") or entry.name in _ALWAYS_SKIPPED:
+                self.passed_over["hidden" if entry.name.startswith(".") else entry.name] += 1
+            else:
                 yield from self._entry(entry, (*parents, identity))
 
     def _entry(self, path: Path, parents: tuple[tuple[int, int], ...]) -> Iterator[Path]:
@@ -156,34 +165,3 @@ def _may_be_audio(path: Path) -> bool:
         return False
     wav = head[:4] == b"RIFF" and head[8:12] == b"WAVE"
     return wav or head[4:8] == b"ftyp" or head.startswith(_MAGIC)
-
-
-def _song(path: Path, relative: str, named: list[MetadataRow]) -> tuple[SongFile, list[Rejection]]:
-    sidecars = read_sidecars(path)
-    folder = PurePosixPath(relative).parent
-    complaints = [Rejection("sidecar", str(folder / name), why) for name, why in sidecars.refused]
-    captions = [*sidecars.captions, *(row.caption for row in named if row.caption)]
-    fields: dict[str, str] = {}
-    for row in named:
-        fields |= row.fields
-    return SongFile(path, relative, list(dict.fromkeys(captions)), fields | sidecars.fields), complaints
-
-
-def _all_metadata(root: Path, files: list[Path]) -> tuple[list[MetadataRow], list[Rejection]]:
-    rows: list[MetadataRow] = []
-    refused: list[Rejection] = []
-    for file in files:
-        where = _relative(file, root)
-        read, complaints = read_metadata(file, PurePosixPath(where).parent)
-        rows += read
-        refused += [Rejection("metadata", f"{where}:{line}" if line else where, why) for line, why in complaints]
-    return rows, refused
-
-
-def _rows_without_song(rows: list[MetadataRow], root: Path, songs: set[str]) -> list[Rejection]:
-    lost = [row for row in rows if row.song not in songs]
-    return [Rejection("metadata", row.where, f"{row.song}: {_why_no_song(root / row.song)}") for row in lost]
-
-
-def _why_no_song(path: Path) -> str:
-    return "not audio" if os.path.exists(path) else "no such file"  # noqa: PTH110 Path.exists raises on a long name

@@ -1,4 +1,4 @@
-"""T5 as MusicGen uses it: captions in, one hidden state per text token out, without padding."""
+"""A base's own T5: captions in, one hidden state per text token out, without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class TextEncoder:
         Raises:
             UserError: weights or tokenizer files are incomplete.
         """
-        from transformers import AutoTokenizer, T5EncoderModel
+        from transformers import AutoTokenizer, T5Config, T5EncoderModel
 
         tensors = _tensors(files)
-        config: Any = files.config.text_encoder
+        config: Any = T5Config(**files.config["text_encoder"])
         loaded: Any = T5EncoderModel.from_pretrained(
             None,
             config=config,

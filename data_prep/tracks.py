@@ -44,7 +44,10 @@ def measure_tracks(
             continue
         first = unique.setdefault(digest, song)
         if first is not song:
-            rejected.append(Rejection("track", song.relative, f"duplicate of {first.relative}: the same file"))
+            unique[digest] = first.with_words_of(song)
+            why = f"duplicate of {first.relative}: the same file"
+            why += "; what you wrote for it goes there" if song.read else ""
+            rejected.append(Rejection("track", song.relative, why))
     scans = _scans(unique, cache, max_track_sec, workers)
     first_with: dict[str, str] = {}
     for digest, song in unique.items():

@@ -15,11 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int16
+from jaxtyping import Float, Int, Int16
 from torch import Tensor
 
-from adapters.lm import Conditions
+from adapters.conditions import Conditions, RowConditions, batch_conditions
 from data_prep.captions import without_trigger
+from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.prepared import PreparedDataset
 
 PIECES_SHARE = 0.5
@@ -49,6 +50,8 @@ class Draw:
     start_frame: int
     n_frames: int
     prior: bool = False
+    dropped: frozenset[str] = frozenset()
+    """Kinds of condition besides text that it is trained without."""
 
 
 @runtime_checkable
@@ -63,26 +66,24 @@ class ClipSource(Protocol):
         """Text states of a caption."""
         ...
 
+    def condition(self, kind: str, clip_id: str) -> np.ndarray | None:
+        """Values of another kind of condition, [n, width], for the whole clip; None where it has none."""
+        ...
+
 
 @dataclass
 class Batch:
-    """Clips side by side. What stands behind a clip's `n_frames` or outside `text_mask` means nothing."""
+    """Clips side by side with what the LM follows. What stands behind a clip's `n_frames` means nothing."""
 
     clip_ids: list[str]
     codes: Int[Tensor, "B K T"]
     n_frames: Int[Tensor, " B"]
-    text_states: Float[Tensor, "B L D_text"]
-    text_mask: Bool[Tensor, "B L"]
-
-    @property
-    def conditions(self) -> Conditions:
-        """What the LM follows while it hears these clips."""
-        return Conditions(self.text_states, self.text_mask)
+    conditions: Conditions
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
-        names = ("codes", "n_frames", "text_states", "text_mask")
-        return Batch(self.clip_ids, *(getattr(self, name).to(device, non_blocking=True) for name in names))
+        codes, n_frames = (t.to(device, non_blocking=True) for t in (self.codes, self.n_frames))
+        return Batch(self.clip_ids, codes, n_frames, self.conditions.to(device))
 
 
 def clips_of(dataset: PreparedDataset, split: str) -> list[Clip]:
@@ -160,23 +161,35 @@ def held_out(clips: Iterable[Clip], *, max_clips: int, max_frames: int) -> list[
     return [Draw(clip.id, next(iter(clip.captions), None), 0, min(clip.n_frames, max_frames)) for clip in chosen]
 
 
-def micro_batches(draws: Sequence[Draw], batch_size: int, rank: int, n_processes: int) -> list[list[Draw]]:
-    """This process's share of a step, in micro-batches. Clips of like length go together, which saves padding.
-
-    The gradient of a step does not depend on how its clips are arranged, so this is free to.
-    """
-    ordered = sorted(draws, key=lambda draw: (-draw.n_frames, draw.clip_id, draw.start_frame))
-    batches = [ordered[first : first + batch_size] for first in range(0, len(ordered), batch_size)]
-    return batches[rank::n_processes]
-
-
-def collate(draws: Sequence[Draw], dataset: ClipSource, text_width: int) -> Batch:
-    """Codes and text states of the draws, padded to the longest. A draw without caption has a text mask of zeros."""
+def collate(draws: Sequence[Draw], dataset: ClipSource, spec: LMSpec) -> Batch:
+    """Codes and conditions of the draws, padded to the longest. A draw without caption has the null text."""
     codes = [dataset.codes(d.clip_id)[:, d.start_frame : d.start_frame + d.n_frames] for d in draws]
-    texts = [None if d.caption is None else dataset.text_state(d.caption) for d in draws]
-    states, mask = _pad_texts(texts, text_width)
+    conditions = batch_conditions([conditions_of(draw, dataset, spec) for draw in draws], spec)
     n_frames = torch.tensor([d.n_frames for d in draws])
-    return Batch([d.clip_id for d in draws], _pad_codes(codes), n_frames, states, mask)
+    return Batch([d.clip_id for d in draws], _pad_codes(codes), n_frames, conditions)
+
+
+def conditions_of(draw: Draw, dataset: ClipSource, spec: LMSpec) -> RowConditions:
+    """What one draw follows: what was not dropped, and of a kind per frame the stretch that belongs to its crop."""
+    found: dict[str, Tensor] = {}
+    for kind in spec.conditions:
+        if kind.name in draw.dropped:
+            continue
+        values = _values_of(draw, kind, dataset, spec.frame_rate)
+        if values is not None:
+            found[kind.name] = torch.from_numpy(np.array(values))
+    return found
+
+
+def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate: float) -> np.ndarray | None:
+    """[n, width], or None where the clip has none."""
+    if kind.per == "caption":
+        return None if draw.caption is None else dataset.text_state(draw.caption)
+    values = dataset.condition(kind.name, draw.clip_id)
+    if values is None or kind.per == "clip":
+        return values
+    rate = (kind.rate_hz or frame_rate) / frame_rate
+    return values[round(draw.start_frame * rate) : round((draw.start_frame + draw.n_frames) * rate)]
 
 
 def _pad_codes(codes: list[Any]) -> Int[Tensor, "B K T"]:
@@ -184,14 +197,3 @@ def _pad_codes(codes: list[Any]) -> Int[Tensor, "B K T"]:
     for row, clip in zip(padded, codes, strict=True):
         row[:, : clip.shape[1]] = clip
     return torch.from_numpy(padded)
-
-
-def _pad_texts(texts: list[Any], width: int) -> tuple[Float[Tensor, "B L D_text"], Bool[Tensor, "B L"]]:
-    longest = max((len(text) for text in texts if text is not None), default=1)
-    states = np.zeros((len(texts), longest, width), dtype=np.float32)
-    mask = np.zeros((len(texts), longest), dtype=bool)
-    for row, text in enumerate(texts):
-        if text is not None:
-            states[row, : len(text)] = text
-            mask[row, : len(text)] = True
-    return torch.from_numpy(states), torch.from_numpy(mask)

@@ -29,6 +29,13 @@ def micro_batches(
     return [batch for kind in kinds for batch in _cut(kind, batch_size * max_frames)]
 
 
+def even_batches(draws: Sequence[Draw], batch_size: int, rank: int, n_processes: int) -> list[list[Draw]]:
+    """This process's share of some draws, `batch_size` at a time, those of like length together."""
+    ordered = sorted(draws, key=lambda draw: (-draw.n_frames, draw.clip_id, draw.start_frame))
+    batches = [ordered[first : first + batch_size] for first in range(0, len(ordered), batch_size)]
+    return batches[rank::n_processes]
+
+
 def padded_frames(batches: Sequence[Sequence[Draw]]) -> int:
     """Frames that are computed, padding included."""
     return sum(len(batch) * max(draw.n_frames for draw in batch) for batch in batches)

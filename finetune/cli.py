@@ -25,6 +25,7 @@ COMMANDS = {
     "push": "put an adapter on the hub, after showing what would go",
     "pull": "fetch an adapter from the hub, checked",
     "inspect": "print everything an adapter says of itself",
+    "codec": "what a codec keeps of your songs, and decoders that learn them",
     "doctor": "check this machine, with a fix beside each failure",
 }
 """Name → one line. The code of a command is finetune/commands/<name>.py, imported only when it runs."""

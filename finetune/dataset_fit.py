@@ -24,17 +24,17 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
     Raises:
         UserError: names every difference.
     """
-    from data_prep.codec import codec_fingerprint
+    from data_prep.codec.registry import base_codec_fingerprint
     from data_prep.text_encoder import text_encoder_fingerprint
 
     codec, text = dataset.info["codec"], dataset.info["text_encoder"]
-    width = files.config.text_encoder.hidden_size  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
+    spec = files.spec
     pairs = [
-        ("codebooks", codec["n_codebooks"], files.n_codebooks),
-        ("codebook size", codec["card"], files.card),
-        ("audio channels", codec["channels"], files.audio_channels),
-        ("codec weights", codec["fingerprint"], codec_fingerprint(files)),
-        ("text width", text["width"], width),
+        ("codebooks", codec["n_codebooks"], spec.n_codebooks),
+        ("codebook size", codec["card"], spec.card),
+        ("audio channels", codec["channels"], spec.channels),
+        ("codec weights", codec["fingerprint"], base_codec_fingerprint(files)),
+        ("text width", text["width"], spec.text_width),
         ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
     ]
     differ = [f"{name}: dataset {ours}, base {theirs}" for name, ours, theirs in pairs if ours != theirs]
@@ -48,9 +48,8 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
 
 
 def base_fingerprint(files: "BaseFiles") -> str:
-    """The fingerprint of what an adapter changes: decoder and text projection."""
-    from adapters.lm import LM_PREFIXES
-    from data_prep.base_files import load_tensors
+    """The fingerprint of what an adapter changes: the language model."""
+    from adapters.family.port import family_of
     from data_prep.fingerprint import fingerprint
 
-    return fingerprint({n: t for n, t in load_tensors(files, "").items() if n.startswith(LM_PREFIXES)})
+    return fingerprint(family_of(files).stored(files))

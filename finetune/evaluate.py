@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from adapters.lm import MusicgenLM
-from adapters.pattern import inputs_and_labels
+from adapters.family.lm import LM
 from data_prep.prepared import PreparedDataset
-from finetune.batches import Batch, Draw, collate, micro_batches
+from finetune.batches import Batch, Draw, collate
+from finetune.buckets import even_batches
 from finetune.loss import codebook_counts, codebook_sums
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    lm: MusicgenLM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
+    lm: LM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
 ) -> list[float]:
     """Mean cross-entropy in nats of each codebook over all cells of the draws, shared out among the processes."""
     totals = torch.zeros(2, lm.n_codebooks, dtype=torch.float64)  # sums, counts
@@ -29,7 +29,7 @@ def evaluate(
 
 
 def logits_of(
-    lm: MusicgenLM,
+    lm: LM,
     draws: Sequence[Draw],
     dataset: PreparedDataset,
     accelerator: "Accelerator",
@@ -42,9 +42,9 @@ def logits_of(
     was_training = lm.training
     lm.eval()
     try:
-        for part in micro_batches(draws, batch_size, rank, n_processes):
-            batch = collate(part, dataset, lm.text_width).to(accelerator.device)
-            inputs, _ = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
+        for part in even_batches(draws, batch_size, rank, n_processes):
+            batch = collate(part, dataset, lm.spec).to(accelerator.device)
+            inputs, _ = lm.inputs_and_labels(batch.codes, batch.n_frames)
             with torch.no_grad(), accelerator.autocast():
                 logits = lm(inputs, batch.conditions)
             yield batch, logits
@@ -52,9 +52,9 @@ def logits_of(
         lm.train(was_training)
 
 
-def labels_of(lm: MusicgenLM, batch: Batch) -> Tensor:
+def labels_of(lm: LM, batch: Batch) -> Tensor:
     """What should follow each step, [B, K, S]."""
-    return inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)[1]
+    return lm.inputs_and_labels(batch.codes, batch.n_frames)[1]
 
 
 def mean(losses: Sequence[float]) -> float:

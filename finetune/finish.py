@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from adapters import adapter_files
+from adapters.family.lm import LM
+from adapters.family.port import family_of
 from adapters.fit import describe_base, describe_codec
-from adapters.lm import MusicgenLM
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
 from adapters.metadata import DataInfo, HeldOut, TrainingInfo, Woodshed, in_limits, license_of, public_id
@@ -51,7 +52,7 @@ class Outcome:
 
 
 def gather(
-    run: Run, lm: MusicgenLM, adapter: TrainableAdapter, files: BaseFiles, precision: Precision, state: State
+    run: Run, lm: LM, adapter: TrainableAdapter, files: BaseFiles, precision: Precision, state: State
 ) -> Outcome:
     """Choose the weights, put them in the model, preview them, and take them out."""
     position = state.position
@@ -181,16 +182,7 @@ def snippet(outcome: Outcome) -> list[str]:
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
     files, path = outcome.files, str(outcome.run.folder.adapter)
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
-    return [
-        "from peft import PeftModel",
-        "from transformers import AutoProcessor, MusicgenForConditionalGeneration",
-        "",
-        f"base = {base!r}",
-        "model = MusicgenForConditionalGeneration.from_pretrained(base)",
-        f"model = PeftModel.from_pretrained(model, {path!r})",
-        f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
-        "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s",
-    ]
+    return list(family_of(files).snippet(base, path, prompt))
 
 
 def _copy_samples(source: Path, folder: Path, pieces: list[Piece]) -> None:

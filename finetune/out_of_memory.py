@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adapters.lm import enable_checkpointing
+from adapters.family.recompute import enable_checkpointing
 from configs.errors import UserError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _shrink(learner: "Learner", problem: str) -> str:
     if learner.batch_size > 1:
         learner.batch_size //= 2
         return f"micro-batches are {learner.batch_size} of the longest clips from here on"
-    if learner.checkpointed < len(learner.lm.decoder.model.decoder.layers):
-        learner.checkpointed = len(learner.lm.decoder.model.decoder.layers)
+    if learner.checkpointed < learner.lm.spec.layers:
+        learner.checkpointed = learner.lm.spec.layers
         enable_checkpointing(learner.lm, "all")
         return "every layer is recomputed from here on"
     raise _too_small(problem, "Use --base_weights nf4, shorter clips (--max_clip_sec 10), or a smaller base.")

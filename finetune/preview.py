@@ -20,9 +20,9 @@ from finetune.run_folder import write_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adapters.lm import MusicgenLM
+    from adapters.family.lm import LM
     from data_prep.base_files import BaseFiles
-    from data_prep.codec import Codec
+    from data_prep.codec.port import Codec
     from data_prep.prepared import PreparedDataset
 
 OWN_PROMPTS = 2
@@ -73,18 +73,18 @@ class Previews:
         """Encode the prompts and load the codec; None, after saying why, where that fails or none are wanted."""
         if settings.every_steps == 0:
             return None
-        from data_prep.codec import Codec
+        from data_prep.codec.registry import load_base_codec
         from data_prep.text_encoder import TextEncoder
 
         prompts = settings.prompts or own_prompts(dataset)
         try:
             states = TextEncoder.load(files, "cpu").encode(prompts)
-            return cls(folder, prompts, states, Codec.load(files, "cpu"), settings, say)
+            return cls(folder, prompts, states, load_base_codec(files, "cpu"), settings, say)
         except Exception as error:
             say(f"no previews in this run: {type(error).__name__}: {error}")
             return None
 
-    def make(self, lm: "MusicgenLM", step: int) -> list[str]:
+    def make(self, lm: "LM", step: int) -> list[str]:
         """Play every prompt as the model is now; the files made, none after saying why where that fails."""
         try:
             return [piece.file for piece in self._make(lm, step)]
@@ -92,7 +92,7 @@ class Previews:
             self.say(f"no preview at step {step}: {type(error).__name__}: {error}")
             return []
 
-    def _make(self, lm: "MusicgenLM", step: int) -> list[Piece]:
+    def _make(self, lm: "LM", step: int) -> list[Piece]:
         from adapters.sampler import Sampler
         from data_prep.write_audio import write_audio
 

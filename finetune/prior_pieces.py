@@ -22,7 +22,7 @@ from finetune.batches import Clip
 from finetune.out_of_memory import let_go
 
 if TYPE_CHECKING:
-    from adapters.lm import MusicgenLM
+    from adapters.family.lm import LM
     from adapters.sampler import Sampler
     from data_prep.base_files import BaseFiles
 
@@ -63,9 +63,13 @@ class WithPriorPieces:
         """Text states of a caption or of a piece's prompt."""
         return self._states[caption] if caption in self._states else self._dataset.text_state(caption)
 
+    def condition(self, kind: str, clip_id: str) -> np.ndarray | None:
+        """Values of a clip; a piece was played from its prompt alone."""
+        return None if clip_id in self._codes else self._dataset.condition(kind, clip_id)
+
 
 def play(
-    lm: "MusicgenLM", files: "BaseFiles", prompts: Sequence[str], n_frames: int, seed: int, say: Callable[[str], None]
+    lm: "LM", files: "BaseFiles", prompts: Sequence[str], n_frames: int, seed: int, say: Callable[[str], None]
 ) -> PriorPieces:
     """Every prompt once; nothing may be attached to the base yet.
 
@@ -76,7 +80,7 @@ def play(
     from data_prep.text_encoder import TextEncoder
 
     states = TextEncoder.load(files, "cpu").encode(list(prompts))
-    sampler = Sampler.around(lm, SampleSettings.model_validate({}), frame_rate=float(files.frame_rate))
+    sampler = Sampler.around(lm, SampleSettings.model_validate({}))
     codes: list[Int16[np.ndarray, "K T"]] = []
     for first in range(0, len(prompts), AT_ONCE):
         say(f"the base plays what should stay as it is: piece {first + 1} of {len(prompts)}")

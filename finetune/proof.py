@@ -14,11 +14,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adapters import adapter_files
-from adapters.lm import MusicgenLM, load_lm
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
+from adapters.family.port import family_of
 from adapters.lora import attach_updates
-from adapters.low_rank import LowRank, kind_of
+from adapters.low_rank import LowRank
 from adapters.pattern import IGNORE
-from data_prep.base_files import BaseFiles, load_tensors
+from data_prep.base_files import BaseFiles
+from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
 from finetune.batches import Draw
 from finetune.evaluate import labels_of, logits_of
@@ -96,7 +99,7 @@ def prove(
 
 
 def witness_of(
-    lm: MusicgenLM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator"
+    lm: LM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator"
 ) -> Float[Tensor, "1 K S card"]:
     """Logits on the beginning of the first draw, in fp32 on the CPU."""
     first = draws[0]
@@ -115,12 +118,12 @@ def divergence_sums(
 
 def norms(updates: Mapping[str, LowRank], files: BaseFiles) -> list[GroupNorm]:
     """Of ΔW and of the weights it changes, by kind of module."""
-    weights = load_tensors(files, "")
+    weights = family_of(files).stored(files)
     squares: dict[str, list[float]] = {}
     for module, update in updates.items():
         weight = weights[f"{module}.weight"]
         delta = update.norm() if update.magnitude is None else float(update.delta(weight).norm())
-        group = squares.setdefault(kind_of(module), [0, 0.0, 0.0])
+        group = squares.setdefault(module_kind(module), [0, 0.0, 0.0])
         group[0] += 1
         group[1] += delta**2
         group[2] += float(weight.float().norm()) ** 2
@@ -128,7 +131,7 @@ def norms(updates: Mapping[str, LowRank], files: BaseFiles) -> list[GroupNorm]:
 
 
 def _alone(
-    lm: MusicgenLM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator"
+    lm: LM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator"
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and valid cells of each draw, one at a time, on the CPU and by this process alone."""
     for batch, logits in logits_of(lm, draws, dataset, accelerator, 1, shared=False):

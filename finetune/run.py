@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adapters.lm import MusicgenLM
+from adapters.family.lm import LM
 from configs.errors import UserError
 from configs.train import TrainSettings
 from data_prep.prepared import PreparedDataset
@@ -36,7 +36,7 @@ class Run:
     accelerator: "Accelerator"
     dataset: PreparedDataset
     validation: Sequence[Draw]
-    frame_rate: int
+    frame_rate: float
     progress: RunProgress
     log: RunLog | None = None
     previews: Previews | None = None
@@ -57,7 +57,7 @@ class Run:
                 "and the last checkpoint becomes the adapter."
             )
 
-    def look_at_base(self, lm: MusicgenLM, position: Position) -> None:
+    def look_at_base(self, lm: LM, position: Position) -> None:
         """What the base does without an adapter; nothing may be attached to it yet."""
         if self.validation:
             position.base_loss = self.held_out_loss(lm)
@@ -66,7 +66,7 @@ class Run:
         if self.previews is not None:
             self.write("preview", 0, {"files": self.previews.make(lm, 0)})
 
-    def held_out_loss(self, lm: MusicgenLM) -> list[float]:
+    def held_out_loss(self, lm: LM) -> list[float]:
         """Of each codebook on the validation clips, in nats."""
         return evaluate(lm, self.validation, self.dataset, self.accelerator, self.settings.batch_size)
 
@@ -105,7 +105,7 @@ class Run:
         self.write("step", position.step, line)
         self.progress.step(position.step, gradients.loss, audio_sec)
 
-    def look_and_save(self, lm: MusicgenLM, state: State, *, last: bool) -> None:
+    def look_and_save(self, lm: LM, state: State, *, last: bool) -> None:
         """After a step: held-out loss, preview and checkpoint when they are due. The best is saved at once."""
         step, settings = state.position.step, self.settings
         better = False

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adapters.lm import Conditions, MusicgenLM
-from adapters.pattern import inputs_and_labels
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
 from configs.train import TrainSettings
 from finetune.batches import ClipSource, Draw, chance, collate
 from finetune.buckets import micro_batches, padded_frames
 from finetune.idle import Idle
 from finetune.lean_loss import codebook_sums
 from finetune.loss import for_backward
-from finetune.memory.setup import FRAMES_PER_SEC, checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers
 from finetune.prior import divergence_sums
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Learner:
     settings say, until memory runs out.
     """
 
-    lm: MusicgenLM
+    lm: LM
     model: torch.nn.Module
     weights: Sequence[torch.nn.Parameter]
     dataset: ClipSource
@@ -48,9 +48,9 @@ class Learner:
     idle: Idle = field(init=False)
 
     def __post_init__(self) -> None:
-        self.max_frames = self.max_frames or round(self.settings.max_clip_sec * FRAMES_PER_SEC)
+        self.max_frames = self.max_frames or round(self.settings.max_clip_sec * self.lm.spec.frame_rate)
         self.batch_size = self.settings.batch_size
-        self.checkpointed = checkpointed_layers(self.settings, len(self.lm.decoder.model.decoder.layers))
+        self.checkpointed = checkpointed_layers(self.settings, self.lm.spec.layers)
         self.idle = Idle(self.accelerator.device)
 
 
@@ -113,8 +113,8 @@ def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callabl
 def learn_from(learner: Learner, part: Sequence[Draw], cells_per_codebook: int) -> Float[Tensor, " K"]:
     """Add a micro-batch's part of the gradient of a step of so many cells; its summed loss per codebook."""
     lm, accelerator = learner.lm, learner.accelerator
-    batch = collate(part, learner.dataset, lm.text_width).to(accelerator.device)
-    inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, lm.card, channels=lm.channels)
+    batch = collate(part, learner.dataset, lm.spec).to(accelerator.device)
+    inputs, labels = lm.inputs_and_labels(batch.codes, batch.n_frames)
     learner.idle.begin()
     base = _base_logits(learner, inputs, batch.conditions) if part[0].prior else None
     logits = learner.model(inputs, batch.conditions)

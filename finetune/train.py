@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from adapters.lm import enable_checkpointing, load_lm
+from adapters.family.load import load_lm
+from adapters.family.recompute import enable_checkpointing
 from adapters.lora import TrainableAdapter, attach
-from adapters.low_rank import kind_of
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
 from finetune.batches import Clip, Stream, clips_of, held_out
@@ -25,7 +26,7 @@ from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
-from finetune.memory.setup import checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.preview import Previews
@@ -105,7 +106,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     accelerator.wait_for_everyone()
 
     # 5. How long clips are, which are held out, how many steps there are
-    max_frames = round(settings.max_clip_sec * files.frame_rate)
+    max_frames = round(settings.max_clip_sec * files.spec.frame_rate)
     longest = min(max_frames, max(clip.n_frames for clip in clips))
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
     total = settings.steps or max(1, math.ceil(settings.epochs * len(clips) / per_step))
@@ -118,7 +119,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if log is not None:
         stack.callback(log.close)
     previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
-    run = Run(folder, settings, accelerator, dataset, validation, files.frame_rate, progress, log, previews)
+    run = Run(folder, settings, accelerator, dataset, validation, files.spec.frame_rate, progress, log, previews)
     lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
     position = Position()
     if checkpoint is None:
@@ -135,7 +136,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
     lean_lora.install(lm)
-    enable_checkpointing(lm, checkpointed_layers(settings, len(lm.decoder.model.decoder.layers)))
+    enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     model, optimizer = accelerator.prepare(lm, optimizer)
     ema = Ema(adapter.parameters(), settings.ema_decay)
@@ -211,7 +212,7 @@ def facts(
     state: State,
 ) -> dict[str, str]:
     """What a person wants to know before the first step."""
-    kinds = Counter(kind_of(module) for module in adapter.modules)
+    kinds = Counter(module_kind(module) for module in adapter.modules)
     learns = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     step = state.position.step
     return {

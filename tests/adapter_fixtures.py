@@ -6,8 +6,9 @@ import torch
 from safetensors.torch import load_file
 
 from adapters import adapter_files, lora
+from adapters.conditions import Conditions
+from adapters.family.load import load_lm
 from adapters.fit import describe_base, describe_codec
-from adapters.lm import Conditions, load_lm
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
 from data_prep.base_files import BaseFiles, resolve_base
@@ -56,7 +57,7 @@ def lm_logits(files: BaseFiles, updates=None) -> torch.Tensor:
 
 def logits_of(lm) -> torch.Tensor:
     """Logits of a fixed batch."""
-    inputs, conditions = fixed_batch(lm.card, lm.n_codebooks, lm.text_width)
+    inputs, conditions = fixed_batch(lm.card, lm.n_codebooks, lm.spec.text_width)
     with torch.no_grad():
         return lm(inputs, conditions)
 
@@ -66,4 +67,4 @@ def fixed_batch(card: int, n_codebooks: int, text_width: int) -> tuple[torch.Ten
     generator = torch.Generator().manual_seed(5)
     inputs = torch.randint(0, card + 1, (2, n_codebooks, 6), generator=generator)
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    return inputs, Conditions(torch.randn(2, 3, text_width, generator=generator), mask)
+    return inputs, Conditions.of_text(torch.randn(2, 3, text_width, generator=generator), mask)

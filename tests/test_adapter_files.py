@@ -22,8 +22,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from adapters import adapter_files, lora, metadata, peft_layout, safe_files
 from adapters.card import card
+from adapters.conditions import Conditions
+from adapters.family.load import load_lm
 from adapters.fit import describe_base, describe_codec
-from adapters.lm import Conditions, load_lm
 from adapters.low_rank import LowRank
 from configs.errors import UserError
 from configs.train import LoraSettings
@@ -46,14 +47,14 @@ def batch(lm):
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randint(0, lm.card + 1, (2, lm.n_codebooks, 6), generator=generator)
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    return inputs, Conditions(torch.randn(2, 3, lm.text_width, generator=generator), mask)
+    return inputs, Conditions.of_text(torch.randn(2, 3, lm.spec.text_width, generator=generator), mask)
 
 
 def full_logits(model, inputs, conditions):
     with torch.no_grad():
         out = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=conditions.text_states),
-            attention_mask=conditions.text_mask.long(),
+            encoder_outputs=BaseModelOutput(last_hidden_state=conditions["text"].values),
+            attention_mask=conditions["text"].mask.long(),
             decoder_input_ids=inputs.reshape(-1, inputs.shape[2]),
         )
     return out.logits.view(*inputs.shape, -1)

@@ -50,7 +50,7 @@ def test_merged_model_in_audiocraft_gives_our_logits(base_name, audiocraft_pytho
     convert(adapter, "audiocraft", tmp_path / "ac", base=base)
     codes, conditions = fixed_batch(base.card, base.n_codebooks, base.config.text_encoder.hidden_size)  # pyright: ignore
     inputs, logits = tmp_path / "inputs.safetensors", tmp_path / "logits.safetensors"
-    save_file({"codes": codes[:1].contiguous(), "text_states": conditions.text_states[:1].contiguous()}, inputs)
+    save_file({"codes": codes[:1].contiguous(), "text_states": conditions["text"].values[:1].contiguous()}, inputs)
     words = [audiocraft_python, SCRIPT, tmp_path / "ac", inputs, logits]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

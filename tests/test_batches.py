@@ -5,10 +5,15 @@ import pytest
 import torch
 from training_fixtures import TRAIN_FRAMES
 
+from adapters.family.musicgen.format import spec_of_sizes
 from data_prep.prepared import PreparedDataset
-from finetune.batches import Clip, Draw, Stream, chance, clips_of, collate, held_out, micro_batches
+from finetune.batches import Clip, Draw, Stream, chance, clips_of, collate, held_out
+from finetune.buckets import even_batches
 
 CLIPS = [Clip(f"clip{n}", 20 + 7 * n, ("one", "two", "three")) for n in range(7)]
+
+
+SPEC = spec_of_sizes(16, 2, 2, 32, card=64, text_width=12)
 
 
 def stream(**more) -> Stream:
@@ -70,9 +75,9 @@ def test_held_out_is_the_same_each_time_and_from_the_start() -> None:
 
 
 @pytest.mark.parametrize("n_processes", [1, 2])
-def test_micro_batches_share_out_everything_once(n_processes: int) -> None:
+def test_even_batches_share_out_everything_once(n_processes: int) -> None:
     draws = stream().step(0, 12)
-    shares = [micro_batches(draws, 2, rank, n_processes) for rank in range(n_processes)]
+    shares = [even_batches(draws, 2, rank, n_processes) for rank in range(n_processes)]
     assert {len(share) for share in shares} == {6 // n_processes}
     dealt = [draw for share in shares for part in share for draw in part]
     assert Counter(dealt) == Counter(draws)
@@ -85,15 +90,18 @@ def test_collate_pads_and_masks(tiny_data: Path) -> None:
     clips = clips_of(dataset, "train")
     assert [clip.n_frames for clip in clips] == list(TRAIN_FRAMES)
     draws = [Draw(clips[0].id, clips[0].captions[0], 5, 10), Draw(clips[1].id, None, 0, 30)]
-    batch = collate(draws, dataset, text_width=12)
+    batch = collate(draws, dataset, SPEC)
     assert batch.codes.shape == (2, 4, 30) and batch.n_frames.tolist() == [10, 30]
     torch.testing.assert_close(batch.codes[0, :, :10], torch.tensor(dataset.codes(clips[0].id)[:, 5:15]).long())
-    assert batch.text_mask[0].all() and not batch.text_mask[1].any()
-    torch.testing.assert_close(batch.text_states[0], torch.tensor(dataset.text_state(clips[0].captions[0])))
-    assert batch.text_states[1].abs().sum() == 0
+    text = batch.conditions["text"]
+    assert text.mask[0].all() and not batch.conditions["text"].mask[1].any()
+    torch.testing.assert_close(
+        batch.conditions["text"].values[0], torch.tensor(dataset.text_state(clips[0].captions[0]))
+    )
+    assert text.values[1].abs().sum() == 0
 
 
 def test_collate_without_any_caption(tiny_data: Path) -> None:
     dataset = PreparedDataset(tiny_data)
-    batch = collate([Draw("clip00", None, 0, 8)], dataset, text_width=12)
-    assert batch.text_states.shape == (1, 1, 12) and not batch.text_mask.any()
+    batch = collate([Draw("clip00", None, 0, 8)], dataset, SPEC)
+    assert batch.conditions["text"].values.shape == (1, 1, 12) and not batch.conditions["text"].mask.any()

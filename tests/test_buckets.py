@@ -5,15 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from adapters.lm import Conditions
+from adapters.conditions import Conditions
+from adapters.family.musicgen.family import FAMILY
+from adapters.family.musicgen.format import spec_of_sizes
 from adapters.lora import attach
-from adapters.pattern import inputs_and_labels
 from configs.train import LoraSettings
 from finetune.batches import Draw
 from finetune.buckets import OVERHEAD_FRAMES, micro_batches, padded_frames
 from finetune.lean_loss import codebook_sums
-from finetune.memory.setup import Setup, Shape
-from finetune.memory.simulate import musicgen_config
 
 
 def draws_of(lengths: list[int]) -> list[Draw]:
@@ -69,11 +68,9 @@ def test_short_clips_are_not_padded_to_long_ones():
 
 
 def test_the_gradient_is_that_of_clips_taken_one_by_one():
-    shape = Shape(32, 2, 2, 64, codebooks=4, card=32, text_width=24, positions=256)
+    shape = spec_of_sizes(32, 2, 2, 64, card=32, text_width=24, positions=256)
     torch.manual_seed(0)
-    from adapters.lm import MusicgenLM
-
-    lm = MusicgenLM(musicgen_config(Setup(shape)))
+    lm = FAMILY.from_spec(shape)
     lm.is_loaded_in_8bit = lm.is_loaded_in_4bit = False
     adapter = attach(lm, LoraSettings(rank=4))
     generator = torch.Generator().manual_seed(1)
@@ -91,8 +88,8 @@ def test_the_gradient_is_that_of_clips_taken_one_by_one():
             for row, number in enumerate(numbers):
                 padded[row, :, : lengths[number]] = codes[number]
             n_frames = torch.tensor([lengths[number] for number in numbers])
-            inputs, labels = inputs_and_labels(padded, n_frames, lm.card, channels=1)
-            conditions = Conditions(torch.stack([texts[n] for n in numbers]), torch.ones(len(batch), 5).bool())
+            inputs, labels = lm.inputs_and_labels(padded, n_frames)
+            conditions = Conditions.of_text(torch.stack([texts[n] for n in numbers]), torch.ones(len(batch), 5).bool())
             (codebook_sums(lm(inputs, conditions), labels).sum() / sum(lengths)).backward()
         return [p.grad.clone() for p in adapter.parameters().values() if p.grad is not None]
 

@@ -1,11 +1,11 @@
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.prep import CaptionSettings
-from data_prep.captions import CAPTIONERS, ClipFacts, compose, with_trigger
+from data_prep.captions import CAPTIONERS, ClipFacts, compose, says_trigger, with_trigger, without_trigger
 from data_prep.features import Features
 from data_prep.tags import normalise, plain_text
 
@@ -40,6 +40,38 @@ def test_a_more_trusted_source_silences_what_is_measured() -> None:
     own = ClipFacts(own=["a tune of 100 BPM in b-flat minor"], features=MEASURED)
     assert not any("122" in text or "A minor" in text for text in captions(own, variants=32))
     assert any("122 bpm" in text for text in captions(FULL, sources=["own", "features"], variants=32))
+
+
+@pytest.mark.parametrize(
+    ("own", "said", "unsaid"),
+    [
+        ("140bpm techno", ["bright sound"], ["122", "90", "mid-tempo"]),
+        ("in Em, slow", ["90 bpm"], ["A minor", "E major", "mid-tempo"]),
+        ("a-Moll, bpm: 100", ["loud"], ["in A minor", "E major", "122", "90"]),
+        ("08A", ["90 bpm"], ["in A minor", "E major"]),
+        ("from 80-90 bpm to A minor and C major", ["blues"], ["122", "in E", "in A"]),
+        ("tempo unknown bpm", ["in E major"], ["122", "90"]),
+    ],
+)
+def test_what_the_owner_states_is_not_stated_again(own: str, said: list[str], unsaid: list[str]) -> None:
+    for sources in (["own", "tags", "features"], ["features", "tags", "own"]):
+        found = captions(ClipFacts([own], TAGS, MEASURED), sources=sources, variants=32)
+        assert any(own in text for text in found)
+        rest = " ".join(found).replace(own, "")
+        assert all(word in rest for word in said) and not any(word in rest for word in unsaid), rest
+
+
+def test_the_same_from_two_sources_is_no_contradiction() -> None:
+    tags = {"genre": "Techno 140bpm", "bpm": "140", "mood": "slow"}
+    found = captions(ClipFacts(["140 bpm, slow"], tags), variants=32)
+    assert any("slow techno 140bpm" in text for text in found) and not any("140 bpm, 140" in text for text in found)
+    fast = ClipFacts(["fast punk"], {"genre": "Downtempo", "bpm": "70"}, Features(75.0, 0.9))
+    assert captions(fast, variants=32) == [f"fast punk, {TRIGGER}"]
+
+
+def test_a_tempo_in_the_trigger_is_the_only_one() -> None:
+    for text in captions(FULL, trigger="at 140 BPM in Em", variants=32):
+        assert "90 bpm" not in text and "122" not in text and "E major" not in text
 
 
 def test_artist_and_title_are_never_said() -> None:
@@ -100,6 +132,47 @@ def test_same_seed_same_captions() -> None:
 )
 def test_trigger_placement(text: str, expected: str) -> None:
     assert with_trigger(text, "in mine") == expected
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "in the style of mine ",
+        "  in  the\tstyle\xa0of\u2009mine\n",
+        "in the style of mine\u200b",
+        "\ufeffin the style of mine",
+    ],
+)
+def test_the_trigger_is_normalised_in_the_settings(given: str) -> None:
+    assert CaptionSettings(trigger=given).trigger == TRIGGER
+    for text in captions(FULL, trigger=given, variants=8):
+        assert says_trigger(text, given) and text.count(TRIGGER) == 1
+        assert TRIGGER not in without_trigger(text, given) and not says_trigger(without_trigger(text, given), TRIGGER)
+
+
+def test_accents_and_quotes_of_a_trigger_do_not_count() -> None:
+    composed, split = "dad\u2019s caf\xe9-style", "Dad's cafe\u0301\u2010style"
+    assert CaptionSettings(trigger=split).trigger == "Dad's caf\xe9\u2010style"
+    for one, other in ((composed, split), (split, composed)):
+        assert says_trigger(f"slow, {one}, piano", other)
+        assert without_trigger(f"slow, {one}, piano", other) == "slow, piano"
+    assert with_trigger(f"slow {split}", composed) == f"slow, {composed}"
+
+
+def test_a_trigger_that_says_nothing_or_too_much_is_refused() -> None:
+    assert CaptionSettings(trigger="").trigger == ""
+    for trigger in (" ", "\xa0\u200b", "x" * 1001):
+        with pytest.raises(ValueError, match=r"says nothing|too long"):
+            CaptionSettings(trigger=trigger)
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab ,-<.\xa0", max_size=8), st.text(alphabet="ab ,-<.\xa0", max_size=30))
+def test_nothing_is_left_of_the_trigger(trigger: str, text: str) -> None:
+    rest = without_trigger(text, trigger)
+    assert not says_trigger(rest, trigger) and without_trigger(rest, trigger) in (rest, rest.rstrip(" ,;:."))
+    if says_trigger(trigger, trigger):
+        assert says_trigger(with_trigger(text, trigger), trigger)
 
 
 WORDS = st.text(alphabet="ab ,.;in mIMe\n\0é", max_size=40)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.registry import load_base_codec
 
 
 def music(channels: int, length: int, seed: int = 0) -> torch.Tensor:
@@ -30,7 +30,7 @@ def full_model(base: Path) -> Any:
 
 @pytest.mark.parametrize("length", [32_000, 32_001, 31_999, 640, 1, 7])
 def test_mono_equals_the_full_model(mono_base, length):
-    codec = Codec.load(resolve_base(str(mono_base)))
+    codec = load_base_codec(resolve_base(str(mono_base)))
     audio = music(1, length)
     with torch.no_grad():
         expected = full_model(mono_base).audio_encoder.encode(audio[None]).audio_codes[0, 0]
@@ -40,7 +40,7 @@ def test_mono_equals_the_full_model(mono_base, length):
 
 
 def test_stereo_equals_what_generate_prepares(stereo_base):
-    codec = Codec.load(resolve_base(str(stereo_base)))
+    codec = load_base_codec(resolve_base(str(stereo_base)))
     audio = music(2, 40_000)
     model = full_model(stereo_base)
     with torch.no_grad():
@@ -53,14 +53,14 @@ def test_stereo_equals_what_generate_prepares(stereo_base):
 @pytest.mark.parametrize("base", ["mono_base", "stereo_base"])
 def test_a_batch_of_mixed_lengths_equals_one_by_one(base, request):
     files = resolve_base(str(request.getfixturevalue(base)))
-    codec = Codec.load(files)
-    clips = [music(files.audio_channels, n, seed) for seed, n in enumerate([16_000, 20_000, 16_000, 20_001, 16_000])]
+    codec = load_base_codec(files)
+    clips = [music(files.spec.channels, n, seed) for seed, n in enumerate([16_000, 20_000, 16_000, 20_001, 16_000])]
     for together, clip in zip(codec.encode(clips), clips, strict=True):
         np.testing.assert_array_equal(together, codec.encode([clip])[0])
 
 
 def test_decode_is_the_full_models(stereo_base):
-    codec = Codec.load(resolve_base(str(stereo_base)))
+    codec = load_base_codec(resolve_base(str(stereo_base)))
     (codes,) = codec.encode([music(2, 20_000)])
     encodec = full_model(stereo_base).audio_encoder
     tokens = torch.from_numpy(codes.astype(np.int64))[None, None]
@@ -82,7 +82,7 @@ def test_newer_names_of_weight_norm_load_to_the_same_codec(mono_base, tmp_path):
         for name, tensor in tensors.items()
     }
     newer = copy_base(mono_base, tmp_path / "newer", renamed)
-    old, new = Codec.load(resolve_base(str(mono_base))), Codec.load(resolve_base(str(newer)))
+    old, new = load_base_codec(resolve_base(str(mono_base))), load_base_codec(resolve_base(str(newer)))
     assert old.fingerprint == new.fingerprint
     np.testing.assert_array_equal(old.encode([music(1, 20_000)])[0], new.encode([music(1, 20_000)])[0])
 
@@ -92,7 +92,7 @@ def test_an_incomplete_codec_is_refused(mono_base, tmp_path):
     lacking = {n: t for n, t in tensors.items() if "quantizer.layers.2.codebook.embed" not in n}
     folder = copy_base(mono_base, tmp_path / "lacking", lacking)
     with pytest.raises(UserError, match="incomplete"):
-        Codec.load(resolve_base(str(folder)))
+        load_base_codec(resolve_base(str(folder)))
 
 
 def test_a_codec_that_does_not_fit_is_refused(mono_base, tmp_path):
@@ -101,11 +101,11 @@ def test_a_codec_that_does_not_fit_is_refused(mono_base, tmp_path):
     config["decoder"]["vocab_size"] = 128
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="does not fit"):
-        Codec.load(resolve_base(str(folder)))
+        load_base_codec(resolve_base(str(folder)))
 
 
 def test_wrong_input_is_refused(mono_base):
-    codec = Codec.load(resolve_base(str(mono_base)))
+    codec = load_base_codec(resolve_base(str(mono_base)))
     with pytest.raises(ValueError, match="channels"):
         codec.encode([music(2, 1000)])
     with pytest.raises(ValueError, match="tokens must lie"):

@@ -77,7 +77,7 @@ def test_audiocraft_state_gives_the_same_logits(mono_base, adapter, wanted, tmp_
     assert convert(adapter, "audiocraft", tmp_path / "ac", base=resolve_base(str(mono_base))) == (0, [])
     state = load_file(tmp_path / "ac" / "state_dict.safetensors")
     codes, conditions = fixed_batch(64, 4, 12)
-    got = reference_logits(state, codes[:1], conditions.text_states[:1], heads=2, layers=2)
+    got = reference_logits(state, codes[:1], conditions["text"].values[:1], heads=2, layers=2)
     assert_close(got, wanted[:1], rtol=1e-4, atol=1e-4)  # the first row's text is not padded
     assert not any("weights" in name or "text_encoder" in name for name in state)
 
@@ -147,8 +147,8 @@ def full_logits(model):
     codes, conditions = fixed_batch(64, 4, 12)
     with torch.no_grad():
         out = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=conditions.text_states),
-            attention_mask=conditions.text_mask.long(),
+            encoder_outputs=BaseModelOutput(last_hidden_state=conditions["text"].values),
+            attention_mask=conditions["text"].mask.long(),
             decoder_input_ids=codes.reshape(-1, codes.shape[2]),
         )
     return out.logits.view(*codes.shape, -1)

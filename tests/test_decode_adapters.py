@@ -5,30 +5,29 @@ from typing import Any
 
 import pytest
 import torch
+from decode_fixtures import generate, packed, piece
 from torch import Tensor
 
 from adapters import lora
-from adapters.decode.borrow import borrow, untouched
-from adapters.decode.performance import Performance, Piece
 from adapters.decode.sampling import Sampling
-from adapters.decode.story import Story
-from adapters.decode.weights import DecoderWeights, Packing, pack
-from adapters.lm import MusicgenLM, load_lm
+from adapters.decode.untouched import untouched
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
+from adapters.family.musicgen.engine import MusicgenEngine
 from adapters.low_rank import LowRank
 from configs.errors import UserError
 from configs.train import LoraSettings
 from data_prep.base_files import BaseFiles
 
-CPU = torch.device("cpu")
 Updates = dict[str, LowRank]
 
 
 @pytest.fixture
-def lm(mono_base) -> MusicgenLM:
+def lm(mono_base) -> LM:
     return load_lm(BaseFiles("debug", None, mono_base))
 
 
-def updates(lm: MusicgenLM, seed: int, *, dora: bool = False, scale: float = 0.7) -> Updates:
+def updates(lm: LM, seed: int, *, dora: bool = False, scale: float = 0.7) -> Updates:
     """An adapter that has learnt something, on every kind of target."""
     draw = torch.Generator().manual_seed(seed)
     found = {}
@@ -41,21 +40,14 @@ def updates(lm: MusicgenLM, seed: int, *, dora: bool = False, scale: float = 0.7
     return found
 
 
-def packed(lm: MusicgenLM, adapters: dict[str, Updates], merged_at: dict[str, float] | None) -> DecoderWeights:
-    return pack(lm, Packing("plain", CPU, torch.float32, adapters, merged_at))
-
-
-def play(weights: DecoderWeights, n_frames: int = 30, direct: Callable[[float], bool] | None = None) -> Tensor:
+def play(engine: MusicgenEngine, n_frames: int = 30, direct: Callable[[float], bool] = lambda second: False) -> Tensor:
     text = torch.randn(5, 12, generator=torch.Generator().manual_seed(9))
-    performance = Performance(
-        weights, [Piece(Story.of(text), n_frames, 1)], Sampling(3.0, 1.0, 30), direct=direct or (lambda second: False)
-    )
-    performance.play(n_frames)
-    return performance.codes()[0]
+    return generate(engine, [piece(text, n_frames, 1)], Sampling(3.0, 1.0, 30), at_once=n_frames, direct=direct)[0]
 
 
-def heard(weights: DecoderWeights, x: Tensor) -> list[Tensor]:
+def products(engine: MusicgenEngine, x: Tensor) -> list[Tensor]:
     """What every kind of projection makes of an input."""
+    weights = engine.weights
     layer = weights.layers[1]
     assert layer.cross is not None
     wide = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
@@ -65,43 +57,43 @@ def heard(weights: DecoderWeights, x: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("dora", [False, True])
-def test_live_equals_merged_at_any_strength(lm: MusicgenLM, dora: bool) -> None:
+def test_live_equals_merged_at_any_strength(lm: LM, dora: bool) -> None:
     adapters = {"a": updates(lm, 1, dora=dora), "b": updates(lm, 2)}
-    live = packed(lm, adapters, None)
+    live = packed(lm, "plain", adapters, None)
     x = torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
     for strengths in ({"a": 1.0, "b": 1.0}, {"a": 0.3, "b": -0.5}, {"a": 0.0, "b": 0.0}):
-        live.bank.set(strengths)
-        for got, expected in zip(heard(live, x), heard(packed(lm, adapters, strengths), x), strict=True):
+        live.strengths.set(strengths)
+        for got, expected in zip(products(live, x), products(packed(lm, "plain", adapters, strengths), x), strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_strength_zero_is_the_base(lm: MusicgenLM) -> None:
-    live = packed(lm, {"a": updates(lm, 1)}, None)
-    live.bank.set({"a": 0.0})
-    base = packed(lm, {}, None)
+def test_strength_zero_is_the_base(lm: LM) -> None:
+    live = packed(lm, "plain", {"a": updates(lm, 1)}, None)
+    live.strengths.set({"a": 0.0})
+    base = packed(lm, "plain", {}, None)
     torch.testing.assert_close(play(live), play(base))
-    live.bank.set({"a": 1.0})
+    live.strengths.set({"a": 1.0})
     assert (play(live) != play(base)).any()
 
 
-def test_turning_changes_what_comes_after(lm: MusicgenLM) -> None:
-    live = packed(lm, {"a": updates(lm, 1)}, None)
-    live.bank.set({"a": 0.0})
+def test_turning_changes_what_comes_after(lm: LM) -> None:
+    live = packed(lm, "plain", {"a": updates(lm, 1)}, None)
+    live.strengths.set({"a": 0.0})
     base = play(live, 60)
-    turned = play(live, 60, direct=lambda second: live.bank.set({"a": 0.0 if second < 0.6 else 1.0}))
+    turned = play(live, 60, direct=lambda second: live.strengths.set({"a": 0.0 if second < 0.6 else 1.0}))
     same = int((turned == base).all(0).long().cumprod(0).sum())
     assert 27 <= same < 60, "frame 30 is at 0.6 s; codebooks that lag behind hear the change first"
 
 
-def test_borrowed_is_packed(lm: MusicgenLM) -> None:
+def test_borrowed_is_packed(lm: LM) -> None:
     learnt = updates(lm, 3)
-    expected = play(packed(lm, {"a": learnt}, {"a": 1.0}))
+    expected = play(packed(lm, "plain", {"a": learnt}, {"a": 1.0}))
     lora.attach_updates(lm, learnt)
     with untouched(lm):
-        torch.testing.assert_close(play(borrow(lm)), expected)
+        torch.testing.assert_close(play(MusicgenEngine.borrow(lm, lm.spec)), expected)
 
 
-def test_a_model_in_training_is_left_as_it_was(lm: MusicgenLM) -> None:
+def test_a_model_in_training_is_left_as_it_was(lm: LM) -> None:
     settings = LoraSettings.model_validate({"rank": 2, "dropout": 0.5})
     lora.attach(lm, settings)
     lm.train()
@@ -110,9 +102,9 @@ def test_a_model_in_training_is_left_as_it_was(lm: MusicgenLM) -> None:
     tensors = {name: tensor.clone() for name, tensor in lm.state_dict().items()}
     random = torch.get_rng_state()
     with untouched(lm):
-        first = play(borrow(lm))
+        first = play(MusicgenEngine.borrow(lm, lm.spec))
     with untouched(lm):
-        torch.testing.assert_close(play(borrow(lm)), first)  # no dropout
+        torch.testing.assert_close(play(MusicgenEngine.borrow(lm, lm.spec)), first)  # no dropout
     assert {name: module.training for name, module in lm.named_modules()} == flags
     assert torch.equal(torch.get_rng_state(), random)
     for name, tensor in lm.state_dict().items():
@@ -120,24 +112,24 @@ def test_a_model_in_training_is_left_as_it_was(lm: MusicgenLM) -> None:
     assert all(p.grad is None for p in lm.parameters())
 
 
-def test_a_stranger_is_refused(lm: MusicgenLM) -> None:
+def test_a_stranger_is_refused(lm: LM) -> None:
     stranger = {"decoder.model.decoder.layers.7.fc1": LowRank(torch.ones(1, 16), torch.ones(32, 1), 1.0)}
     for merged_at in (None, {"a": 1.0}):
         with pytest.raises(UserError, match=r"layers\.7\.fc1"):
-            packed(lm, {"a": stranger}, merged_at)
+            packed(lm, "plain", {"a": stranger}, merged_at)
 
 
-def test_an_unknown_name_is_refused(lm: MusicgenLM) -> None:
+def test_an_unknown_name_is_refused(lm: LM) -> None:
     with pytest.raises(UserError, match="'b'"):
-        packed(lm, {"a": updates(lm, 1)}, None).bank.set({"b": 1.0})
+        packed(lm, "plain", {"a": updates(lm, 1)}, None).strengths.set({"b": 1.0})
 
 
-def test_an_embedding_can_be_merged_but_not_turned(lm: MusicgenLM) -> None:
+def test_an_embedding_can_be_merged_but_not_turned(lm: LM) -> None:
     name = "decoder.model.decoder.embed_tokens.2"
     update = LowRank(torch.randn(2, 65), torch.randn(16, 2), 2.0, embedding=True)
-    merged = packed(lm, {"a": {name: update}}, {"a": 0.5})
+    merged = packed(lm, "plain", {"a": {name: update}}, {"a": 0.5})
     table: Any = lm.get_submodule(name)
-    moved = merged.embeddings[2 * 65 : 3 * 65] - table.weight
+    moved = merged.weights.embeddings[2 * 65 : 3 * 65] - table.weight
     torch.testing.assert_close(moved, 0.5 * update.delta(), rtol=1e-4, atol=1e-5)
     with pytest.raises(UserError, match="embedding"):
-        packed(lm, {"a": {name: update}}, None)
+        packed(lm, "plain", {"a": {name: update}}, None)

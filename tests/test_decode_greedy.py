@@ -5,16 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from decode_fixtures import generate, packed, piece
 from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
-from adapters.decode.performance import Performance, Piece
 from adapters.decode.projections import HalfWeights, has_fbgemm
 from adapters.decode.sampling import Sampling
-from adapters.decode.story import Story
-from adapters.decode.weights import DecoderWeights, Packing, pack
-
-CPU = torch.device("cpu")
+from adapters.family.musicgen.engine import MusicgenEngine
 
 
 @dataclass
@@ -22,11 +19,11 @@ class Base:
     """The reference model and the same weights packed."""
 
     model: Any
-    weights: DecoderWeights
+    engine: MusicgenEngine
 
     @property
     def lag(self) -> int:
-        return self.weights.shape.lag
+        return self.engine.spec.largest_lag
 
 
 @dataclass
@@ -42,7 +39,7 @@ class Texts:
 def base(request: pytest.FixtureRequest) -> Base:
     folder = request.getfixturevalue(f"{request.param}_base")
     model = MusicgenForConditionalGeneration.from_pretrained(folder).eval()
-    return Base(model, pack(model, Packing("plain", CPU, torch.float32)))
+    return Base(model, packed(model))
 
 
 def texts(base: Base, n: int) -> Texts:
@@ -54,7 +51,7 @@ def texts(base: Base, n: int) -> Texts:
     return Texts(ids, mask, [row[:length] for row, length in zip(states, lengths, strict=True)])
 
 
-def reference(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
+def reference(base: Base, given: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
     """Codes [B, K, T] of transformers' generate: what it hands to its codec."""
     found = []
     codec = base.model.audio_encoder
@@ -63,8 +60,8 @@ def reference(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: 
     base.model.generation_config.cache_implementation = None
     try:
         base.model.generate(
-            input_ids=heard.ids,
-            attention_mask=heard.mask,
+            input_ids=given.ids,
+            attention_mask=given.mask,
             decoder_input_ids=None if prompt is None else prompt.flatten(0, 1),
             do_sample=False,
             guidance_scale=guidance,
@@ -75,30 +72,27 @@ def reference(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: 
     return found[0] if len(found) == 1 else torch.stack(found, dim=2).flatten(1, 2)  # left and right interleaved
 
 
-def ours(base: Base, heard: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
-    prompts = [None] * len(heard.states) if prompt is None else list(prompt)
-    pieces = [Piece(Story.of(text), n_frames, 0, known) for text, known in zip(heard.states, prompts, strict=True)]
-    performance = Performance(base.weights, pieces, Sampling(guidance, temperature=0.0))
-    performance.play(n_frames)
-    assert performance.done
-    return torch.stack(performance.codes())
+def ours(base: Base, given: Texts, n_frames: int, guidance: float, prompt: Tensor | None = None) -> Tensor:
+    prompts = [None] * len(given.states) if prompt is None else list(prompt)
+    pieces = [piece(text, n_frames, 0, known) for text, known in zip(given.states, prompts, strict=True)]
+    return torch.stack(generate(base.engine, pieces, Sampling(guidance, temperature=0.0), at_once=n_frames))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("n_pieces", [1, 4])
 def test_from_nothing(base: Base, n_pieces: int, guidance: float) -> None:
-    heard = texts(base, n_pieces)
-    torch.testing.assert_close(ours(base, heard, 40, guidance), reference(base, heard, 40, guidance))
+    given = texts(base, n_pieces)
+    torch.testing.assert_close(ours(base, given, 40, guidance), reference(base, given, 40, guidance))
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("n_pieces", [1, 4])
 def test_continuing_audio(base: Base, n_pieces: int, guidance: float) -> None:
-    heard = texts(base, n_pieces)
-    size = (n_pieces, base.weights.shape.n_codebooks, 11)
-    prompt = torch.randint(base.weights.shape.card, size, generator=torch.Generator().manual_seed(2))
-    got = ours(base, heard, 40, guidance, prompt)
-    torch.testing.assert_close(got, reference(base, heard, 40, guidance, prompt))
+    given = texts(base, n_pieces)
+    size = (n_pieces, base.engine.spec.n_codebooks, 11)
+    prompt = torch.randint(base.engine.spec.card, size, generator=torch.Generator().manual_seed(2))
+    got = ours(base, given, 40, guidance, prompt)
+    torch.testing.assert_close(got, reference(base, given, 40, guidance, prompt))
     torch.testing.assert_close(got[..., :11], prompt)
 
 
@@ -109,7 +103,7 @@ def test_in_the_fp32_of_a_cpu(mono_base, halves: bool) -> None:
     if halves:
         for parameter in [*model.decoder.parameters(), *model.enc_to_dec_proj.parameters()]:
             parameter.data = parameter.data.half().float()
-    base = Base(model, pack(model, Packing("fp32", CPU, torch.float32)))
-    assert isinstance(base.weights.layers[0].fc1, HalfWeights) == (halves and has_fbgemm())
-    heard = texts(base, 3)
-    torch.testing.assert_close(ours(base, heard, 40, 3.0), reference(base, heard, 40, 3.0))
+    base = Base(model, packed(model, "fp32"))
+    assert isinstance(base.engine.weights.layers[0].fc1, HalfWeights) == (halves and has_fbgemm())
+    given = texts(base, 3)
+    torch.testing.assert_close(ours(base, given, 40, 3.0), reference(base, given, 40, 3.0))

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 from transformers import MusicgenMelodyForCausalLM
 from transformers.models.musicgen_melody.configuration_musicgen_melody import MusicgenMelodyDecoderConfig
 
-from adapters import pattern
-from adapters.decode.conditions import Hearing
+from adapters.decode.engine import Packing
 from adapters.decode.sampling import Knobs, Sampling
-from adapters.decode.weights import Packing, pack
-from adapters.decode.window import Score, Window
+from adapters.decode.tape import Layout, Tape
+from adapters.family.musicgen.cross_attention import ConditionStates
+from adapters.family.musicgen.engine import MusicgenEngine
+from adapters.family.musicgen.format import spec_of_sizes
 
 CPU = torch.device("cpu")
 K, CARD, FRAMES = 4, 32, 12
@@ -51,13 +52,17 @@ def slow(decoder: Any, prefix: Tensor, guidance: float) -> Tensor:
 
 def test_a_prefix_is_heard_before_the_first_step(holder: nn.Module) -> None:
     prefix = torch.randn(1, 7, 16, generator=torch.Generator().manual_seed(1))
-    weights = pack(holder, Packing("plain", CPU, torch.float32))
+    engine = MusicgenEngine.pack(
+        holder, spec_of_sizes(16, 2, 2, 32, card=CARD, text_width=16), Packing("plain", CPU, torch.float32)
+    )
     knobs = Knobs(Sampling(3.0, 0.0), K, CARD, CPU)
-    hearing = Hearing([], prefix=torch.cat([prefix, torch.zeros_like(prefix)]))
-    window = Window(weights, hearing, knobs, [0], Score([torch.zeros(K, 0, dtype=torch.long)], [FRAMES], [0]))
+    layout = Layout([torch.zeros(K, 0, dtype=torch.long)], [FRAMES], [0])
+    tape = Tape(engine.pattern, CARD, knobs, [0], layout, CPU)
+    steps = engine.start(tape, knobs)
+    steps.states = ConditionStates([], prefix=torch.cat([prefix, torch.zeros_like(prefix)]))
+    steps.positions = engine.weights.positions(7 + tape.n_columns)
     with torch.no_grad():
-        window.play(window.n_steps)
+        steps.advance(tape.n_columns)
         expected = slow(holder.decoder, prefix, 3.0)
     assert isinstance(expected, Tensor) and len(set(expected.flatten().tolist())) > 3
-    torch.testing.assert_close(window.codes()[0], expected)
-    assert pattern.max_delay(K, 1) == weights.shape.lag
+    torch.testing.assert_close(tape.codes()[0], expected)

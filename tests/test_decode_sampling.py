@@ -4,17 +4,13 @@ from typing import Any
 
 import pytest
 import torch
+from decode_fixtures import CPU, generate, packed, piece
 from decode_reference import noise, play
 from transformers import MusicgenForConditionalGeneration
 
 from adapters.decode.noise import cell_words, gumbel, seed_word
-from adapters.decode.performance import Performance, Piece
 from adapters.decode.sampling import Knobs, Sampling, draw
-from adapters.decode.story import Story
-from adapters.decode.weights import Packing, pack
 from configs.errors import UserError
-
-CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
@@ -26,18 +22,16 @@ def test_equals_the_slow_reference(
     request: pytest.FixtureRequest, kind: str, temperature: float, top_k: int | list[int], top_p: float | list[float]
 ) -> None:
     model: Any = MusicgenForConditionalGeneration.from_pretrained(request.getfixturevalue(f"{kind}_base")).eval()
-    weights = pack(model, Packing("plain", CPU, torch.float32))
+    engine = packed(model)
     text = torch.randn(5, model.config.text_encoder.hidden_size, generator=torch.Generator().manual_seed(3))
     # The last codebook is greedy: options are per codebook.
-    temperatures = [temperature] * (weights.shape.n_codebooks - 1) + [0.0]
-    ks, ps = _for_each(top_k, weights.shape.n_codebooks), _for_each(top_p, weights.shape.n_codebooks)
+    temperatures = [temperature] * (engine.spec.n_codebooks - 1) + [0.0]
+    ks, ps = _for_each(top_k, engine.spec.n_codebooks), _for_each(top_p, engine.spec.n_codebooks)
     expected = play(model, text, 12, 5, guidance=2.5, temperature=temperatures, top_k=ks, top_p=ps)
     sampling = Sampling(
         2.5, temperatures, ks if isinstance(top_k, list) else top_k, ps if isinstance(top_p, list) else top_p
     )
-    performance = Performance(weights, [Piece(Story.of(text), 12, 5)], sampling)
-    performance.play(12)
-    torch.testing.assert_close(performance.codes()[0], expected)
+    torch.testing.assert_close(generate(engine, [piece(text, 12, 5)], sampling, at_once=12)[0], expected)
 
 
 def _for_each(value: Any, n_codebooks: int) -> list:

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from adapters.decode.codec_stream import StreamingDecoder
-from adapters.decode.schedule import Schedule
-from adapters.decode.story import Story, read_story
+from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
+from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.encodec_stream import EncodecStream
+from data_prep.codec.registry import load_base_codec
 
 
 @pytest.fixture(params=["mono", "stereo"])
@@ -24,10 +24,10 @@ def base(request: pytest.FixtureRequest) -> BaseFiles:
 def test_stretches_are_one_decode(base: BaseFiles, n_frames: int, stretch: int) -> None:
     """Equal up to the order of float sums: convolutions of another length add in another order, about 1e-7 of full
     scale per layer. A seam would be a thousand times larger."""
-    codec = Codec.load(base)
+    codec = load_base_codec(base)
     codes = np.random.default_rng(0).integers(0, codec.card, (codec.n_codebooks, n_frames)).astype(np.int16)
     whole = codec.decode(codes)
-    stream, parts = StreamingDecoder(codec), []
+    stream, parts = codec.stream(), []
     for start in range(0, n_frames, stretch):
         parts.append(stream.push(codes[:, start : start + stretch], last=start + stretch >= n_frames))
         held_back = min(start + stretch, n_frames) - sum(part.shape[1] for part in parts) / codec.hop_samples
@@ -37,10 +37,11 @@ def test_stretches_are_one_decode(base: BaseFiles, n_frames: int, stretch: int) 
 
 def test_without_enough_context_there_is_a_seam(base: BaseFiles) -> None:
     """The reach is not larger than it need be: one frame less on each side is heard."""
-    codec = Codec.load(base)
+    codec = load_base_codec(base)
     codes = np.random.default_rng(0).integers(0, codec.card, (codec.n_codebooks, 50)).astype(np.int16)
-    stream = StreamingDecoder(codec)
-    stream.first_reach = 1
+    stream = codec.stream()
+    assert isinstance(stream, EncodecStream)
+    stream.first_reach = stream.first_right = 1
     parts = [stream.push(codes[:, at : at + 10], last=at == 40) for at in range(0, 50, 10)]
     assert (torch.cat(parts, dim=1) - codec.decode(codes)).abs().max() > 1e-3
 
@@ -66,8 +67,8 @@ def test_a_stream_can_be_turned(sampler: Sampler) -> None:
     with sampler.stream("drums", seed=4) as music:
         chunks = iter(music)
         first = next(chunks)
-        music.turn(temperature=0.3, guidance=1.0)
-        music.tell("a quiet piano")
+        music.set_sampling(temperature=0.3, guidance=1.0)
+        music.set_prompt("a quiet piano")
         turned = torch.cat([first, *chunks], dim=1)
     n = first.shape[1]
     torch.testing.assert_close(turned[:, :n], straight[:, :n], rtol=0, atol=2e-6)
@@ -83,9 +84,11 @@ def test_every_knob_counts_from_the_next_chunk_on(mono_base, knob: str) -> None:
         chunks = iter(music)
         first = next(chunks)
         if knob == "prompt":
-            music.tell("a quiet piano")
+            music.set_prompt("a quiet piano")
         else:
-            music.turn(**{knob: {"temperature": [0.2] * 4, "guidance": 1.0, "top_k": [1, 2, 3, 4], "top_p": 0.1}[knob]})
+            music.set_sampling(
+                **{knob: {"temperature": [0.2] * 4, "guidance": 1.0, "top_k": [1, 2, 3, 4], "top_p": 0.1}[knob]}
+            )
         turned = torch.cat([first, *chunks], dim=1)
     n = first.shape[1]
     assert 0 < n <= 0.5 * 32_000, "the first chunk comes early"
@@ -94,11 +97,11 @@ def test_every_knob_counts_from_the_next_chunk_on(mono_base, knob: str) -> None:
 
 
 def test_stories() -> None:
-    story = read_story(["0:00 calm piano", "0:15 add drums", "1:02.5 end"])
+    story = read_prompt_schedule(["0:00 calm piano", "0:15 add drums", "1:02.5 end"])
     assert list(story.starts_sec) == [0, 15, 62.5] and story.texts[1] == "add drums"
     assert story.shares(0.0) == [1, 0, 0] and story.shares(40.0) == [0, 1, 0] and story.shares(99.0) == [0, 0, 1]
     assert story.shares(15.0) == pytest.approx([0.5, 0.5, 0])
-    close = Story((0.0, 1.0, 1.5), ("a", "b", "c"))
+    close = PromptSchedule((0.0, 1.0, 1.5), ("a", "b", "c"))
     for tenth in range(40):
         assert sum(close.shares(tenth / 10)) == pytest.approx(1) and min(close.shares(tenth / 10)) >= 0
 
@@ -106,14 +109,14 @@ def test_stories() -> None:
 @pytest.mark.parametrize("lines", [["calm"], ["0:05 late start"], ["0:00 a", "0:00 b"], ["0:00 "], []])
 def test_wrong_stories(lines: list[str]) -> None:
     with pytest.raises(UserError):
-        read_story(lines)
+        read_prompt_schedule(lines)
 
 
 def test_schedules() -> None:
-    falling = Schedule.read("0:1,10:0", "strength")
+    falling = StrengthSchedule.read("0:1,10:0", "strength")
     assert [falling.at(second) for second in (-1.0, 0.0, 5.0, 10.0, 99.0)] == [1, 1, 0.5, 0, 0]
     assert not falling.is_constant and str(falling) == "0:1,10:0"
-    assert Schedule.read("0.8", "strength").at(3.0) == 0.8 and str(Schedule.read("0.8", "x")) == "0.8"
+    assert StrengthSchedule.read("0.8", "strength").at(3.0) == 0.8 and str(StrengthSchedule.read("0.8", "x")) == "0.8"
     for wrong in ("", "loud", "0:1,5", "10:1,0:0"):
         with pytest.raises(UserError, match="strength"):
-            Schedule.read(wrong, "strength")
+            StrengthSchedule.read(wrong, "strength")

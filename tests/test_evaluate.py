@@ -4,9 +4,9 @@ import pytest
 import torch
 from training_fixtures import quick
 
-from adapters.lm import Conditions, load_lm
+from adapters.conditions import Conditions
+from adapters.family.load import load_lm
 from adapters.lora import attach
-from adapters.pattern import inputs_and_labels
 from data_prep.base_files import resolve_base
 from data_prep.prepared import PreparedDataset
 from finetune.batches import clips_of, held_out
@@ -30,8 +30,8 @@ def test_held_out_loss_is_that_of_each_clip_alone(set_up) -> None:
     for draw in draws:
         codes = torch.tensor(dataset.codes(draw.clip_id)[:, : draw.n_frames]).long()[None]
         states = torch.tensor(dataset.text_state(draw.caption))[None]
-        inputs, labels = inputs_and_labels(codes, torch.tensor([draw.n_frames]), lm.card, channels=lm.channels)
-        logits = lm(inputs, Conditions(states, torch.ones(1, states.shape[1], dtype=torch.bool)))
+        inputs, labels = lm.inputs_and_labels(codes, torch.tensor([draw.n_frames]))
+        logits = lm(inputs, Conditions.of_text(states, torch.ones(1, states.shape[1], dtype=torch.bool)))
         for k in range(lm.n_codebooks):
             for frame in range(draw.n_frames):
                 step = frame + k

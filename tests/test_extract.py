@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from adapters import lora
+from adapters.conditions import Conditions
 from adapters.extract import extract
-from adapters.lm import Conditions, load_lm
+from adapters.family.load import load_lm
 from adapters.low_rank import LowRank
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
@@ -67,9 +68,9 @@ def logits(files, updates=None):
         lora.attach_updates(lm, updates)
     torch.manual_seed(0)
     inputs = torch.randint(0, lm.card, (2, lm.n_codebooks, 5))
-    states = torch.randn(2, 3, lm.text_width)
+    states = torch.randn(2, 3, lm.spec.text_width)
     with torch.no_grad():
-        return lm(inputs, Conditions(states, torch.ones(2, 3, dtype=torch.bool)))
+        return lm(inputs, Conditions.of_text(states, torch.ones(2, 3, dtype=torch.bool)))
 
 
 def test_what_was_merged_comes_out_again(mono_base, updates, tuned):

@@ -103,10 +103,10 @@ def test_preset_typo_names_the_nearest():
 
 
 def test_wrong_choice_names_the_nearest():
-    found = problems("train", flags={"precision": "bf61", "lora.targets": "q,atention"})
+    found = problems("train", flags={"precision": "bf61", "loggers": "wandb,tensorbord"})
     assert "--precision: must be one of auto, bf16, fp16, fp32, not 'bf61'; did you mean bf16?" in found
-    assert "--lora.targets[1]" in found
-    assert "not 'atention'; did you mean attention?" in found
+    assert "--loggers[1]" in found
+    assert "not 'tensorbord'; did you mean tensorboard?" in found
 
 
 @pytest.mark.parametrize(

@@ -78,5 +78,7 @@ def test_a_clip_is_the_mean_of_its_patches() -> None:
     found = score(noise(6.0), ["mtt"])["mtt"]
     with torch.inference_mode():
         expected = load_musicnn("mtt")(picture)
+    second = score(noise(6.0), ["mtt"], every={"mtt": 2})["mtt"]
+    torch.testing.assert_close(torch.from_numpy(second.hidden), expected.hidden[::2].mean(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.from_numpy(found.hidden), expected.hidden.mean(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(torch.from_numpy(found.scores), expected.logits.sigmoid().mean(0), rtol=1e-4, atol=1e-5)

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ from torch.testing import assert_close
 from transformers import MusicgenForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
-from adapters import lm as lm_module
-from adapters.lm import Conditions, enable_checkpointing, load_lm
+from adapters.conditions import Conditions, batch_conditions
+from adapters.family.lm import DTYPES
+from adapters.family.load import load_lm
+from adapters.family.recompute import enable_checkpointing
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.debug_base import write_debug_base
@@ -25,7 +28,7 @@ def random_batch(lm, lengths=(5, 3, 0), steps=11, seed=1):
     inputs = torch.randint(0, lm.card + 1, (B, lm.n_codebooks, steps), generator=generator)
     L = max(max(lengths), 1)
     mask = torch.arange(L) < torch.tensor(lengths)[:, None]
-    return inputs, Conditions(torch.randn(B, L, lm.text_width, generator=generator), mask)
+    return inputs, Conditions.of_text(torch.randn(B, L, lm.spec.text_width, generator=generator), mask)
 
 
 def full_logits(full, inputs, conditions):
@@ -33,8 +36,8 @@ def full_logits(full, inputs, conditions):
     B, K, S = inputs.shape
     with torch.no_grad():
         out = full(
-            encoder_outputs=BaseModelOutput(last_hidden_state=conditions.text_states),
-            attention_mask=conditions.text_mask.long(),
+            encoder_outputs=BaseModelOutput(last_hidden_state=conditions["text"].values),
+            attention_mask=conditions["text"].mask.long(),
             decoder_input_ids=inputs.reshape(B * K, S),
         )
     return out.logits.view(B, K, S, -1)
@@ -46,7 +49,7 @@ def files(request):
 
 
 def test_logits_equal_the_full_model(files):
-    lm = load_lm(files)
+    lm: Any = load_lm(files)
     full = MusicgenForConditionalGeneration.from_pretrained(files.folder).eval()
     inputs, conditions = random_batch(lm)
     ours = lm(inputs, conditions)
@@ -56,7 +59,7 @@ def test_logits_equal_the_full_model(files):
 
 
 def test_dropped_row_equals_transformers_null_condition(files):
-    lm = load_lm(files)
+    lm: Any = load_lm(files)
     full = MusicgenForConditionalGeneration.from_pretrained(files.folder).eval()
     inputs, conditions = random_batch(lm, lengths=(4, 4))
     dropped = conditions.dropped(torch.tensor([False, True]))
@@ -72,19 +75,19 @@ def test_dropped_row_equals_transformers_null_condition(files):
     assert_close(ours[1], reference)
     assert_close(ours[0], lm(inputs, conditions)[0])
     assert (ours[1] - lm(inputs, conditions)[1]).abs().max() > 1e-3
-    assert_close(lm(inputs[1:], Conditions.null(1, lm.text_width))[0], reference)
+    assert_close(lm(inputs[1:], Conditions.null(1, lm.spec))[0], reference)
 
 
 def test_masked_text_is_never_read(mono_base):
-    lm = load_lm(resolve_base(str(mono_base)))
+    lm: Any = load_lm(resolve_base(str(mono_base)))
     inputs, conditions = random_batch(lm)
-    poisoned = conditions.text_states.masked_fill(~conditions.text_mask[..., None], 1e4)
-    assert_close(lm(inputs, Conditions(poisoned, conditions.text_mask)), lm(inputs, conditions))
+    poisoned = conditions["text"].values.masked_fill(~conditions["text"].mask[..., None], 1e4)
+    assert_close(lm(inputs, Conditions.of_text(poisoned, conditions["text"].mask)), lm(inputs, conditions))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_no_nan_where_a_row_is_masked_altogether(mono_base, attention):
-    lm = load_lm(resolve_base(str(mono_base)), weights="bf16")
+    lm: Any = load_lm(resolve_base(str(mono_base)), weights="bf16")
     lm.decoder.set_attn_implementation(attention)
     inputs, conditions = random_batch(lm, lengths=(0, 0))
     assert torch.isfinite(lm(inputs, conditions)).all()
@@ -92,7 +95,7 @@ def test_no_nan_where_a_row_is_masked_altogether(mono_base, attention):
 
 def test_text_projection_is_absent_exactly_when_the_full_model_has_none(tmp_path):
     files = resolve_base(str(write_debug_base(tmp_path / "same", hidden=16, text_width=16)))
-    lm = load_lm(files)
+    lm: Any = load_lm(files)
     full = MusicgenForConditionalGeneration.from_pretrained(files.folder).eval()
     assert lm.enc_to_dec_proj is None and not hasattr(full, "enc_to_dec_proj")
     inputs, conditions = random_batch(lm)
@@ -100,7 +103,7 @@ def test_text_projection_is_absent_exactly_when_the_full_model_has_none(tmp_path
 
 
 def test_module_names_and_tensors_are_those_of_the_full_model(files):
-    lm = load_lm(files)
+    lm: Any = load_lm(files)
     full = MusicgenForConditionalGeneration.from_pretrained(files.folder)
     of_the_full = {n: t for n, t in full.state_dict().items() if n.startswith(("decoder.", "enc_to_dec_proj."))}
     ours = lm.state_dict()
@@ -114,7 +117,7 @@ def test_module_names_and_tensors_are_those_of_the_full_model(files):
 def test_half_precision_stays_close(mono_base, weights):
     files = resolve_base(str(mono_base))
     exact, half = load_lm(files), load_lm(files, weights=weights)
-    assert half.dtype == lm_module.DTYPES[weights]
+    assert half.dtype == DTYPES[weights]
     assert {t.dtype for t in (*half.parameters(), *half.buffers())} == {half.dtype}
     inputs, conditions = random_batch(exact)
     assert_close(half(inputs, conditions).float(), exact(inputs, conditions), rtol=0.1, atol=0.1)
@@ -130,15 +133,15 @@ def test_quantised_base_stays_close_and_passes_gradients(tmp_path, weights, laye
     inputs, conditions = random_batch(exact)
     error = (quantised(inputs, conditions) - exact(inputs, conditions)).abs().mean()
     assert 0 < error < mean_error
-    states = conditions.text_states.requires_grad_()
-    quantised(inputs, Conditions(states, conditions.text_mask)).sum().backward()
+    states = conditions["text"].values.requires_grad_()
+    quantised(inputs, Conditions.of_text(states, conditions["text"].mask)).sum().backward()
     assert states.grad is not None and torch.isfinite(states.grad).all() and states.grad[0].abs().sum() > 0
 
 
 @pytest.mark.parametrize("layers", [1, "all"])
 def test_recomputation_changes_no_gradient(mono_base, layers):
     files = resolve_base(str(mono_base))
-    lm = load_lm(files)
+    lm: Any = load_lm(files)
     inputs, conditions = random_batch(lm)
 
     def gradients():
@@ -167,7 +170,7 @@ def count_calls(module):
 
 
 def test_training_mode_reaches_only_adapter_dropout(mono_base):
-    lm = load_lm(resolve_base(str(mono_base))).train()
+    lm: Any = load_lm(resolve_base(str(mono_base))).train()
     assert lm.training
     assert not any(m.training for m in lm.modules() if m is not lm)
     inputs, conditions = random_batch(lm)
@@ -208,21 +211,20 @@ def test_stored_position_table_of_old_checkpoints_is_ignored(mono_base, tmp_path
     def change(tensors):
         tensors["decoder.model.decoder.embed_positions.weights"] = torch.zeros(2048, 16)
 
-    old = load_lm(broken_copy(mono_base, tmp_path / "old", change))
-    new = load_lm(resolve_base(str(mono_base)))
+    old: Any = load_lm(broken_copy(mono_base, tmp_path / "old", change))
+    new: Any = load_lm(resolve_base(str(mono_base)))
     inputs, conditions = random_batch(new)
     assert_close(old(inputs, conditions), new(inputs, conditions), rtol=0, atol=0)
 
 
 def test_the_shared_configuration_is_left_alone(mono_base):
     files = resolve_base(str(mono_base))
-    before = json.dumps(copy.deepcopy(files.config).to_dict(), default=str, sort_keys=True)
+    before = json.dumps(copy.deepcopy(files.config), default=str, sort_keys=True)
     load_lm(files)
-    assert json.dumps(files.config.to_dict(), default=str, sort_keys=True) == before
+    assert json.dumps(files.config, default=str, sort_keys=True) == before
 
 
 def test_a_melody_for_a_base_without_one_is_an_error(mono_base):
-    lm = load_lm(resolve_base(str(mono_base)))
-    inputs, conditions = random_batch(lm)
-    with pytest.raises(ValueError, match="text only"):
-        lm(inputs, Conditions(conditions.text_states, conditions.text_mask, chroma=torch.zeros(3, 2, 12)))
+    lm: Any = load_lm(resolve_base(str(mono_base)))
+    with pytest.raises(ValueError, match="melody"):
+        batch_conditions([{"melody": torch.zeros(2, 12)}], lm.spec)

@@ -8,10 +8,12 @@ import torch
 from torch.testing import assert_close
 
 from adapters import lora
-from adapters.lm import Conditions, load_lm
+from adapters.conditions import Conditions
+from adapters.family.load import load_lm
+from adapters.family.musicgen.family import FAMILY
 from adapters.low_rank import LowRank
 from configs.errors import UserError
-from configs.train import LoraSettings, TargetGroup
+from configs.train import LoraSettings
 from data_prep.base_files import resolve_base
 from data_prep.debug_base import write_debug_base
 
@@ -41,7 +43,7 @@ def batch(lm, seed=1):
     generator = torch.Generator().manual_seed(seed)
     inputs = torch.randint(0, lm.card + 1, (2, lm.n_codebooks, 7), generator=generator)
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    return inputs, Conditions(torch.randn(2, 3, lm.text_width, generator=generator), mask)
+    return inputs, Conditions.of_text(torch.randn(2, 3, lm.spec.text_width, generator=generator), mask)
 
 
 def shake(adapter, size=0.1, seed=2):
@@ -181,7 +183,7 @@ def test_dropout_acts_only_in_training_mode(files):
 
 def test_groups_reach_exactly_what_they_name(files):
     lm = load_lm(files)
-    per_layer: dict[TargetGroup, int] = {
+    per_layer: dict[str, int] = {
         "attention": 8,
         "self_attention": 4,
         "cross_attention": 4,
@@ -191,7 +193,7 @@ def test_groups_reach_exactly_what_they_name(files):
         "out": 2,
         "ffn": 2,
     }
-    assert set(lora.PATTERNS) == {*per_layer, "text_projection"}
+    assert set(FAMILY.targets) == {*per_layer, "text_projection"}
     for group, count in per_layer.items():
         names = lora.matched_modules(lm, [group])
         assert len(names) == 2 * count, group
@@ -250,3 +252,9 @@ def test_low_rank_arithmetic_against_loops(embedding, dora):
     assert_close(moved, whole.T if embedding else whole)
     assert_close(update.plain().delta(weight), update.delta(weight))
     assert not update.plain().rslora
+
+
+def test_a_group_that_the_family_does_not_have_names_the_nearest(mono_base):
+    lm = load_lm(resolve_base(str(mono_base)))
+    with pytest.raises(UserError, match=r"atention(.|\n)*mean `attention`"):
+        lora.matched_modules(lm, ["q", "atention"])

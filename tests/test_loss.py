@@ -5,9 +5,11 @@ import torch
 from torch import Tensor
 from training_fixtures import quick
 
-from adapters.lm import Conditions, MusicgenLM, load_lm
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
 from adapters.lora import attach
-from adapters.pattern import IGNORE, build, inputs_and_labels
+from adapters.pattern import IGNORE
 from data_prep.base_files import resolve_base
 from data_prep.prepared import PreparedDataset
 from finetune.batches import Stream, clips_of, collate
@@ -28,13 +30,11 @@ def test_loss_equals_transformers_own(base: str, request: pytest.FixtureRequest)
     setattr(whole.config.decoder, "decoder_start_token_id", lm.card)  # noqa: B010
     torch.manual_seed(0)
     codes = torch.randint(0, lm.card, (2, lm.n_codebooks, 20))
-    states, mask = torch.randn(2, 5, lm.text_width), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    inputs, labels = inputs_and_labels(codes, torch.tensor([20, 20]), lm.card, channels=lm.channels)
-    ours = codebook_sums(lm(inputs, Conditions(states, mask.bool())), labels) / codebook_counts(labels)
+    states, mask = torch.randn(2, 5, lm.spec.text_width), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    inputs, labels = lm.inputs_and_labels(codes, torch.tensor([20, 20]))
+    ours = codebook_sums(lm(inputs, Conditions.of_text(states, mask.bool())), labels) / codebook_counts(labels)
 
-    theirs_labels = build(codes, lm.card, channels=lm.channels)[..., 1:].transpose(
-        1, 2
-    )  # [B, S, K], special id = ignored
+    theirs_labels = lm.pattern.build(codes, lm.card)[..., 1:].transpose(1, 2)  # [B, S, K], special id = ignored
     theirs_labels = torch.where(theirs_labels == lm.card, IGNORE, theirs_labels)
     theirs = whole(encoder_outputs=(states,), attention_mask=mask, labels=theirs_labels)
     torch.testing.assert_close(ours.mean(), theirs.loss)
@@ -96,8 +96,8 @@ def by_the_definition(folder: Path, data: Path) -> tuple[list[Tensor], list[floa
     draws = Stream(clips_of(PreparedDataset(data), "train"), seed=1, max_frames=60, condition_dropout=0.3).step(0, 6)
     sums, counts = torch.zeros(4), torch.zeros(4)
     for draw in draws:
-        batch = collate([draw], learner.dataset, learner.lm.text_width)
-        inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, learner.lm.card, channels=1)
+        batch = collate([draw], learner.dataset, learner.lm.spec)
+        inputs, labels = learner.lm.inputs_and_labels(batch.codes, batch.n_frames)
         sums = sums + codebook_sums(learner.lm(inputs, batch.conditions), labels)
         counts = counts + codebook_counts(labels)
     return list(torch.autograd.grad(sums.sum() / counts.sum(), learner.weights)), (sums / counts).tolist()
@@ -115,13 +115,13 @@ def test_gradient_is_that_of_the_definition_for_every_micro_batch_size(mono_base
 def test_a_mean_of_micro_batch_means_would_be_another_gradient(mono_base: Path, tiny_data: Path) -> None:
     """What the test above is there to catch: dividing each micro-batch by its own cells, then by their number."""
     learner = learner_on(mono_base, tiny_data)
-    lm: MusicgenLM = learner.lm
+    lm: LM = learner.lm
     torch.manual_seed(3)
     parts = []
     for n_frames in (60, 10):
         codes = torch.randint(0, lm.card, (1, lm.n_codebooks, n_frames))
-        inputs, labels = inputs_and_labels(codes, torch.tensor([n_frames]), lm.card, channels=lm.channels)
-        parts.append((codebook_sums(lm(inputs, Conditions.null(1, lm.text_width)), labels), 4 * n_frames))
+        inputs, labels = lm.inputs_and_labels(codes, torch.tensor([n_frames]))
+        parts.append((codebook_sums(lm(inputs, Conditions.null(1, lm.spec)), labels), 4 * n_frames))
     right = sum(for_backward(sums, 4 * 70, 1) for sums, _ in parts)
     wrong = sum(for_backward(sums, cells, 1) / 2 for sums, cells in parts)
     assert isinstance(right, Tensor) and isinstance(wrong, Tensor)

@@ -7,20 +7,22 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+from adapters.family.memory import StepPlan, memory_of, trainable
+from adapters.family.musicgen.format import spec_of_sizes
 from configs.errors import UserError
+from data_prep.lm_spec import LMSpec
 from finetune import lean_lora
 from finetune.memory import fit
-from finetune.memory.cost import attention_flops, audio_sec_per_sec, step_flops
+from finetune.memory.cost import audio_sec_per_sec, step_flops
 from finetune.memory.live import LiveBytes
 from finetune.memory.predict import CONTEXT_BYTES, GIB, predict
-from finetune.memory.setup import Setup, Shape, trainable
 from finetune.memory.simulate import batch, random_lm, simulate
 
-SMALL = Shape(1024, 24, 16, 4096)
-MEDIUM = Shape(1536, 48, 24, 6144)
-LARGE = Shape(2048, 48, 32, 8192)
-TINY = Shape(128, 3, 4, 512, card=256, text_width=48, positions=512)
-STEREO = Shape(128, 2, 2, 256, codebooks=8, channels=2, card=64, text_width=128, positions=512)
+SMALL = spec_of_sizes(1024, 24, 16, 4096)
+MEDIUM = spec_of_sizes(1536, 48, 24, 6144)
+LARGE = spec_of_sizes(2048, 48, 32, 8192)
+TINY = spec_of_sizes(128, 3, 4, 512, card=256, text_width=48, positions=512)
+STEREO = spec_of_sizes(128, 2, 2, 256, channels=2, card=64, text_width=128, positions=512)
 
 
 def test_live_bytes_counts_each_storage_once_and_lets_it_go():
@@ -47,25 +49,25 @@ def within(got: float, want: float, share: float = 0.1) -> None:
 
 
 REAL = [
-    Setup(TINY, "fp32", "fp32", 0, 2, 150),
-    Setup(TINY, "fp32", "fp32", 2, 3, 150, optimizer="adamw8bit"),
-    Setup(TINY, "bf16", "bf16", 3, 2, 100),
-    Setup(TINY, "nf4", "fp32", 3, 2, 150, optimizer="prodigy", ema=True),
-    Setup(TINY, "int8", "fp32", 3, 2, 150),
-    Setup(TINY, "nf4", "bf16", 3, 2, 150),
-    Setup(TINY, "nf4", "bf16", 0, 2, 150),
-    Setup(TINY, "int8", "bf16", 1, 2, 150),
-    Setup(TINY, "bf16", "bf16", 0, 2, 120, rank=4, targets=("q", "v")),
-    Setup(TINY, "fp32", "fp32", 0, 2, 120, targets=("cross_attention", "text_projection")),
-    Setup(STEREO, "fp32", "fp32", 1, 2, 120, targets=("attention", "ffn", "text_projection")),
+    StepPlan(TINY, "fp32", "fp32", 0, 2, 150),
+    StepPlan(TINY, "fp32", "fp32", 2, 3, 150, optimizer="adamw8bit"),
+    StepPlan(TINY, "bf16", "bf16", 3, 2, 100),
+    StepPlan(TINY, "nf4", "fp32", 3, 2, 150, optimizer="prodigy", ema=True),
+    StepPlan(TINY, "int8", "fp32", 3, 2, 150),
+    StepPlan(TINY, "nf4", "bf16", 3, 2, 150),
+    StepPlan(TINY, "nf4", "bf16", 0, 2, 150),
+    StepPlan(TINY, "int8", "bf16", 1, 2, 150),
+    StepPlan(TINY, "bf16", "bf16", 0, 2, 120, rank=4, targets=("q", "v")),
+    StepPlan(TINY, "fp32", "fp32", 0, 2, 120, targets=("cross_attention", "text_projection")),
+    StepPlan(STEREO, "fp32", "fp32", 1, 2, 120, targets=("attention", "ffn", "text_projection")),
 ]
 
 
 @pytest.mark.parametrize(
-    "setup", REAL, ids=lambda s: f"{s.weights}-{s.arithmetic}-{s.checkpointed}-{'+'.join(s.targets)}-{s.rank}"
+    "plan", REAL, ids=lambda s: f"{s.weights}-{s.arithmetic}-{s.checkpointed}-{'+'.join(s.targets)}-{s.rank}"
 )
-def test_simulation_and_prediction_agree_with_a_real_step(setup: Setup):
-    simulated, real, predicted = simulate(setup), simulate(setup, "cpu"), predict(setup)
+def test_simulation_and_prediction_agree_with_a_real_step(plan: StepPlan):
+    simulated, real, predicted = simulate(plan), simulate(plan, "cpu"), predict(plan)
     within(simulated.peak, real.peak, 0.03)
     within(simulated.kept, real.kept, 0.03)
     within(predicted.held, real.held, 0.03)
@@ -74,27 +76,27 @@ def test_simulation_and_prediction_agree_with_a_real_step(setup: Setup):
 
 
 TRUE = [
-    Setup(replace(SMALL, layers=6), checkpointed=6, batch_size=8),
-    Setup(replace(SMALL, layers=4), checkpointed=0, batch_size=2, frames=500),
-    Setup(replace(MEDIUM, layers=6), "nf4", checkpointed=4, batch_size=4),
-    Setup(replace(LARGE, layers=4), checkpointed=4, batch_size=2),
-    Setup(replace(SMALL, layers=4, codebooks=8, channels=2), checkpointed=2, batch_size=4, frames=750),
+    StepPlan(replace(SMALL, layers=6), checkpointed=6, batch_size=8),
+    StepPlan(replace(SMALL, layers=4), checkpointed=0, batch_size=2, frames=500),
+    StepPlan(replace(MEDIUM, layers=6), "nf4", checkpointed=4, batch_size=4),
+    StepPlan(replace(LARGE, layers=4), checkpointed=4, batch_size=2),
+    StepPlan(replace(spec_of_sizes(1024, 4, 16, 4096, channels=2)), checkpointed=2, batch_size=4, frames=750),
 ]
 
 
-@pytest.mark.parametrize("setup", TRUE, ids=lambda s: f"{s.shape.hidden}-{s.weights}-{s.checkpointed}-{s.batch_size}")
-def test_prediction_agrees_with_simulation_at_true_widths(setup: Setup):
-    simulated, predicted = simulate(setup), predict(setup)
+@pytest.mark.parametrize("plan", TRUE, ids=lambda s: f"{s.spec.hidden}-{s.weights}-{s.checkpointed}-{s.batch_size}")
+def test_prediction_agrees_with_simulation_at_true_widths(plan: StepPlan):
+    simulated, predicted = simulate(plan), predict(plan)
     within(predicted.peak, simulated.peak)
     within(predicted.kept, simulated.kept)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("shape", "batch"), [(s, b) for s in (SMALL, MEDIUM, LARGE) for b in (1, 2, 8)])
-def test_prediction_agrees_with_simulation_of_whole_models(shape: Shape, batch: int):
+def test_prediction_agrees_with_simulation_of_whole_models(shape: LMSpec, batch: int):
     for checkpointed in (0, shape.layers // 2, shape.layers):
-        setup = Setup(shape, checkpointed=checkpointed, batch_size=batch)
-        within(predict(setup).peak, simulate(setup).peak)
+        plan = StepPlan(shape, checkpointed=checkpointed, batch_size=batch)
+        within(predict(plan).peak, simulate(plan).peak)
 
 
 SIZES = [(SMALL, 1), (SMALL, 8), (MEDIUM, 1), (MEDIUM, 2), (MEDIUM, 8), (LARGE, 1), (LARGE, 2), (LARGE, 8)]
@@ -110,61 +112,63 @@ def test_the_table_of_the_first_estimate_holds(weights: str, recomputed: bool):
     """Where nothing is recomputed the loss keeps less than was estimated then: up to 12 % of the whole."""
     for (shape, batch_size), gib in zip(SIZES, ESTIMATED[weights, recomputed], strict=True):
         layers = shape.layers if recomputed else 0
-        setup = Setup(shape, weights, checkpointed=layers, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
-        within(predict(setup).peak * (1 if recomputed else 1.07), gib * GIB)
+        plan = StepPlan(shape, weights, checkpointed=layers, batch_size=batch_size)  # pyright: ignore[reportArgumentType]
+        within(predict(plan).peak * (1 if recomputed else 1.07), gib * GIB)
 
 
 @pytest.mark.parametrize(
     ("shape", "weights", "gb"), [(SMALL, "bf16", 1.5), (MEDIUM, "bf16", 5.5), (MEDIUM, "nf4", 3), (LARGE, "bf16", 8.5),
     (LARGE, "nf4", 5)],
 )  # fmt: skip
-def test_what_pytorch_should_reserve_is_below_the_aim(shape: Shape, weights: str, gb: float):
+def test_what_pytorch_should_reserve_is_below_the_aim(shape: LMSpec, weights: str, gb: float):
     """30 s clips, batch 2. A prediction: only a GPU can tell."""
-    setup = Setup(shape, weights, checkpointed=shape.layers, batch_size=2)  # pyright: ignore[reportArgumentType]
-    assert predict(setup).reserved <= gb * 1e9
+    plan = StepPlan(shape, weights, checkpointed=shape.layers, batch_size=2)  # pyright: ignore[reportArgumentType]
+    assert predict(plan).reserved <= gb * 1e9
 
 
 def test_without_the_lean_forward_the_simulation_is_of_pefts():
-    setup = Setup(TINY, "bf16", "bf16", 3, 2, 100)
-    simulated, real = simulate(setup, lean=False), simulate(setup, "cpu", lean=False)
+    plan = StepPlan(TINY, "bf16", "bf16", 3, 2, 100)
+    simulated, real = simulate(plan, lean=False), simulate(plan, "cpu", lean=False)
     within(simulated.peak, real.peak, 0.03)
-    lean = simulate(setup)
+    lean = simulate(plan)
     assert simulated.peak - simulated.held > 1.3 * (lean.peak - lean.held)
 
 
 def test_the_adapter_is_counted_right():
-    for setup in REAL:
-        _, adapter = random_lm(setup)
-        assert adapter.n_trainable == trainable(setup)
+    for plan in REAL:
+        _, adapter = random_lm(plan)
+        assert adapter.n_trainable == trainable(plan)
 
 
 def test_more_of_anything_needs_more():
-    setup = Setup(MEDIUM, checkpointed=24, batch_size=4)
-    peak = predict(setup).peak
-    assert predict(replace(setup, checkpointed=23)).peak > peak
-    assert predict(replace(setup, batch_size=5)).peak > peak
-    assert predict(replace(setup, rank=17)).peak > peak
-    assert predict(replace(setup, weights="nf4")).peak < peak
-    assert predict(replace(setup, optimizer="paged_adamw8bit")).peak < peak
-    assert predict(setup).peak < predict(setup).reserved < predict(setup).of_the_card
+    plan = StepPlan(MEDIUM, checkpointed=24, batch_size=4)
+    peak = predict(plan).peak
+    assert predict(replace(plan, checkpointed=23)).peak > peak
+    assert predict(replace(plan, batch_size=5)).peak > peak
+    assert predict(replace(plan, rank=17)).peak > peak
+    assert predict(replace(plan, weights="nf4")).peak < peak
+    assert predict(replace(plan, optimizer="paged_adamw8bit")).peak < peak
+    assert predict(plan).peak < predict(plan).reserved < predict(plan).of_the_card
 
 
 def test_flops_are_those_that_pytorch_counts():
     """Without attention, which PyTorch counts on a GPU only; through peft's forward, whose products it all knows."""
     for checkpointed in (0, 4):
-        setup = Setup(replace(TINY, layers=4), "fp32", "fp32", checkpointed, 2, 60)
-        lm, _ = random_lm(setup, "cpu")
+        plan = StepPlan(replace(TINY, layers=4), "fp32", "fp32", checkpointed, 2, 60)
+        lm, _ = random_lm(plan, "cpu")
         lean_lora.remove(lm)
-        inputs, _, conditions = batch(setup, "cpu")
+        inputs, _, conditions = batch(plan, "cpu")
         with FlopCounterMode(display=False) as counter:
             lm(inputs, conditions).sum().backward()
-        attention = setup.shape.layers * attention_flops(setup) * (3.5 + checkpointed / setup.shape.layers)
-        assert_close(step_flops(setup) - attention, float(counter.get_total_flops()), rtol=0.06, atol=0)
+        attention = (
+            plan.spec.layers * memory_of(plan.spec).block_flops(plan)[1] * (3.5 + checkpointed / plan.spec.layers)
+        )
+        assert_close(step_flops(plan) - attention, float(counter.get_total_flops()), rtol=0.06, atol=0)
 
 
-def table(cap_gib: float, setup: Setup | None = None, total: int = 8) -> list[fit.Option]:
+def table(cap_gib: float, plan: StepPlan | None = None, total: int = 8) -> list[fit.Option]:
     cap = fit.Cap(round(cap_gib * GIB))
-    return fit.options(setup or Setup(MEDIUM), total, cap, ["bf16", "nf4"])
+    return fit.options(plan or StepPlan(MEDIUM), total, cap, ["bf16", "nf4"])
 
 
 def test_a_fit_stays_below_the_cap_and_keeps_the_total_batch():
@@ -172,14 +176,14 @@ def test_a_fit_stays_below_the_cap_and_keeps_the_total_batch():
         found = table(cap_gib)
         best = fit.choose(found, fit.Cap(round(cap_gib * GIB)))
         assert best.fits and best.memory.reserved + CONTEXT_BYTES <= cap_gib * GIB
-        assert all(option.setup.batch_size * option.accumulation == 8 for option in found)
+        assert all(option.plan.batch_size * option.accumulation == 8 for option in found)
 
 
 def test_no_layer_is_recomputed_that_need_not_be():
     cap = fit.Cap(8 * GIB)
     for option in table(8):
-        if option.fits and option.setup.checkpointed:
-            assert not cap.holds(predict(replace(option.setup, checkpointed=option.setup.checkpointed - 1)))
+        if option.fits and option.plan.checkpointed:
+            assert not cap.holds(predict(replace(option.plan, checkpointed=option.plan.checkpointed - 1)))
 
 
 def test_more_memory_is_never_slower():
@@ -188,15 +192,15 @@ def test_more_memory_is_never_slower():
 
 
 def test_a_rounded_base_must_earn_its_place():
-    assert fit.choose(table(3), fit.Cap(3 * GIB)).setup.weights == "nf4"
-    assert fit.choose(table(24), fit.Cap(24 * GIB)).setup.weights == "bf16"
+    assert fit.choose(table(3), fit.Cap(3 * GIB)).plan.weights == "nf4"
+    assert fit.choose(table(24), fit.Cap(24 * GIB)).plan.weights == "bf16"
 
 
 def test_a_smaller_optimizer_only_when_nothing_else_fits():
-    assert {option.setup.optimizer for option in table(6)} == {"adamw"}
-    smallest = predict(Setup(MEDIUM, "nf4", checkpointed=48, batch_size=1))
+    assert {option.plan.optimizer for option in table(6)} == {"adamw"}
+    smallest = predict(StepPlan(MEDIUM, "nf4", checkpointed=48, batch_size=1))
     tight = table((smallest.of_the_card - 50 * 2**20) / GIB)
-    assert tight[0].fits and tight[0].setup.optimizer == "adamw8bit"
+    assert tight[0].fits and tight[0].plan.optimizer == "adamw8bit"
 
 
 def test_nothing_fits_is_an_error_that_says_what_would():
@@ -210,13 +214,13 @@ def test_after_an_out_of_memory_the_total_batch_stays():
     option = table(24)[0]
     sizes = []
     while option is not None:
-        assert option.setup.batch_size * option.accumulation == 8
-        sizes.append(option.setup.batch_size)
+        assert option.plan.batch_size * option.accumulation == 8
+        sizes.append(option.plan.batch_size)
         option = fit.smaller(option, fit.Cap(24 * GIB))
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
 
 
 def test_bigger_micro_batches_are_not_predicted_slower():
-    one = audio_sec_per_sec(Setup(SMALL, batch_size=1), 8)
-    eight = audio_sec_per_sec(Setup(SMALL, batch_size=8), 1)
+    one = audio_sec_per_sec(StepPlan(SMALL, batch_size=1), 8)
+    eight = audio_sec_per_sec(StepPlan(SMALL, batch_size=8), 1)
     assert eight >= one

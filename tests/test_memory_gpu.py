@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adapters.lm import Conditions
+from adapters.conditions import Conditions
+from adapters.family.memory import StepPlan
+from adapters.family.musicgen.format import spec_of_sizes
 from benchmarks.train_step import Ours, step_inputs
 from finetune.lean_loss import codebook_sums
 from finetune.memory.auto import limit_process
@@ -15,16 +17,15 @@ from finetune.memory.dry import measure
 from finetune.memory.fit import Cap, choose, options
 from finetune.memory.optimizer_state import state_bytes
 from finetune.memory.predict import GIB, predict
-from finetune.memory.setup import Setup, Shape
 
-SMALL = Shape(1024, 24, 16, 4096)
-MEDIUM = Shape(1536, 48, 24, 6144)
+SMALL = spec_of_sizes(1024, 24, 16, 4096)
+MEDIUM = spec_of_sizes(1536, 48, 24, 6144)
 GRID = [
-    Setup(SMALL, checkpointed=24, batch_size=8),
-    Setup(SMALL, checkpointed=0, batch_size=2),
-    Setup(MEDIUM, checkpointed=24, batch_size=2),
-    Setup(MEDIUM, "nf4", checkpointed=48, batch_size=4),
-    Setup(MEDIUM, "int8", checkpointed=48, batch_size=2),
+    StepPlan(SMALL, checkpointed=24, batch_size=8),
+    StepPlan(SMALL, checkpointed=0, batch_size=2),
+    StepPlan(MEDIUM, checkpointed=24, batch_size=2),
+    StepPlan(MEDIUM, "nf4", checkpointed=48, batch_size=4),
+    StepPlan(MEDIUM, "int8", checkpointed=48, batch_size=2),
 ]
 
 pytestmark = pytest.mark.gpu
@@ -37,10 +38,10 @@ def whole_card() -> Iterator[None]:
     torch.cuda.empty_cache()
 
 
-def reserved(setup: Setup) -> int | None:
+def reserved(plan: StepPlan) -> int | None:
     """Of a step, with the optimizer's state and the gradients of earlier micro-batches; None if too much."""
-    ours, inputs = Ours(setup, "cuda"), step_inputs(setup, "cuda")
-    there = state_bytes(setup) + sum(weight.nbytes for weight in ours.weights)
+    ours, inputs = Ours(plan, "cuda"), step_inputs(plan, "cuda")
+    there = state_bytes(plan) + sum(weight.nbytes for weight in ours.weights)
     found = measure(lambda: gradients(ours, *inputs), ours.lm, [], there)
     return None if found is None else found.peak
 
@@ -51,20 +52,20 @@ def gradients(ours: Ours, inputs: Tensor, labels: Tensor, conditions: Conditions
         weight.grad = None
 
 
-@pytest.mark.parametrize("setup", GRID, ids=lambda s: f"{s.shape.hidden}-{s.weights}-{s.checkpointed}-{s.batch_size}")
-def test_the_prediction_holds_within_a_tenth(setup: Setup):
-    assert reserved(setup) == pytest.approx(predict(setup).reserved, rel=0.1)
+@pytest.mark.parametrize("plan", GRID, ids=lambda s: f"{s.spec.hidden}-{s.weights}-{s.checkpointed}-{s.batch_size}")
+def test_the_prediction_holds_within_a_tenth(plan: StepPlan):
+    assert reserved(plan) == pytest.approx(predict(plan).reserved, rel=0.1)
 
 
 @pytest.mark.parametrize("gib", [6, 8, 10])
 def test_what_was_fitted_runs_under_a_hard_cap(gib: int):
     cap = Cap(gib * GIB)
-    setup = choose(options(Setup(MEDIUM), 8, cap, ["bf16", "nf4"]), cap).setup
+    plan = choose(options(StepPlan(MEDIUM), 8, cap, ["bf16", "nf4"]), cap).plan
     limit_process(cap)
-    peak = reserved(setup)
+    peak = reserved(plan)
     assert peak is not None and peak <= cap.tensors
 
 
 def test_a_cap_that_is_too_small_is_an_out_of_memory_and_no_crash():
     limit_process(Cap(2 * GIB))
-    assert reserved(replace(Setup(SMALL), batch_size=8)) is None
+    assert reserved(replace(StepPlan(SMALL), batch_size=8)) is None

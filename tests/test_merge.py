@@ -15,8 +15,9 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from adapters import lora
 from adapters.adapter_files import Adapter, load, save
+from adapters.conditions import Conditions
+from adapters.family.load import load_lm
 from adapters.fit import describe_base, describe_codec
-from adapters.lm import Conditions, load_lm
 from adapters.low_rank import LowRank
 from adapters.merge import merge, merged_weight
 from adapters.metadata import Woodshed
@@ -57,15 +58,15 @@ def batch(lm):
     generator = torch.Generator().manual_seed(3)
     inputs = torch.randint(0, lm.card + 1, (2, lm.n_codebooks, 6), generator=generator)
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    return inputs, Conditions(torch.randn(2, 3, lm.text_width, generator=generator), mask)
+    return inputs, Conditions.of_text(torch.randn(2, 3, lm.spec.text_width, generator=generator), mask)
 
 
 def full_logits(folder: Path, inputs, conditions):
     full = MusicgenForConditionalGeneration.from_pretrained(folder).eval()
     with torch.no_grad():
         out = full(
-            encoder_outputs=BaseModelOutput(last_hidden_state=conditions.text_states),
-            attention_mask=conditions.text_mask.long(),
+            encoder_outputs=BaseModelOutput(last_hidden_state=conditions["text"].values),
+            attention_mask=conditions["text"].mask.long(),
             decoder_input_ids=inputs.reshape(-1, inputs.shape[2]),
         )
     return out.logits.view(*inputs.shape, -1)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.testing import assert_close
 from training_fixtures import quick, write_dataset
 
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from adapters.lora import attach
 from configs.errors import UserError
 from data_prep.base_files import resolve_base

@@ -22,7 +22,7 @@ PACKAGES = ("torch", "transformers", "peft", "safetensors", "sentencepiece", "nu
 def logits_elsewhere(python: list, base: Path, adapter: Path, folder: Path, *packages: str):
     """Logits of base and adapter in another Python."""
     codes, conditions = fixed_batch(64, 4, 12)
-    tensors = {"codes": codes, "text_states": conditions.text_states, "text_mask": conditions.text_mask.long()}
+    tensors = {"codes": codes, "text_states": conditions["text"].values, "text_mask": conditions["text"].mask.long()}
     save_file(tensors, folder / "inputs.safetensors")
     words = [*python, SCRIPT, base, adapter, folder / "inputs.safetensors", folder / "logits.safetensors", *packages]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, cwd=folder)

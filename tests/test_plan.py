@@ -11,21 +11,23 @@ import torch
 import yaml
 from training_fixtures import quick, write_dataset
 
+from adapters.family.memory import StepPlan
+from adapters.family.musicgen.format import spec_of_sizes
 from configs.errors import UserError
 from configs.train import TrainSettings
 from finetune import cli
 from finetune.commands import plan as plan_command
 from finetune.commands import train as train_command
-from finetune.commands.plan import shape_of_base
+from finetune.commands.plan import spec_of_base
 from finetune.flags import declare, read
 from finetune.memory import auto, prove
 from finetune.memory.fit import Cap
 from finetune.memory.predict import GIB, predict
-from finetune.memory.setup import Setup, Shape, checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers, step_plan
 from finetune.run_log import read_log
 from finetune.train import train
 
-MEDIUM = Shape(1536, 48, 24, 6144)
+MEDIUM = spec_of_sizes(1536, 48, 24, 6144)
 
 
 pytestmark = pytest.mark.usefixtures("fresh_processes")
@@ -54,8 +56,8 @@ def test_fitted_settings_keep_what_was_asked_for():
     fitted = auto.fit_settings(asked, MEDIUM, 1000, "bf16", Cap(6 * GIB))
     got = fitted.settings
     assert got.batch_size * got.accumulation == 16 and got.lora.rank == 32 and got.max_clip_sec == 20
-    again = Setup.of(got, MEDIUM, fitted.option.setup.weights, "bf16", 1000)
-    assert again == fitted.option.setup
+    again = step_plan(got, MEDIUM, fitted.option.plan.weights, "bf16", 1000)
+    assert again == fitted.option.plan
     assert Cap(6 * GIB).holds(predict(again))
     assert asked.base_weights == "auto"  # the caller's settings are left alone
 
@@ -63,7 +65,7 @@ def test_fitted_settings_keep_what_was_asked_for():
 def test_weights_that_were_named_stay():
     asked = TrainSettings(base_weights="nf4")
     fitted = auto.fit_settings(asked, MEDIUM, 1500, "bf16", Cap(80 * GIB))
-    assert {option.setup.weights for option in fitted.table} == {"nf4"}
+    assert {option.plan.weights for option in fitted.table} == {"nf4"}
 
 
 @pytest.mark.parametrize(
@@ -74,26 +76,27 @@ def test_recomputed_layers_of_settings(settings: dict, layers: int):
 
 
 def test_true_shapes_need_no_files():
-    shape = shape_of_base(TrainSettings(base="facebook/musicgen-stereo-large"))
-    assert shape == Shape(2048, 48, 32, 8192, codebooks=8, channels=2)
+    shape = spec_of_base(TrainSettings(base="facebook/musicgen-stereo-large"))
+    assert shape == spec_of_sizes(2048, 48, 32, 8192, channels=2)
 
 
 def test_the_starter_is_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "starter").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert shape_of_base(TrainSettings(base="starter")).codebooks == 4
+    assert spec_of_base(TrainSettings(base="starter")).n_codebooks == 4
 
 
 def test_the_shape_of_a_folder_is_that_of_its_weights(mono_base: Path, stereo_base: Path):
-    from adapters.lm import load_lm
+    from adapters.family.load import load_lm
+    from adapters.family.memory import memory_of
     from data_prep.base_files import resolve_base
-    from finetune.memory.predict import weight_bytes
     from finetune.memory.simulate import held_tensors
 
     for base in (mono_base, stereo_base):
         lm = load_lm(resolve_base(str(base)))
         held = sum(tensor.nbytes for tensor in held_tensors(lm))
-        assert weight_bytes(Setup(shape_of_base(TrainSettings(base=str(base))), "fp32", "fp32")) == held
+        spec = spec_of_base(TrainSettings(base=str(base)))
+        assert memory_of(spec).weight_bytes(StepPlan(spec, "fp32", "fp32")) == held
 
 
 def test_the_table(data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -153,7 +156,7 @@ def test_the_prediction_holds_on_the_run_itself(data: Path, tmp_path: Path, monk
     )
     train(data, tmp_path / "run", quick(steps=1, memory="200mb"))
     (measured, bounds) = seen[0]
-    assert abs(predict(bounds.setup).peak / measured.peak - 1) < 0.1
+    assert abs(predict(bounds.plan).peak / measured.peak - 1) < 0.1
 
 
 def test_a_prediction_that_was_off_is_adjusted_once(
@@ -166,7 +169,7 @@ def test_a_prediction_that_was_off_is_adjusted_once(
 
     monkeypatch.setattr(prove, "fitted_to", generous)
     monkeypatch.setattr("finetune.train.fitted_to", generous)
-    smallest = Setup(shape_of_base(TrainSettings(base=str(data_base(data)))), "fp32", "fp32", 2, 1, 50, rank=2)
+    smallest = StepPlan(spec_of_base(TrainSettings(base=str(data_base(data)))), "fp32", "fp32", 2, 1, 50, rank=2)
     cap = predict(smallest).peak * 1.12
     said = said_by(tmp_path / "run", quick(steps=2, memory=f"{cap / 2**20:.4f}mb"), data, capsys)
     assert "adjusted: micro-batches of 1, " in said

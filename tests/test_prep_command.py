@@ -19,10 +19,16 @@ def test_songs_become_a_dataset(tmp_path, capsys):
         audio = 0.3 * np.sin(2 * np.pi * hz * time_sec)[None].astype(np.float32)
         write_audio(tmp_path / "songs" / f"{name}.wav", audio, 22_050)
     out = tmp_path / "my data"
-    words = [str(tmp_path / "songs"), str(out), "--base", "debug", "--trigger", "my style", "--workers", "1"]
+    (tmp_path / "songs" / "a.caption.txt").write_text("slow")
+    (tmp_path / "songs" / "metadata.csv").write_text("file_name,notes\na.wav,lost\n")
+    (tmp_path / "songs" / ".hidden").mkdir()
+    words = [str(tmp_path / "songs"), str(out), "--base", "debug", "--trigger", " my  style ", "--workers", "1"]
     assert main(["prep", *words]) == 0
     said = capsys.readouterr()
     assert "woodshed train" in said.out and "--base debug" in said.out and f"'{out}'" in said.out
+    flat = " ".join(said.out.split())
+    assert "warning: metadata.csv: nothing of its 1 row is in any caption: no column holds captions" in flat
+    assert "captions for 1 of 2 songs (sidecars 1)" in flat and "passed over 1 hidden" in flat
     stages = [line.split(":")[0] for line in said.err.splitlines()]
     assert stages == ["read files", "measure", "listen", "codec tokens", "text states"]
     rows = PreparedDataset(out).clips()

@@ -16,8 +16,9 @@ import soundfile
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, encode, texts, tracks
+from data_prep import clip_features, texts, tracks
 from data_prep import prepare as prepare_module
+from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
@@ -103,7 +104,7 @@ def count_work(monkeypatch):
 
     counted(tracks, "measure", "measure", lambda path: 1)
     counted(clip_features, "measure_features", "features", lambda *_: 1)
-    counted(encode.Codec, "encode", "codec", lambda self, clips: len(clips))
+    counted(TransformersCodec, "encode", "codec", lambda self, clips: len(clips))
     counted(texts.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
     return counts
 
@@ -130,11 +131,11 @@ def test_tokens_are_those_of_the_clip_alone(prepared, songs, mono_base):
     import torch
 
     from data_prep.base_files import resolve_base
-    from data_prep.codec import Codec
+    from data_prep.codec.registry import load_base_codec
     from data_prep.decode import stream
 
     dataset = PreparedDataset(prepared[0])
-    codec = Codec.load(resolve_base(str(mono_base)))
+    codec = load_base_codec(resolve_base(str(mono_base)))
     whole = np.concatenate(list(stream(songs / "one.wav", sample_rate_hz=32_000, channels=1)), axis=1)
     rows = [row for row in dataset.clips() if row.source == "one.wav"]
     for row in rows:
@@ -223,6 +224,37 @@ def test_bad_input_is_listed_and_the_rest_goes_on(songs, settings, tmp_path):
     assert {row.split for row in twins} == {row.split for row in summary.rows if row.source == "one.wav"}
     report = (tmp_path / "out" / "report.html").read_text()
     assert "truncated.wav" in report
+
+
+def test_what_is_written_of_songs_is_accounted_for(songs, settings, tmp_path):
+    told, out = tmp_path / "songs", tmp_path / "out"
+    told.mkdir()
+    shutil.copy(songs / "two.flac", told / "a.flac")
+    shutil.copy(songs / "two.flac", told / "b.flac")
+    shutil.copy(songs / "one.wav", told / "c.wav")
+    (told / "b.caption.txt").write_text("words beside the copy, in Em")
+    (told / "c.json").write_text('{"key": "H-Dur", "tempo": "fast", "energy": "<high>"}')
+    (told / "metadata.csv").write_text("file_name,notes\nc.wav,lost\n")
+    (told / "cover.jpg").touch()
+    summary = prepare(told, out, settings)
+    lines = [json.loads(line) for line in (out / "songs.jsonl").read_text().splitlines()]
+    read = {line["source"]: {(r["where"], r["field"]): r["use"] for r in line["read"]} for line in lines}
+    assert read["a.flac"] == {("b.caption.txt", ""): "caption"}
+    assert all(caption.startswith("words beside the copy") for row in summary.rows if row.source == "a.flac"
+               for caption in row.captions)  # fmt: skip
+    assert "what you wrote for it goes there" in next(r.why for r in summary.rejected if r.where == "b.flac")
+    assert read["c.wav"] == {
+        ("c.json", "key"): "key",
+        ("c.json", "tempo"): "not used: it states no single tempo from 20 to 400",
+        ("c.json", "energy"): "not used: captions and tags have no place for it",
+        ("metadata.csv:2", "notes"): "not used: captions and tags have no place for it",
+    }
+    assert next(row.tags for row in summary.rows if row.source == "c.wav") == {"key": "B major"}
+    report = (out / "report.html").read_text()
+    assert "metadata.csv: nothing of its 1 row is in any caption" in report and "&lt;high&gt;" in report
+    assert "1 jpg" in report and "captions for 1 of 2 songs" in report
+    (told / "b.caption.txt").rename(told / "a.txt")
+    assert not prepare(told, out, settings).unchanged, "where a caption stood is part of the account"
 
 
 def test_names_that_are_no_text_do_not_spoil_the_report(songs, settings, tmp_path):

@@ -6,9 +6,9 @@ import pytest
 
 from configs.layers import PRESETS, preset_names, resolve
 from configs.train import TrainSettings
-from finetune.commands.plan import shape_of_base
+from finetune.commands.plan import spec_of_base
 from finetune.memory.predict import GIB, predict
-from finetune.memory.setup import Setup
+from finetune.memory.step_plan import step_plan
 
 STATED = re.compile(r"predicted ([\d.]+) GiB of the card \(batch (\d+), (\d+) s clips, rank (\d+)")
 
@@ -18,10 +18,10 @@ def test_the_stated_peak_is_the_predicted_one(preset: str):
     settings = resolve("train", preset)
     assert isinstance(settings, TrainSettings)
     weights = "bf16" if settings.base_weights == "auto" else settings.base_weights
-    setup = Setup.of(settings, shape_of_base(settings), weights, "bf16", round(settings.max_clip_sec * 50))
+    plan = step_plan(settings, spec_of_base(settings), weights, "bf16", round(settings.max_clip_sec * 50))
     found = STATED.search((PRESETS / f"{preset}.yaml").read_text(encoding="utf-8"))
     assert found is not None
-    assert [int(n) for n in found.groups()[1:]] == [setup.batch_size, settings.max_clip_sec, settings.lora.rank]
-    needs = predict(setup).of_the_card / GIB
+    assert [int(n) for n in found.groups()[1:]] == [plan.batch_size, settings.max_clip_sec, settings.lora.rank]
+    needs = predict(plan).of_the_card / GIB
     assert float(found[1]) == pytest.approx(needs, abs=0.06)
     assert needs < 0.95 * int(preset.removesuffix("gb"))

@@ -6,7 +6,7 @@ import soundfile
 import torch
 from training_fixtures import TRIGGER, quick
 
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from adapters.lora import attach
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.prepared import PreparedDataset

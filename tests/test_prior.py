@@ -14,9 +14,9 @@ from torch.testing import assert_close
 from training_fixtures import TRIGGER, quick
 
 from adapters import adapter_files
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from adapters.lora import attach_updates, disabled
-from adapters.pattern import IGNORE, inputs_and_labels
+from adapters.pattern import IGNORE
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
@@ -95,8 +95,8 @@ def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Pat
     assert {draw.prior for draw in draws} == {False, True}
     sums = {False: torch.zeros(()), True: torch.zeros(())}
     for draw in draws:
-        batch = collate([draw], learner.dataset, learner.lm.text_width)
-        inputs, labels = inputs_and_labels(batch.codes, batch.n_frames, learner.lm.card, channels=1)
+        batch = collate([draw], learner.dataset, learner.lm.spec)
+        inputs, labels = learner.lm.inputs_and_labels(batch.codes, batch.n_frames)
         logits = learner.lm(inputs, batch.conditions)
         with torch.no_grad(), disabled(learner.lm):
             base = learner.lm(inputs, batch.conditions)
@@ -168,7 +168,7 @@ def test_the_base_plays_once_and_a_resumed_run_hears_the_same(
     assert collated & {clip.id for clip in played.clips}
     files = resolve_base(str(mono_base))
     longest = max(clip.n_frames for clip in clips_of(PreparedDataset(tiny_data), "train"))
-    n_frames = min(round(0.8 * files.frame_rate), longest)
+    n_frames = min(round(0.8 * files.spec.frame_rate), longest)
     assert [codes.shape for codes in played.codes] == [(4, n_frames)] * 5
     base = Sampler.load(
         files, settings=SampleSettings.model_validate({"seed": settings.seed, "device": "cpu", "precision": "fp32"})

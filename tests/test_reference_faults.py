@@ -14,10 +14,12 @@ from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.testing import assert_close
 from training_fixtures import quick, write_dataset
+from transformers import MusicgenConfig
 
-from adapters.lm import Conditions, MusicgenLM, load_lm
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
 from adapters.lora import attach
-from adapters.pattern import inputs_and_labels
 from configs.train import LoraSettings
 from data_prep.base_files import resolve_base
 from data_prep.prepared import PreparedDataset
@@ -31,7 +33,7 @@ from finetune.step import Learner, accumulate
 N_FRAMES = 40
 
 
-def small_lm(base: Path, dtype: str = "fp32") -> tuple[MusicgenLM, list[torch.nn.Parameter]]:
+def small_lm(base: Path, dtype: str = "fp32") -> tuple[LM, list[torch.nn.Parameter]]:
     lm = load_lm(resolve_base(str(base)), weights=dtype)  # pyright: ignore[reportArgumentType]
     parameters = attach(lm, LoraSettings(rank=2)).parameters()
     generator = torch.Generator().manual_seed(0)
@@ -40,15 +42,15 @@ def small_lm(base: Path, dtype: str = "fp32") -> tuple[MusicgenLM, list[torch.nn
     return lm, list(parameters.values())
 
 
-def one_clip(lm: MusicgenLM, seed: int = 1) -> tuple[Tensor, Tensor, Conditions]:
+def one_clip(lm: LM, seed: int = 1) -> tuple[Tensor, Tensor, Conditions]:
     generator = torch.Generator().manual_seed(seed)
     codes = torch.randint(lm.card, (1, lm.n_codebooks, N_FRAMES), generator=generator)
-    inputs, labels = inputs_and_labels(codes, torch.tensor([N_FRAMES]), lm.card, channels=lm.channels)
-    states = torch.randn(1, 5, lm.text_width, generator=generator)
-    return inputs, labels, Conditions(states, torch.ones(1, 5, dtype=torch.bool))
+    inputs, labels = lm.inputs_and_labels(codes, torch.tensor([N_FRAMES]))
+    states = torch.randn(1, 5, lm.spec.text_width, generator=generator)
+    return inputs, labels, Conditions.of_text(states, torch.ones(1, 5, dtype=torch.bool))
 
 
-def transformers_loss(lm: MusicgenLM, inputs: Tensor, labels: Tensor, conditions: Conditions) -> Tensor:
+def transformers_loss(lm: Any, inputs: Tensor, labels: Tensor, conditions: Conditions) -> Tensor:
     """The decoder's own loss, which takes labels [B, S, K] and shifts them itself."""
     states, attend = lm.project(conditions)
     heard = inputs.reshape(-1, inputs.shape[2])
@@ -107,7 +109,7 @@ def test_the_last_steps_of_lagging_codebooks_are_learnt(base: str, request: pyte
     inputs, labels, _ = one_clip(lm)
     assert int((labels >= 0).sum()) == lm.n_codebooks * N_FRAMES  # every frame of every codebook
     cut = int((labels[..., :N_FRAMES] >= 0).sum())
-    lost = sum(range(lm.n_codebooks // lm.channels)) * lm.channels
+    lost = sum(range(lm.n_codebooks // lm.spec.channels)) * lm.spec.channels
     assert lost > 0 and cut == lm.n_codebooks * N_FRAMES - lost  # what labels of T steps would leave out
     assert inputs.shape == labels.shape
 
@@ -115,7 +117,7 @@ def test_the_last_steps_of_lagging_codebooks_are_learnt(base: str, request: pyte
 def test_frozen_parts_have_no_dropout_while_training(mono_base: Path):
     """The base's own configuration asks for it; the adapter's dropout is another matter and stays on."""
     lm, _ = small_lm(mono_base)
-    assert resolve_base(str(mono_base)).config.decoder.dropout > 0  # pyright: ignore
+    assert MusicgenConfig.from_pretrained(mono_base).decoder.dropout > 0  # pyright: ignore
     lean_lora.install(lm)
     lm.train()
     inputs, _, conditions = one_clip(lm)

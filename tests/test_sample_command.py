@@ -16,7 +16,7 @@ from adapter_fixtures import write_adapter
 
 from adapters import adapter_files, lora
 from adapters.audio_out import Levels, endless_wav_header, pcm16, slug, take_name, write_piece
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from adapters.low_rank import LowRank
 from data_prep.base_files import resolve_base
 from data_prep.debug_base import write_debug_base

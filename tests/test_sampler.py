@@ -10,13 +10,14 @@ from test_sample_command import adapter  # noqa: F401  (a fixture)
 
 from adapters import lora
 from adapters.decode.arithmetic import choose
-from adapters.lm import MusicgenLM, load_lm
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
 from adapters.sampler import AdapterSpec, Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from configs.train import LoraSettings
 from data_prep.base_files import BaseFiles, resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder
 
 SETTINGS = SampleSettings.model_validate({"duration_sec": 0.6, "precision": "fp32"})
@@ -34,20 +35,20 @@ def test_words_and_states_are_the_same(base: BaseFiles) -> None:
     codes = sampler.codes(states)
     for take, other in zip(by_word, codes, strict=True):
         np.testing.assert_array_equal(take.codes, other)
-        torch.testing.assert_close(take.waveform, Codec.load(base).decode(other), rtol=0, atol=1e-6)
-        assert take.codes.dtype == np.int16 and take.waveform.shape == (base.audio_channels, 19_200)
+        torch.testing.assert_close(take.waveform, load_base_codec(base).decode(other), rtol=0, atol=1e-6)
+        assert take.codes.dtype == np.int16 and take.waveform.shape == (base.spec.channels, 19_200)
 
 
 def test_around_a_model_in_training(base: BaseFiles) -> None:
     """Previews: same codes as from disk while the adapter is new, and nothing of the model has moved."""
     states = TextEncoder.load(base).encode(["calm piano"])
     untuned = Sampler.load(base, (), SETTINGS).codes(states)[0]
-    lm: MusicgenLM = load_lm(base)
+    lm: LM = load_lm(base)
     attached = lora.attach(lm, LoraSettings.model_validate({"rank": 2, "dropout": 0.3}))
     lm.train()
     flags = [module.training for module in lm.modules()]
     generator = torch.get_rng_state()
-    sampler = Sampler.around(lm, SETTINGS, frame_rate=50.0)
+    sampler = Sampler.around(lm, SETTINGS)
     np.testing.assert_array_equal(sampler.codes(states)[0], untuned)
     with torch.no_grad():
         for layer in attached.layers.values():
@@ -97,13 +98,13 @@ def test_a_live_adapter_turns_in_a_stream(adapter: Path) -> None:  # noqa: F811
     with live.stream("x") as music:
         chunks = iter(music)
         first = next(chunks)
-        live.turn_adapter("mine", 0.0)
+        live.set_strength("mine", 0.0)
         rest = torch.cat(list(chunks), dim=1)
     n = first.shape[1]
     torch.testing.assert_close(first, straight[:, :n])
     assert (rest - straight[:, n:]).abs().max() > 1e-3
-    with pytest.raises(UserError, match="turned"):
-        live.turn_adapter("nobody", 1.0)
+    with pytest.raises(UserError, match="cannot change"):
+        live.set_strength("nobody", 1.0)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])

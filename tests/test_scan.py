@@ -31,7 +31,11 @@ def test_order_and_nesting(tmp_path: Path) -> None:
 def test_what_lies_around_music_is_passed_over(tmp_path: Path) -> None:
     put(tmp_path, ".DS_Store", "._a.wav", ".git/x.wav", "__MACOSX/a.wav")
     put(tmp_path, "cover.jpg", "list.m3u", "song.lrc", "notes.mid", "readme.TXT", content=b"hello")
-    assert scan(tmp_path) == type(scan(tmp_path))([], [])
+    found = scan(tmp_path)
+    assert (found.songs, found.rejected) == ([], [])
+    assert found.passed_over == {
+        "hidden": 3, "__MACOSX": 1, "jpg": 1, "lrc": 1, "m3u": 1, "mid": 1, "txt": 1
+    }  # fmt: skip
 
 
 def test_content_counts_more_than_the_name(tmp_path: Path) -> None:
@@ -204,7 +208,8 @@ def test_metadata_rows_that_cannot_be_used(tmp_path: Path, row: str, why: str) -
 def test_metadata_files_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
     put(tmp_path, "a.wav")
     (tmp_path / "metadata.csv").write_bytes(content)
-    assert songs(tmp_path) == ["a.wav"] and list(reasons(tmp_path)) == ["metadata.csv"]
+    (where,) = reasons(tmp_path)
+    assert songs(tmp_path) == ["a.wav"] and where.startswith("metadata.csv")
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from adapters.seams import Loop, continue_from, cross_fade
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.write_audio import write_audio
 
 RATE_HZ = 32_000
@@ -44,7 +44,7 @@ def test_cross_fades_keep_the_power_of_unlike_music() -> None:
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
 def test_continuing(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -> None:
-    codec = Codec.load(BaseFiles("debug", None, request.getfixturevalue(f"{kind}_base")))
+    codec = load_base_codec(BaseFiles("debug", None, request.getfixturevalue(f"{kind}_base")))
     audio = music(3.0, codec.channels)
     write_audio(tmp_path / "song.wav", audio.numpy(), RATE_HZ)
     before = continue_from(tmp_path / "song.wav", 2.505, codec, longest_sec=1.0)
@@ -60,7 +60,7 @@ def test_continuing(request: pytest.FixtureRequest, tmp_path: Path, kind: str) -
 
 
 def test_what_cannot_be_continued(mono_base, tmp_path: Path) -> None:
-    codec = Codec.load(BaseFiles("debug", None, mono_base))
+    codec = load_base_codec(BaseFiles("debug", None, mono_base))
     write_audio(tmp_path / "short.wav", music(1.0).numpy(), RATE_HZ)
     (tmp_path / "text.wav").write_text("no audio")
     for path, second in (("short.wav", 5.0), ("short.wav", 0.001), ("text.wav", None)):

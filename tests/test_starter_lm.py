@@ -18,9 +18,9 @@ from torch.testing import assert_close
 
 pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
 
-from adapters.lm import load_lm
-from data_prep.base_files import resolve_base, weight_files
-from data_prep.codec import Codec
+from adapters.family.load import load_lm
+from data_prep.base_files import resolve_base
+from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder
 from starter.recipe.captions import captions, with_strange_words
 from starter.recipe.codec_model import CodecModel
@@ -205,18 +205,23 @@ def test_batches_are_a_function_of_the_step(tokens: Tokens) -> None:
 def test_the_folder_is_a_base_like_any_other(base: tuple[Path, CodecModel, TextToCodes]) -> None:
     folder, _, model = base
     files = resolve_base(str(folder))
-    assert (files.n_codebooks, files.card, files.frame_rate, files.sample_rate_hz) == (4, 16, 50, 16_000)
-    assert all(path.stat().st_size < 12 * 2**20 for path in weight_files(folder))
+    assert (files.spec.n_codebooks, files.spec.card, files.spec.frame_rate, files.spec.sample_rate_hz) == (
+        4,
+        16,
+        50,
+        16_000,
+    )
+    assert all(path.stat().st_size < 12 * 2**20 for path in files.weight_files)
     lm = load_lm(files)
     inputs = torch.randint(16, (1, 4, 12))
     caption = "slow waltz, piano, no drums, 90 bpm"
     states = TextEncoder.load(files).encode([caption])[0]
     with torch.no_grad():
         conditions = model.conditions([caption])
-        assert_close(states, conditions.text_states[0], rtol=0.02, atol=0.02)
+        assert_close(states, conditions["text"].values[0], rtol=0.02, atol=0.02)
         assert_close(lm(inputs, conditions), model.lm(inputs, conditions), rtol=0.02, atol=0.02)
     audio = 0.1 * torch.randn(1, 3200)
-    codes = Codec.load(files).encode([audio])[0]
+    codes = load_base_codec(files).encode([audio])[0]
     assert codes.shape == (4, 10)
 
 
@@ -237,12 +242,17 @@ def test_each_size_is_small_enough_to_ship(name: str) -> None:
     """24 MB in half precision, codebooks included."""
     from transformers import EncodecModel, T5EncoderModel
 
-    from adapters.lm import MusicgenLM
+    from adapters.family.musicgen.format import FORMAT
+    from adapters.family.musicgen.lm import MusicgenLM
     from starter.recipe.codec_model import encodec_config
     from starter.recipe.lm_model import musicgen_config
 
     codec = encodec_config(CODEC_SIZES[name], CODEC_SIZES[name].codebook_dim)
     config: Any = musicgen_config(LM_SIZES[name], codec, LM_SIZES[name].vocabulary)
     with torch.device("meta"):
-        parts = (EncodecModel(codec), MusicgenLM(config), T5EncoderModel(config.text_encoder))
+        parts = (
+            EncodecModel(codec),
+            MusicgenLM(FORMAT.spec(Path(), config.to_dict()), config),
+            T5EncoderModel(config.text_encoder),
+        )
     assert sum(2 * tensor.numel() for part in parts for tensor in part.state_dict().values()) <= 24e6

@@ -10,9 +10,10 @@ import yaml
 from training_fixtures import TRIGGER, quick, write_dataset
 
 from adapters import adapter_files
-from adapters.lm import Conditions, load_lm
+from adapters.conditions import Conditions
+from adapters.family.load import load_lm
 from adapters.lora import attach_updates
-from adapters.pattern import IGNORE, inputs_and_labels
+from adapters.pattern import IGNORE
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
@@ -118,14 +119,14 @@ def test_one_clip_is_learnt_by_heart_and_played_back(tmp_path: Path) -> None:
     adapter = train(data, tmp_path / "run", settings)
     assert of_kind(tmp_path / "run", "step")[-1]["loss"] < 0.02
 
-    lm = load_lm(resolve_base(str(base)))
+    lm: Any = load_lm(resolve_base(str(base)))
     attach_updates(lm, adapter_files.load(adapter).updates)
     dataset = PreparedDataset(data)
     row = dataset.clips("train")[0]
     codes = torch.tensor(dataset.codes(row.id)).long()[None]  # [1, K, T]
     states = torch.tensor(dataset.text_state(row.captions[0]))
-    inputs, labels = inputs_and_labels(codes, torch.tensor([row.n_frames]), lm.card, channels=lm.channels)
-    said = lm(inputs, Conditions(states[None], torch.ones(1, len(states), dtype=torch.bool))).argmax(-1)
+    inputs, labels = lm.inputs_and_labels(codes, torch.tensor([row.n_frames]))
+    said = lm(inputs, Conditions.of_text(states[None], torch.ones(1, len(states), dtype=torch.bool))).argmax(-1)
     assert torch.equal(said[labels != IGNORE], labels[labels != IGNORE])
     greedy = Sampler.around(lm, SampleSettings.model_validate({"temperature": 0.0, "guidance": 1.0}))
     assert (greedy.codes([states], n_frames=row.n_frames)[0] == dataset.codes(row.id)).all()
@@ -218,7 +219,7 @@ def test_the_trained_model_is_gone_when_the_proof_loads_another(
     alive: list[bool] = []
 
     def loading(*args: Any, **more: Any) -> Any:
-        lm = load_lm(*args, **more)
+        lm: Any = load_lm(*args, **more)
         held.append(weakref.ref(lm.decoder.model.decoder.layers[0]))  # its own forward holds it
         return lm
 

@@ -12,7 +12,7 @@ from configs.prep import CaptionSettings, PrepSettings
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.captions import without_trigger
-from data_prep.codec import codec_fingerprint
+from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_info import dataset_info
 from data_prep.prepared import ClipRow, text_state_name
 from data_prep.text_encoder import TextEncoder
@@ -48,7 +48,7 @@ def write_dataset(
         save_file({"states": states.numpy()}, folder / "text_states" / f"{name}.safetensors")
     settings = PrepSettings(base=str(base), captions=CaptionSettings(trigger=TRIGGER))
     info = dataset_info(
-        settings, files, codec=codec_fingerprint(files), text_encoder=encoder.fingerprint, separator=None
+        settings, files, codec=base_codec_fingerprint(files), text_encoder=encoder.fingerprint, separator=None
     )
     (folder / "prep.yaml").write_text(yaml.safe_dump({**info, "content": "0" * 32}))
     return folder
@@ -61,7 +61,7 @@ def _row(files: BaseFiles, number: int, split: str, n_frames: int) -> ClipRow:
         source=f"song{number}.wav",
         source_sha256="0" * 64,
         start_sec=0.0,
-        duration_sec=n_frames / files.frame_rate,
+        duration_sec=n_frames / files.spec.frame_rate,
         n_frames=n_frames,
         stems="mix",
         split=split,
@@ -72,10 +72,10 @@ def _row(files: BaseFiles, number: int, split: str, n_frames: int) -> ClipRow:
 def _codes(files: BaseFiles, number: int, n_frames: int) -> np.ndarray:
     """A melody of eight notes with some wrong ones."""
     draw = np.random.default_rng(number)
-    melody = np.random.default_rng(1000).integers(0, files.card, (files.n_codebooks, 8))
+    melody = np.random.default_rng(1000).integers(0, files.spec.card, (files.spec.n_codebooks, 8))
     codes = np.tile(melody, (1, n_frames // 8 + 1))[:, :n_frames]
     wrong = draw.random(codes.shape) < 0.1
-    return np.where(wrong, draw.integers(0, files.card, codes.shape), codes).astype(np.int16)
+    return np.where(wrong, draw.integers(0, files.spec.card, codes.shape), codes).astype(np.int16)
 
 
 def quick(**more) -> TrainSettings:

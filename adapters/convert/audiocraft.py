@@ -16,14 +16,13 @@ from torch import Tensor
 
 from adapters.convert.audiocraft_config import readme, xp_cfg
 from adapters.convert.audiocraft_names import packing
-from adapters.extract import lm_tensors
+from adapters.family.lm import DTYPES
+from adapters.family.musicgen.family import FAMILY
 from adapters.fit import check_fit
-from adapters.lm import DTYPES
 from adapters.merge import copy_rest, merged_weight
 from adapters.safe_files import check_header
 from adapters.tensor_stream import StoredTensors, rewrite, write
 from configs.errors import UserError
-from data_prep.base_files import DERIVED_TENSORS, weight_files
 
 if TYPE_CHECKING:
     from adapters.merge import Strengths
@@ -47,7 +46,7 @@ def to_audiocraft(
     """
     for adapter, _ in adapters:
         check_fit(adapter, files, force=force)
-    stored = lm_tensors(files)
+    stored = FAMILY.stored(files)
     names, dtypes, shapes = packing(stored), stored.dtypes, stored.shapes
 
     def dtype_of(parts: Sequence[str]) -> torch.dtype:
@@ -77,7 +76,7 @@ def from_audiocraft(state: Path, files: "BaseFiles", out: Path) -> None:
         UserError: a pickle, or tensors other than this base has in audiocraft's form.
     """
     check_header(state)
-    stored, ours = StoredTensors([state]), lm_tensors(files)
+    stored, ours = StoredTensors([state]), FAMILY.stored(files)
     names = packing(ours)
     _check_same(stored, names, ours, state)
     places = {name: (theirs, number) for theirs, parts in names.items() for number, name in enumerate(parts)}
@@ -122,7 +121,7 @@ def _merged(name: str, weight: Tensor, adapters: "Strengths") -> Tensor:
 
 def _write_shards(files: "BaseFiles", made: Path, change) -> None:
     index = files.folder / "model.safetensors.index.json"
-    for shard in weight_files(files.folder):
+    for shard in files.weight_files:
         rewrite(shard, made / shard.name, lambda _, dtype: dtype, change)
     if index.exists():
         (made / index.name).write_bytes(index.read_bytes())
@@ -147,4 +146,3 @@ def _check_same(stored: StoredTensors, names: dict[str, list[str]], ours: Stored
             where=str(state),
             fix="Give a base of the same size, e.g. --base facebook/musicgen-small.",
         )
-    assert not set(DERIVED_TENSORS) & set(ours)

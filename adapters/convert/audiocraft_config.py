@@ -4,12 +4,11 @@ Keys are those that audiocraft 1.3.0's `builders.get_lm_model` reads, values tho
 (config/model/lm/musicgen_lm.yaml, config/conditioner/text2music.yaml). Dropout and the like are of no use at rest: off.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import yaml
 
 from adapters.metadata import public_id
-from adapters.pattern import delays
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -19,34 +18,34 @@ CODEC = "facebook/encodec_32khz"
 
 def xp_cfg(files: "BaseFiles") -> str:
     """The YAML of audiocraft's `xp.cfg`."""
-    decoder: Any = files.config.decoder
+    spec = files.spec
     settings = {
         "solver": "musicgen",
         "lm_model": "transformer_lm",
         "device": "cpu",
         "dtype": "float32",
-        "sample_rate": files.sample_rate_hz,
-        "channels": files.audio_channels,
+        "sample_rate": spec.sample_rate_hz,
+        "channels": spec.channels,
         "compression_model_checkpoint": f"//pretrained/{CODEC}",
-        "interleave_stereo_codebooks": {"use": files.audio_channels == 2, "per_timestep": False},
+        "interleave_stereo_codebooks": {"use": spec.channels == 2, "per_timestep": False},
         "codebooks_pattern": {
             "modeling": "delay",
             "delay": {
-                "delays": delays(files.n_codebooks, files.audio_channels).tolist(),
+                "delays": list(spec.lags),
                 "flatten_first": 0,
                 "empty_initial": 0,
             },
         },
         "transformer_lm": {
-            "dim": decoder.hidden_size,
-            "num_heads": decoder.num_attention_heads,
-            "num_layers": decoder.num_hidden_layers,
-            "hidden_scale": decoder.ffn_dim / decoder.hidden_size,
-            "n_q": files.n_codebooks,
-            "card": files.card,
+            "dim": spec.hidden,
+            "num_heads": spec.heads,
+            "num_layers": spec.layers,
+            "hidden_scale": spec.ffn / spec.hidden,
+            "n_q": spec.n_codebooks,
+            "card": spec.card,
             "dropout": 0.0,
             "emb_lr": None,
-            "activation": decoder.activation_function,
+            "activation": spec.activation,
             "norm_first": True,
             "bias_ff": False,
             "bias_attn": False,

@@ -11,7 +11,8 @@ from adapters.adapter_files import CONFIG, WEIGHTS, Adapter, load
 from adapters.blend.describe import source_of
 from adapters.convert.audiocraft import STATE, from_audiocraft
 from adapters.convert.kohya import PREFIX, from_kohya
-from adapters.extract import Extracted, extract, lm_tensors
+from adapters.extract import Extracted, extract
+from adapters.family.port import family_of
 from adapters.fit import describe_base, describe_codec
 from adapters.low_rank import LowRank
 from adapters.metadata import MadeInfo, SourceInfo, Woodshed, license_of
@@ -119,7 +120,8 @@ def _described(adapter: Adapter, files: "BaseFiles") -> Adapter:
 
 
 def _extracted(source: Path, tuned: "BaseFiles", files: "BaseFiles", found: Extracted, cut: Cut) -> Woodshed:
-    changed = lm_tensors(tuned).only([f"{module}.weight" for module in found.updates])
+    stored = family_of(tuned).stored(tuned)
+    changed = {name: stored[name] for name in (f"{module}.weight" for module in found.updates)}
     origin = SourceInfo(name=_name(source), fingerprint=fingerprint(changed))
     settings = {"rank": cut.rank, "energy": cut.energy}
     made = MadeInfo(method="extract", settings=settings, sources=[origin], error=found.error)

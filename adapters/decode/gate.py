@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adapters.decode.surprise import surprise
-from adapters.decode.weights import DecoderWeights
+from adapters.conditions import Conditions
+from adapters.decode.engine import Engine
 
 GATES = {"fp16": 0.001, "bf16": 0.01, "int8": 0.02, "bnb-int8": 0.02, "nf4": 0.1}
 """Nats a code. `bnb-int8` and `nf4` are the layouts that training on a small card uses, and previews in it."""
 
-Clip = tuple[Int[Tensor, "K _"], Float[Tensor, "_ D_text"]]
-"""Codes, and the text states to hear them with."""
+GateClip = tuple[Int[Tensor, "K _"], Float[Tensor, "_ D_text"]]
+"""Codes, and the text states that go with them."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,17 @@ class Added:
         )
 
 
-def losses(weights: DecoderWeights, clips: Sequence[Clip]) -> Float[Tensor, " N"]:
+def losses(engine: Engine, clips: Sequence[GateClip]) -> Float[Tensor, " N"]:
     """Cross-entropy of every code of all clips."""
-    with weights.quietly():
-        return torch.cat([surprise(weights, codes, text).flatten() for codes, text in clips])
+    with engine.quietly():
+        return -torch.cat([engine.log_likelihoods(codes, _text(states)).flatten() for codes, states in clips])
 
 
 def added(name: str, exact: Float[Tensor, " N"], other: Float[Tensor, " N"]) -> Added:
     """Compare the losses of the same clips."""
     difference = other - exact
     return Added(name, float(other.mean()), float(difference.mean()), float(difference.abs().max()))
+
+
+def _text(states: Float[Tensor, "L D_text"]) -> Conditions:
+    return Conditions.of_text(states[None], torch.ones(1, len(states), dtype=torch.bool))

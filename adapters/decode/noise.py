@@ -24,16 +24,16 @@ def seed_word(seed: int) -> int:
             return word
 
 
-def cell_words(seeds: Int[Tensor, " B"], frames: Int[Tensor, "B K"]) -> Int[Tensor, "B K"]:
-    """One word per row and codebook for the frame of its piece that each is about to play."""
-    codebook = torch.arange(frames.shape[1], device=frames.device)
-    places = _mix((frames * _STRIDE + codebook) & _MASK)  # [B, K]
+def cell_words(seeds: Int[Tensor, " B"], frames: Int[Tensor, "B n"], first: int = 0) -> Int[Tensor, "B n"]:
+    """One word per row and codebook, from codebook `first` on, for the frame of its piece that each code belongs to."""
+    codebook = torch.arange(first, first + frames.shape[1], device=frames.device)
+    places = _mix((frames * _STRIDE + codebook) & _MASK)  # [B, n]
     return _mix(seeds[:, None] ^ places)
 
 
-def gumbel(words: Int[Tensor, "B K"], tokens: Int[Tensor, "B K n"]) -> Float[Tensor, "B K n"]:
+def gumbel(words: Int[Tensor, "B n"], tokens: Int[Tensor, "B n k"]) -> Float[Tensor, "B n k"]:
     """Gumbel noise per token: the argmax of logits plus this is a draw from their softmax (Maddison et al. 2014)."""
-    mixed = _mix(_mix((words[..., None] + tokens * _STRIDE) & _MASK))  # [B, K, n]
+    mixed = _mix(_mix((words[..., None] + tokens * _STRIDE) & _MASK))  # [B, n, k]
     uniform = ((mixed >> 8).float() + 0.5) * 2.0**-24  # in (0, 1), 24 bits
     return -torch.log(-torch.log(uniform))
 

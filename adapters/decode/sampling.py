@@ -15,6 +15,7 @@ from adapters.decode.noise import gumbel
 from configs.errors import UserError
 
 Number = int | float
+ALL = slice(None)
 
 
 @dataclass(frozen=True)
@@ -86,21 +87,23 @@ def guide(
     return null + (logits[:n_text] - null) * knobs.guidance
 
 
-def draw(logits: Float[Tensor, "B K card"], knobs: Knobs, words: Int[Tensor, "B K"]) -> Int[Tensor, "B K"]:
-    """One token per row and codebook; `words` are the cells' random words (noise.cell_words)."""
+def draw(
+    logits: Float[Tensor, "B n card"], knobs: Knobs, words: Int[Tensor, "B n"], levels: slice = ALL
+) -> Int[Tensor, "B n"]:
+    """One token per row and codebook of `levels`; `words` are the cells' random words (noise.cell_words)."""
     if knobs.greedy:
         return logits.argmax(-1)
-    scaled = logits / knobs.temperature
+    scaled, noise_on = logits / knobs.temperature[levels], knobs.noise_on[levels]
     if not knobs.filters:
         tokens = torch.arange(knobs.card, device=logits.device).expand(scaled.shape)
-        return (scaled + gumbel(words, tokens) * knobs.noise_on).argmax(-1)
-    values, tokens = scaled.topk(knobs.limit, dim=-1)  # [B, K, n], likeliest first
+        return (scaled + gumbel(words, tokens) * noise_on).argmax(-1)
+    values, tokens = scaled.topk(knobs.limit, dim=-1)  # [B, n, k], likeliest first
     rank = torch.arange(knobs.limit, device=logits.device)
-    values = values.masked_fill(rank >= knobs.top_k, -torch.inf)
+    values = values.masked_fill(rank >= knobs.top_k[levels], -torch.inf)
     if knobs.uses_top_p:
         share = values.softmax(-1)
-        values = values.masked_fill(share.cumsum(-1) - share >= knobs.top_p, -torch.inf)
-    pick = (values + gumbel(words, tokens) * knobs.noise_on).argmax(-1, keepdim=True)
+        values = values.masked_fill(share.cumsum(-1) - share >= knobs.top_p[levels], -torch.inf)
+    pick = (values + gumbel(words, tokens) * noise_on).argmax(-1, keepdim=True)
     return tokens.gather(-1, pick).squeeze(-1)
 
 

@@ -61,7 +61,10 @@ class Adapted:
 
     def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
         """The adapted product."""
-        y = self.inner(x)
+        return self.added(x, self.inner(x))
+
+    def added(self, x: Float[Tensor, "M D_in"], y: Float[Tensor, "M D_out"]) -> Float[Tensor, "M D_out"]:
+        """`y`, the base's own product of `x`, with the adapters' part."""
         if self.row_gain is not None:
             y = y * self.row_gain
         return torch.addmm(y, (x @ self.down_t) * self.scale, self.up_t)

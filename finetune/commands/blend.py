@@ -96,11 +96,11 @@ def _blended(
 ) -> "dict[str, Truncated]":
     from adapters.blend.run import Recipe, blend
     from adapters.blend.sources import Source
-    from data_prep.base_files import load_tensors
+    from adapters.family.port import family_of
 
     sources = [Source(a.label, a.updates, weight) for a, weight in zip(adapters, weights, strict=True)]
     recipe = Recipe(args.method, args.rank, args.energy, args.density, args.scale, args.seed)
-    weight_of = None if files is None else (lambda module: load_tensors(files, module)["weight"])
+    weight_of = None if files is None else (lambda module: family_of(files).stored(files)[f"{module}.weight"])
     return blend(sources, recipe, weight_of).modules
 
 

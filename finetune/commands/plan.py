@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from configs.train import TrainSettings
+    from data_prep.lm_spec import LMSpec
     from data_prep.prepared import PreparedDataset
     from finetune.memory.auto import Arithmetic, Fitted
     from finetune.memory.fit import Cap, Option
-    from finetune.memory.setup import Shape
 
 EXAMPLES = """
 woodshed plan data/mine --memory 6gb                                    # for the base the dataset was made for
@@ -45,8 +45,9 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     frames = [row.n_frames for row in dataset.clips("train")]
     device, arithmetic = machine_of(settings)
     cap = cap_of(memory, device)
-    shape = shape_of_base(settings)
-    fitted = fit_settings(settings, shape, longest_frames(frames, settings), arithmetic, cap)
+    spec = spec_of_base(settings)
+    longest = longest_frames(frames, settings, spec.frame_rate)
+    fitted = fit_settings(settings, spec, longest, arithmetic, cap)
     show(args.data, dataset, fitted, settings, arithmetic)
     return 0
 
@@ -64,23 +65,22 @@ def machine_of(settings: "TrainSettings") -> "tuple[Any, Arithmetic]":
     return "cuda", "bf16" if settings.precision == "auto" else settings.precision
 
 
-def shape_of_base(settings: "TrainSettings") -> "Shape":
-    """The decoder's shape from config.json alone; no weights are read or fetched.
+def spec_of_base(settings: "TrainSettings") -> "LMSpec":
+    """The language model's description from its configuration alone; no weights are read or fetched.
 
     Raises:
         UserError: the base cannot be found.
     """
+    from adapters.family.musicgen.format import spec_of_sizes
     from data_prep.base_files import resolve_base
     from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
-    from finetune.memory.setup import Shape
 
     base = settings.base
     assert base is not None
     if base in TRUE_CONFIGS and not Path(base).is_dir():
         (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[base]
-        return Shape(hidden, layers, heads, ffn, 4 * channels, channels, text_width=int(T5_BASE["d_model"]))
-    files = resolve_base(base, settings.revision)
-    return Shape.of(json.loads((files.folder / "config.json").read_text("utf-8")))
+        return spec_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
+    return resolve_base(base, settings.revision).spec
 
 
 def show(
@@ -91,7 +91,7 @@ def show(
 
     console = Console(highlight=False)
     where = "on a GPU" if fitted.cap.on_gpu else "on the processor"
-    longest = fitted.option.setup.frames / 50
+    longest = fitted.option.plan.frames / fitted.option.plan.spec.frame_rate
     console.print(
         f"{before.base}, {len(dataset.clips('train'))} clips of up to {longest:g} s, {arithmetic} {where}, "
         f"{fitted.cap.total / 2**30:.1f} GiB",
@@ -136,14 +136,14 @@ def table_of(fitted: "Fitted") -> Any:
 
 def cells_of(option: "Option", cap: "Cap", fastest: float) -> list[str]:
     """Base, layers, batch, rank, optimizer, peak, and speed relative to the choice."""
-    setup, memory = option.setup, option.memory
+    plan, memory = option.plan, option.memory
     peak = memory.of_the_card if cap.on_gpu else memory.peak
     return [
-        setup.weights,
-        f"{setup.checkpointed} of {setup.shape.layers}",
-        f"{setup.batch_size} x {option.accumulation}",
-        str(setup.rank),
-        setup.optimizer,
+        plan.weights,
+        f"{plan.checkpointed} of {plan.spec.layers}",
+        f"{plan.batch_size} x {option.accumulation}",
+        str(plan.rank),
+        plan.optimizer,
         f"{peak / 2**30:.2f}",
         f"{option.speed / fastest:.2f}",
     ]

@@ -42,6 +42,10 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from data_prep.report_words import own_words, warnings
+    from data_prep.scan import by_kind
+    from finetune.terminal import harmless
+
     rows = summary.rows
     minutes = sum(row.duration_sec for row in rows) / 60
     held_out = sum(row.duration_sec for row in rows if row.split == "validation") / 60
@@ -50,7 +54,9 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
         "tracks": str(len({row.source for row in rows})),
         "clips": f"{len(rows)}, {minutes:.1f} minutes, of these {held_out:.1f} held out for validation",
         "captions": str(len({caption for row in rows for caption in row.captions})),
+        "your words": harmless(own_words(summary.songs)),
         "left out": f"{len(summary.rejected)} (see rejected.jsonl)" if summary.rejected else "nothing",
+        **({"passed over": harmless(by_kind(summary.found.passed_over))} if summary.found.passed_over else {}),
         "size": f"{size_mib:.1f} MiB, and {cache_mib:.1f} MiB in .cache that can be deleted",
         "time": f"{summary.seconds:.1f} s" + (", nothing had changed" if summary.unchanged else ""),
         "report": str(summary.out / "report.html"),
@@ -60,6 +66,8 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
         table.add_row(f"[bold]{name}[/]", escape(fact))
     console = Console(highlight=False)
     console.print(table)
+    for line in warnings(summary.found, summary.songs):
+        console.print(f"[bold yellow]warning:[/] {escape(harmless(line))}", soft_wrap=True)
     console.print(f"next: {escape(_next_command(summary, settings))}", soft_wrap=True)
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from adapters.sampler import AdapterSpec, Sampler
 from data_prep.base_files import BaseFiles
 from data_prep.clips import read_clips
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.decode import stream
 from data_prep.prepared import ClipRow, PreparedDataset
 from data_prep.segment import Segment
@@ -44,7 +45,7 @@ class Row:
 def reconstructions(plan: Plan, files: BaseFiles) -> list[Row]:
     """A few clips as they are, and as the codec gives them back from its first 1, 2, … codebooks."""
     dataset = PreparedDataset(plan.dataset)
-    codec = Codec.load(files)
+    codec = load_base_codec(files)
     return [_row(plan, dataset, codec, clip) for clip in _spread(dataset.clips())]
 
 
@@ -90,8 +91,8 @@ def _play(plan: Plan, files: BaseFiles, name: str, adapters: Sequence[Path]) -> 
         sampler = Sampler.load(files, [AdapterSpec(path) for path in adapters], plan.sample())
         prompts, seeds = [PROMPTS[number] for number in missing], [SEED + number for number in missing]
         for number, take in zip(missing, sampler.sample(prompts, seeds=seeds), strict=True):
-            write_audio(_path(plan, name, number), take.waveform.numpy(), files.sample_rate_hz)
-    return files.sample_rate_hz
+            write_audio(_path(plan, name, number), take.waveform.numpy(), files.spec.sample_rate_hz)
+    return files.spec.sample_rate_hz
 
 
 def _path(plan: Plan, name: str, number: int) -> Path:

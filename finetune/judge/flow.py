@@ -111,7 +111,7 @@ def judge(
         subject.trigger,
         taught_prompts(subject.dataset),
     )
-    n_frames = round(settings.duration_sec * subject.files.frame_rate)
+    n_frames = round(settings.duration_sec * subject.files.spec.frame_rate)
     reference = None if subject.dataset is None else reference_of(subject.dataset, n_frames)
     reference = reference if reference is not None and len(reference.windows) > 1 else None
     room = open_room(subject.files, settings, asks, reference, say)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from configs.evaluate import EvaluateSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 from finetune.judge.copying import Runs, runs_of
 from finetune.judge.distances import fad_infinity, kad, kad_closed, kad_moved, median_distance
 from finetune.judge.embedders import Embedder, Scaled, embedder

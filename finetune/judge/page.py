@@ -95,10 +95,10 @@ def _listen(judged: Judged) -> list[Mapping[str, Any]]:
 
 def _nearest(judged: Judged) -> list[Mapping[str, Any]]:
     """The pieces that lie nearest to a training song, with that song beside them."""
-    from data_prep.codec import Codec
+    from data_prep.codec.registry import load_base_codec
 
     pairs: Sequence[Nearest] = judged.nearest[:PAIRS_SHOWN]
-    codec = Codec.load(judged.subject.files) if pairs else None
+    codec = load_base_codec(judged.subject.files) if pairs else None
     return [
         {
             "prompt": pair.piece.ask.prompt,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int16
 
-from adapters.decode.schedule import Schedule
+from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import AdapterSpec, Sampler
 from configs.evaluate import EvaluateSettings
 from configs.sample import SampleSettings
@@ -42,7 +42,7 @@ def sampler(
         precision=settings.precision,
         device=settings.device,
     )
-    specs = [] if adapter is None else [AdapterSpec(adapter, Schedule.constant(strength))]
+    specs = [] if adapter is None else [AdapterSpec(adapter, StrengthSchedule.constant(strength))]
     return Sampler.load(files, specs, how)
 
 

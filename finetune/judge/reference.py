@@ -14,7 +14,7 @@ from jaxtyping import Float, Int16
 from data_prep.prepared import ClipRow, PreparedDataset
 
 if TYPE_CHECKING:
-    from data_prep.codec import Codec
+    from data_prep.codec.port import Codec
 
 MAX_WINDOWS = 64
 FEW = 8

@@ -96,7 +96,7 @@ def _of_checkpoints(subject: Subject, steps: list[int]) -> list[Candidate]:
     """Read on a base of their own: some adapters start by changing it."""
     from safetensors.torch import load_file
 
-    from adapters.lm import load_lm
+    from adapters.family.load import load_lm
     from adapters.lora import attach
 
     assert subject.run is not None

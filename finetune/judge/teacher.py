@@ -12,12 +12,14 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
-from adapters.lm import Conditions, MusicgenLM, load_lm
+from adapters.conditions import Conditions, batch_conditions
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
 from adapters.lora import attach_updates, detach, disabled
 from adapters.low_rank import LowRank
-from adapters.pattern import inputs_and_labels
 from data_prep.base_files import BaseFiles
 from data_prep.device import pick_device
+from data_prep.lm_spec import TEXT
 from data_prep.text_encoder import TextEncoder
 from finetune.loss import codebook_counts, codebook_sums
 from finetune.prior import divergence_sums
@@ -37,7 +39,7 @@ class Teacher:
     def __init__(self, files: BaseFiles, device: str = "auto") -> None:
         self.device = pick_device(device)
         on_gpu = self.device.type == "cuda"
-        self.lm: MusicgenLM = load_lm(files, weights="bf16" if on_gpu else "fp32", device=self.device)
+        self.lm: LM = load_lm(files, weights="bf16" if on_gpu else "fp32", device=self.device)
         self._encoder = TextEncoder.load(files, self.device)
         self._states: dict[str, Tensor] = {}
 
@@ -81,15 +83,14 @@ class Teacher:
     def _given(self, one: Heard) -> tuple[Tensor, Tensor]:
         codes = torch.from_numpy(one.codes.astype(np.int64))[None].to(self.device)  # [1, K, T]
         n_frames = torch.tensor([codes.shape[2]], device=self.device)
-        return inputs_and_labels(codes, n_frames, self.lm.card, channels=self.lm.channels)
+        return self.lm.inputs_and_labels(codes, n_frames)
 
     def _conditions(self, one: Heard) -> Conditions:
-        if not one.words:
-            return Conditions.null(1, self.lm.text_width, self.device)
-        states = self._states[one.words].to(self.device)
-        return Conditions(states[None], torch.ones(1, len(states), dtype=torch.bool, device=self.device))
+        row = {TEXT: self._states[one.words]} if one.words else {}
+        return batch_conditions([row], self.lm.spec).to(self.device)
 
     def _encode(self, texts: Sequence[str]) -> None:
         missing = [text for text in dict.fromkeys(texts) if text and text not in self._states]
         if missing:
-            self._states |= dict(zip(missing, self._encoder.encode(missing), strict=True))
+            states = self._encoder.encode(missing)
+            self._states |= {text: state.cpu() for text, state in zip(missing, states, strict=True)}

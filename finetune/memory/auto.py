@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 from configs.errors import UserError
+from configs.precisions import Arithmetic, BaseWeights
 from configs.train import TrainSettings
+from data_prep.lm_spec import LMSpec
 from finetune.memory.cost import Machine
 from finetune.memory.fit import Cap, Option, choose, options
-from finetune.memory.setup import FRAMES_PER_SEC, Setup, Shape, Weights
+from finetune.memory.step_plan import step_plan
 
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(g|gb|gib|m|mb|mib)\s*", re.IGNORECASE)
 FREE_SHARE = 0.95
 """Of what is free on a GPU with `auto`; the rest is for what a desktop takes meanwhile."""
 FREE_SHARE_CPU = 0.7
 """Of the main memory that is free, where there is no GPU."""
-
-Arithmetic = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def cap_of(text: str, device: Literal["cpu", "cuda"]) -> Cap:
 
 def fit_settings(
     settings: TrainSettings,
-    shape: Shape,
+    spec: LMSpec,
     longest_frames: int,
     arithmetic: Arithmetic,
     cap: Cap,
@@ -78,14 +78,14 @@ def fit_settings(
     Raises:
         UserError: nothing fits.
     """
-    setup = Setup.of(settings, shape, arithmetic, arithmetic, longest_frames)
+    plan = step_plan(settings, spec, arithmetic, arithmetic, longest_frames)
     total = settings.batch_size * settings.accumulation
-    found = options(setup, total, cap, weights_to_try(settings, arithmetic), machine)
+    found = options(plan, total, cap, weights_to_try(settings, arithmetic), machine)
     option = choose(found, cap)
     return Fitted(applied(settings, option), option, cap, found)
 
 
-def weights_to_try(settings: TrainSettings, arithmetic: Arithmetic) -> list[Weights]:
+def weights_to_try(settings: TrainSettings, arithmetic: Arithmetic) -> list[BaseWeights]:
     """Unquantised, or in 4 bits; what the settings name when they name one."""
     if settings.base_weights != "auto":
         return [settings.base_weights]
@@ -94,19 +94,19 @@ def weights_to_try(settings: TrainSettings, arithmetic: Arithmetic) -> list[Weig
 
 def applied(settings: TrainSettings, option: Option) -> TrainSettings:
     """The settings with what the option says."""
-    setup = option.setup
+    plan = option.plan
     changed = settings.model_copy(deep=True)
-    changed.base_weights = setup.weights
-    changed.checkpointing = setup.checkpointed > 0
-    changed.checkpointed_layers = setup.checkpointed if setup.checkpointed < setup.shape.layers else 0
-    changed.batch_size, changed.accumulation = setup.batch_size, option.accumulation
-    changed.optim.name = setup.optimizer
+    changed.base_weights = plan.weights
+    changed.checkpointing = plan.checkpointed > 0
+    changed.checkpointed_layers = plan.checkpointed if plan.checkpointed < plan.spec.layers else 0
+    changed.batch_size, changed.accumulation = plan.batch_size, option.accumulation
+    changed.optim.name = plan.optimizer
     return changed
 
 
-def longest_frames(frames: list[int], settings: TrainSettings) -> int:
-    """Of the clips as they will be heard: cropped to `max_clip_sec`."""
-    return min(max(frames), round(settings.max_clip_sec * FRAMES_PER_SEC))
+def longest_frames(frames: list[int], settings: TrainSettings, frame_rate: float) -> int:
+    """Of the clips after cropping to `max_clip_sec`."""
+    return min(max(frames), round(settings.max_clip_sec * frame_rate))
 
 
 def limit_process(cap: Cap) -> None:

@@ -9,10 +9,11 @@ fits, or where it is predicted to be faster by `LOSSY_GAIN`.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from adapters.family.memory import Optimizer, StepPlan
 from configs.errors import UserError
+from configs.precisions import BaseWeights
 from finetune.memory.cost import Machine, audio_sec_per_sec
 from finetune.memory.predict import CONTEXT_BYTES, GIB, Predicted, predict
-from finetune.memory.setup import Optimizer, Setup, Weights
 
 LOSSY_GAIN = 1.25
 SMALLER_OPTIMIZERS: dict[Optimizer, tuple[Optimizer, ...]] = {
@@ -24,9 +25,9 @@ SMALLER_OPTIMIZERS: dict[Optimizer, tuple[Optimizer, ...]] = {
 
 @dataclass(frozen=True)
 class Option:
-    """A setup with its accumulation, and what is predicted of it."""
+    """A plan with its accumulation, and what is predicted of it."""
 
-    setup: Setup
+    plan: StepPlan
     accumulation: int
     memory: Predicted
     speed: float
@@ -35,7 +36,7 @@ class Option:
     @property
     def lossy(self) -> bool:
         """Whether the base is rounded to 8 or 4 bits."""
-        return self.setup.weights in ("int8", "nf4")
+        return self.plan.weights in ("int8", "nf4")
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,18 @@ class Cap:
 
 
 def options(
-    setup: Setup, total_batch: int, cap: Cap, weights: Iterable[Weights], machine: Machine | None = None
+    plan: StepPlan, total_batch: int, cap: Cap, weights: Iterable[BaseWeights], machine: Machine | None = None
 ) -> list[Option]:
     """Every combination of base, micro-batch and, where nothing else fits, optimizer; the fastest that fit first.
 
-    The setup's own batch size and recomputed layers are replaced; its arithmetic, rank and lengths stay.
+    The plan's own batch size and recomputed layers are replaced; its arithmetic, rank and lengths stay.
     """
     kinds = list(weights)
-    found = _table(setup, total_batch, cap, kinds, machine)
-    for optimizer in SMALLER_OPTIMIZERS.get(setup.optimizer, ()):
+    found = _table(plan, total_batch, cap, kinds, machine)
+    for optimizer in SMALLER_OPTIMIZERS.get(plan.optimizer, ()):
         if any(option.fits for option in found) or (optimizer.startswith("paged") and not cap.on_gpu):
             break
-        found += _table(replace(setup, optimizer=optimizer), total_batch, cap, kinds, machine)
+        found += _table(replace(plan, optimizer=optimizer), total_batch, cap, kinds, machine)
     return sorted(found, key=lambda option: (not option.fits, -option.speed if option.fits else option.memory.peak))
 
 
@@ -87,9 +88,9 @@ def choose(found: list[Option], cap: Cap) -> Option:
 
 def smaller(option: Option, cap: Cap, machine: Machine | None = None) -> Option | None:
     """The next smaller micro-batch at the same total batch, after running out of memory; None when it is 1 already."""
-    total = option.setup.batch_size * option.accumulation
-    size = max((n for n in divisors(total) if n < option.setup.batch_size), default=None)
-    return None if size is None else _option(option.setup, size, total, cap, machine)
+    total = option.plan.batch_size * option.accumulation
+    size = max((n for n in divisors(total) if n < option.plan.batch_size), default=None)
+    return None if size is None else _option(option.plan, size, total, cap, machine)
 
 
 def divisors(number: int) -> list[int]:
@@ -97,27 +98,27 @@ def divisors(number: int) -> list[int]:
     return [n for n in range(1, number + 1) if number % n == 0]
 
 
-def _table(setup: Setup, total: int, cap: Cap, kinds: list[Weights], machine: Machine | None) -> list[Option]:
-    setups = [replace(setup, weights=kind) for kind in kinds]
-    return [_option(each, size, total, cap, machine) for each in setups for size in divisors(total)]
+def _table(plan: StepPlan, total: int, cap: Cap, kinds: list[BaseWeights], machine: Machine | None) -> list[Option]:
+    plans = [replace(plan, weights=kind) for kind in kinds]
+    return [_option(each, size, total, cap, machine) for each in plans for size in divisors(total)]
 
 
-def _option(setup: Setup, size: int, total: int, cap: Cap, machine: Machine | None) -> Option:
+def _option(plan: StepPlan, size: int, total: int, cap: Cap, machine: Machine | None) -> Option:
     """With as few recomputed layers as fit; with all of them when nothing does."""
-    layers = setup.shape.layers
-    trials = (replace(setup, batch_size=size, checkpointed=n) for n in range(layers + 1))
+    layers = plan.spec.layers
+    trials = (replace(plan, batch_size=size, checkpointed=n) for n in range(layers + 1))
     chosen = next((trial for trial in trials if cap.holds(predict(trial))), None)
-    final = chosen or replace(setup, batch_size=size, checkpointed=layers)
+    final = chosen or replace(plan, batch_size=size, checkpointed=layers)
     accumulation = total // size
     speed = audio_sec_per_sec(final, accumulation, machine)
     return Option(final, accumulation, predict(final), speed, chosen is not None)
 
 
 def _nothing_fits(smallest: Option, cap: Cap) -> UserError:
-    memory = smallest.memory
+    memory, plan = smallest.memory, smallest.plan
     need = memory.of_the_card if cap.on_gpu else memory.peak
     return UserError(
         f"Nothing fits into {cap.total / GIB:.1f} GiB: the smallest way to train this needs {need / GIB:.1f} GiB.",
-        where=f"{smallest.setup.weights} base, layers recomputed, one clip of {smallest.setup.frames / 50:g} s at once",
+        where=f"{plan.weights} base, layers recomputed, one clip of {plan.frames / plan.spec.frame_rate:g} s at once",
         fix="Use a smaller base, shorter clips (`--max_clip_sec 10`), a lower `--lora.rank`, or give more memory.",
     )

@@ -1,6 +1,6 @@
 """How many bytes each optimizer keeps per learning weight, on the device."""
 
-from finetune.memory.setup import Setup, adapted, trainable
+from adapters.family.memory import StepPlan, memory_of, trainable
 
 MIN_8BIT_SIZE = 4096
 """bitsandbytes keeps 32-bit state for smaller tensors (`min_8bit_size` of its 8-bit optimizers)."""
@@ -8,22 +8,22 @@ BLOCK = 256
 """Weights that share one scale in bitsandbytes' 8-bit state (blockwise quantisation of its optimizers)."""
 
 
-def state_bytes(setup: Setup) -> int:
+def state_bytes(plan: StepPlan) -> int:
     """Of the whole adapter; a running average of the adapter (`ema_decay`) included."""
-    average = 4 * trainable(setup) if setup.ema else 0
-    return average + _optimizer_bytes(setup)
+    average = 4 * trainable(plan) if plan.ema else 0
+    return average + _optimizer_bytes(plan)
 
 
-def _optimizer_bytes(setup: Setup) -> int:
-    if setup.optimizer == "paged_adamw8bit":
+def _optimizer_bytes(plan: StepPlan) -> int:
+    if plan.optimizer == "paged_adamw8bit":
         return 0  # in memory that the driver moves between host and device; PyTorch's allocator does not hold it
-    if setup.optimizer == "adamw":
-        return 8 * trainable(setup)  # two fp32 moments
-    if setup.optimizer == "prodigy":
-        return 16 * trainable(setup)  # two moments, the gradients' running sum, the weights at the start
+    if plan.optimizer == "adamw":
+        return 8 * trainable(plan)  # two fp32 moments
+    if plan.optimizer == "prodigy":
+        return 16 * trainable(plan)  # two moments, the gradients' running sum, the weights at the start
     total = 0
-    for n_in, n_out, count in adapted(setup.shape, setup.targets):
-        total += count * sum(_eight_bit(setup.rank * width) for width in (n_in, n_out))
+    for n_in, n_out, count in memory_of(plan.spec).linears(plan):
+        total += count * sum(_eight_bit(plan.rank * width) for width in (n_in, n_out))
     return total
 
 

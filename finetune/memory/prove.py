@@ -4,14 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adapters.lm import enable_checkpointing
+from adapters.family.memory import StepPlan
+from adapters.family.recompute import enable_checkpointing
 from configs.train import TrainSettings
 from finetune.memory.auto import Fitted, cap_of, fit_settings, limit_process, longest_frames
 from finetune.memory.dry import Measured, measure
 from finetune.memory.fit import Cap, choose, options
 from finetune.memory.optimizer_state import state_bytes
 from finetune.memory.predict import GIB, predict
-from finetune.memory.setup import Setup, Shape
+from finetune.memory.step_plan import step_plan
 from finetune.precision import Precision
 from finetune.step import Learner, learn_from
 
@@ -27,10 +28,10 @@ WHEN_IT_FAILED = 1.25
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a run was fitted to: the cap, and the setup whose prediction is to be proved."""
+    """What a run was fitted to: the cap, and the plan whose prediction is to be proved."""
 
     cap: Cap
-    setup: Setup
+    plan: StepPlan
 
 
 def bound(settings: TrainSettings, precision: Precision) -> Cap | None:
@@ -50,63 +51,56 @@ def fitted_to(
     Raises:
         UserError: nothing fits.
     """
-    frames = longest_frames([clip.n_frames for clip in clips], settings)
-    return fit_settings(settings, shape_of(files), frames, precision.arithmetic, cap)
+    frames = longest_frames([clip.n_frames for clip in clips], settings, files.spec.frame_rate)
+    return fit_settings(settings, files.spec, frames, precision.arithmetic, cap)
 
 
 def bounds_of(
     settings: TrainSettings, files: "BaseFiles", clips: Sequence["Clip"], precision: Precision, cap: Cap
 ) -> Bounds:
-    """The setup of settings that are fitted already."""
-    frames = longest_frames([clip.n_frames for clip in clips], settings)
-    setup = Setup.of(settings, shape_of(files), precision.base_weights, precision.arithmetic, frames)
-    return Bounds(cap, setup)
+    """The plan of settings that are fitted already."""
+    frames = longest_frames([clip.n_frames for clip in clips], settings, files.spec.frame_rate)
+    plan = step_plan(settings, files.spec, precision.base_weights, precision.arithmetic, frames)
+    return Bounds(cap, plan)
 
 
-def shape_of(files: "BaseFiles") -> Shape:
-    """The decoder of these files."""
-    return Shape.of(files.config.to_dict())
-
-
-def prove(learner: Learner, clips: Sequence["Clip"], bounds: Bounds, say: Callable[[str], None]) -> Setup:
+def prove(learner: Learner, clips: Sequence["Clip"], bounds: Bounds, say: Callable[[str], None]) -> StepPlan:
     """Measure a step on the longest clips; where the prediction was off, fit again to what was measured, once."""
-    measured = dry_step(learner, clips, bounds.setup)
+    measured = dry_step(learner, clips, bounds.plan)
     say(words_of(measured, bounds))
-    off = WHEN_IT_FAILED if measured is None else measured.peak / _predicted(bounds.setup, bounds.cap)
+    off = WHEN_IT_FAILED if measured is None else measured.peak / _predicted(bounds.plan, bounds.cap)
     over = measured is None or measured.peak > bounds.cap.tensors
     if not over and off > 1 - TOLERANCE:
-        return bounds.setup
+        return bounds.plan
     if learner.accelerator.num_processes > 1:
         say("several processes: the settings stay as they are")
-        return bounds.setup
+        return bounds.plan
     again = refitted(bounds, learner.settings.batch_size * learner.settings.accumulation, off)
-    if again == bounds.setup:
+    if again == bounds.plan:
         return again
     learner.batch_size, learner.checkpointed = again.batch_size, again.checkpointed
     enable_checkpointing(learner.lm, again.checkpointed)
-    say(
-        f"adjusted: micro-batches of {again.batch_size}, {again.checkpointed} of {again.shape.layers} layers recomputed"
-    )
+    say(f"adjusted: micro-batches of {again.batch_size}, {again.checkpointed} of {again.spec.layers} layers recomputed")
     return again
 
 
-def refitted(bounds: Bounds, total_batch: int, off: float) -> Setup:
-    """The fastest setup when everything needs `off` times what is predicted; the base and the optimizer stay.
+def refitted(bounds: Bounds, total_batch: int, off: float) -> StepPlan:
+    """The fastest plan when everything needs `off` times what is predicted; the base and the optimizer stay.
 
     Raises:
         UserError: nothing fits then.
     """
     cap = Cap(round(bounds.cap.tensors / off) + bounds.cap.total - bounds.cap.tensors, bounds.cap.on_gpu)
-    found = options(bounds.setup, total_batch, cap, [bounds.setup.weights])
-    same = [option for option in found if option.setup.optimizer == bounds.setup.optimizer]
-    return choose(same, cap).setup
+    found = options(bounds.plan, total_batch, cap, [bounds.plan.weights])
+    same = [option for option in found if option.plan.optimizer == bounds.plan.optimizer]
+    return choose(same, cap).plan
 
 
-def dry_step(learner: Learner, clips: Sequence["Clip"], setup: Setup) -> Measured | None:
+def dry_step(learner: Learner, clips: Sequence["Clip"], plan: StepPlan) -> Measured | None:
     """Gradients of one micro-batch of the longest clips with their longest captions, thrown away."""
-    part = longest_draws(learner, clips, setup.batch_size)
+    part = longest_draws(learner, clips, plan.batch_size)
     cells = sum(draw.n_frames for draw in part)
-    return measure(lambda: learn_from(learner, part, cells), learner.lm, learner.weights, state_bytes(setup))
+    return measure(lambda: learn_from(learner, part, cells), learner.lm, learner.weights, state_bytes(plan))
 
 
 def longest_draws(learner: Learner, clips: Sequence["Clip"], count: int) -> list["Draw"]:
@@ -123,7 +117,7 @@ def longest_draws(learner: Learner, clips: Sequence["Clip"], count: int) -> list
 
 def words_of(measured: Measured | None, bounds: Bounds) -> str:
     """Predicted and measured, for people."""
-    predicted = _predicted(bounds.setup, bounds.cap) / GIB
+    predicted = _predicted(bounds.plan, bounds.cap) / GIB
     limit = bounds.cap.tensors / GIB
     found = "it ran out of memory" if measured is None else f"{measured.peak / GIB:.2f} GiB measured"
     before = f"; {measured.before / GIB:.2f} GiB for all that came before" if measured and measured.before else ""
@@ -131,6 +125,6 @@ def words_of(measured: Measured | None, bounds: Bounds) -> str:
     return text + before
 
 
-def _predicted(setup: Setup, cap: Cap) -> int:
-    memory = predict(setup)
+def _predicted(plan: StepPlan, cap: Cap) -> int:
+    memory = predict(plan)
     return memory.reserved if cap.on_gpu else memory.peak

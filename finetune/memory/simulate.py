@@ -12,7 +12,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adapters.lm import DTYPES, Conditions, MusicgenLM, enable_checkpointing
+from adapters.conditions import Conditions
+from adapters.family.lm import DTYPES, LM
+from adapters.family.memory import StepPlan, packed_bytes
+from adapters.family.port import family_named
+from adapters.family.recompute import enable_checkpointing
 from adapters.lora import TrainableAdapter, attach
 from adapters.quantize import quantized_linear
 from configs.train import LoraSettings
@@ -20,8 +24,6 @@ from finetune import lean_lora
 from finetune.lean_loss import codebook_sums
 from finetune.memory.live import LiveBytes, fused_attention
 from finetune.memory.optimizer_state import state_bytes
-from finetune.memory.predict import packed_bytes
-from finetune.memory.setup import Setup
 
 
 @dataclass(frozen=True)
@@ -33,24 +35,24 @@ class Simulated:
     peak: int
 
 
-def simulate(setup: Setup, device: str = "meta", *, lean: bool = True) -> Simulated:
+def simulate(plan: StepPlan, device: str = "meta", *, lean: bool = True) -> Simulated:
     """Forward, loss and backward of one micro-batch, with the gradients of earlier ones already there.
 
     On another device than `meta` the same really runs, on random weights: slow, and the proof of the simulation.
     Without `lean` the adapter's layers run peft's own forward.
     """
-    lm, adapter = random_lm(setup, device)
+    lm, adapter = random_lm(plan, device)
     if not lean:
         lean_lora.remove(lm)
     parameters = list(adapter.parameters().values())
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    state = torch.empty(state_bytes(setup), dtype=torch.uint8, device=device)
+    state = torch.empty(state_bytes(plan), dtype=torch.uint8, device=device)
     live = LiveBytes()
     live.hold(*held_tensors(lm), state, *[p.grad for p in parameters if p.grad is not None])
     held = live.live
     with live, fused_attention() if device == "meta" else nullcontext():
-        inputs, labels, conditions = batch(setup, device)
+        inputs, labels, conditions = batch(plan, device)
         sums = codebook_sums(lm(inputs, conditions), labels)
         kept = live.live - held
         sums.sum().backward()
@@ -69,50 +71,29 @@ def held_tensors(lm: nn.Module) -> list[Tensor]:
     return found + [scale for scale in scales if isinstance(scale, Tensor)]
 
 
-def random_lm(setup: Setup, device: str = "meta") -> tuple[MusicgenLM, TrainableAdapter]:
-    """The decoder with its adapter, lean and checkpointed as the setup says, with random weights or none."""
-    arithmetic = DTYPES[setup.arithmetic]
+def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapter]:
+    """The decoder with its adapter, lean and checkpointed as the plan says, with random weights or none."""
+    arithmetic = DTYPES[plan.arithmetic]
     with torch.device(device):
-        lm = MusicgenLM(musicgen_config(setup)).to(DTYPES.get(setup.weights, arithmetic))
-        lm.is_loaded_in_8bit = setup.weights == "int8" and device != "meta"
-        lm.is_loaded_in_4bit = setup.weights == "nf4" and device != "meta"
-        if setup.weights in ("int8", "nf4"):
-            _quantise(lm, setup.weights, arithmetic, device)
-        adapter = attach(lm, LoraSettings(rank=setup.rank, targets=list(setup.targets)))
+        lm = family_named(plan.spec.family).from_spec(plan.spec).to(DTYPES.get(plan.weights, arithmetic))
+        lm.is_loaded_in_8bit = plan.weights == "int8" and device != "meta"
+        lm.is_loaded_in_4bit = plan.weights == "nf4" and device != "meta"
+        if plan.weights in ("int8", "nf4"):
+            _quantise(lm, plan.weights, arithmetic, device)
+        adapter = attach(lm, LoraSettings(rank=plan.rank, targets=list(plan.targets)))
     lean_lora.install(lm)
-    enable_checkpointing(lm, setup.checkpointed)
+    enable_checkpointing(lm, plan.checkpointed)
     return lm.train(), adapter
 
 
-def musicgen_config(setup: Setup) -> Any:
-    """The transformers configuration of this shape, with T5 and EnCodec left at their defaults."""
-    from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, T5Config
-
-    shape = setup.shape
-    decoder = MusicgenDecoderConfig(
-        hidden_size=shape.hidden,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        ffn_dim=shape.ffn,
-        num_codebooks=shape.codebooks,
-        audio_channels=shape.channels,
-        vocab_size=shape.card,
-        max_position_embeddings=shape.positions,
-        pad_token_id=None,
-        bos_token_id=None,
-    )
-    text, codec = T5Config(d_model=shape.text_width), EncodecConfig()
-    return MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
-
-
-def batch(setup: Setup, device: str) -> tuple[Tensor, Tensor, Conditions]:
+def batch(plan: StepPlan, device: str) -> tuple[Tensor, Tensor, Conditions]:
     """Codes [B, K, S] twice, as input and as labels, and a text of which one token is masked. All zeros."""
-    shape, B = setup.shape, setup.batch_size
-    codes = torch.zeros(B, shape.codebooks, setup.steps, dtype=torch.int64, device=device)
-    states = torch.zeros(B, setup.text_tokens, shape.text_width, device=device)
-    mask = torch.ones(B, setup.text_tokens, dtype=torch.bool, device=device)
+    spec, B = plan.spec, plan.batch_size
+    codes = torch.zeros(B, spec.n_codebooks, plan.steps, dtype=torch.int64, device=device)
+    states = torch.zeros(B, plan.text_tokens, spec.text_width, device=device)
+    mask = torch.ones(B, plan.text_tokens, dtype=torch.bool, device=device)
     mask[:, -1] = False
-    return codes, torch.zeros_like(codes), Conditions(states, mask)
+    return codes, torch.zeros_like(codes), Conditions.of_text(states, mask)
 
 
 class _PackedLinear(nn.Linear):
@@ -145,10 +126,10 @@ class _PackedProduct(torch.autograd.Function):
         return grads[0] @ ctx.layer.dequantised(), None
 
 
-def _quantise(lm: MusicgenLM, weights: Literal["int8", "nf4"], dtype: torch.dtype, device: str) -> None:
+def _quantise(lm: LM, weights: Literal["int8", "nf4"], dtype: torch.dtype, device: str) -> None:
     """Swap the linear layers of the decoder's layers: for bitsandbytes' own, or for their stand-ins."""
     for name, module in list(lm.named_modules()):
-        if ".layers." not in name or not isinstance(module, nn.Linear):
+        if not isinstance(module, nn.Linear) or not family_named(lm.spec.family).is_quantised(f"{name}.weight"):
             continue
         if device == "meta":
             size = module.in_features * module.out_features

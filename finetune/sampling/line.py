@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adapters.decode.schedule import Schedule
-from adapters.decode.story import Story, read_story
+from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
+from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import AdapterSpec
 from configs.errors import UserError
 from configs.sample import SampleSettings
@@ -23,7 +23,7 @@ class Request:
     base_id: str
     revision: str | None
     adapters: Sequence[AdapterSpec]
-    prompts: Sequence[str | Story[str]]
+    prompts: Sequence[str | PromptSchedule[str]]
     out: Path | None
     continued: Path | None
     from_sec: float | None
@@ -94,7 +94,7 @@ def _adapters(args: Namespace) -> tuple[list[str], list[AdapterSpec]]:
     if args.strength is not None:
         if not specs:
             raise UserError("--strength needs an adapter", fix="name one, or leave --strength out")
-        specs[0] = replace(specs[0], strength=Schedule.read(args.strength, "--strength"))
+        specs[0] = replace(specs[0], strength=StrengthSchedule.read(args.strength, "--strength"))
     return words, specs
 
 
@@ -113,12 +113,12 @@ def _spec(text: str) -> AdapterSpec:
     """`folder`, `folder@0.8` or `folder@0:1,10:0`. A folder of exactly that name comes first."""
     path, at, strength = text.rpartition("@")
     if not at or is_adapter(Path(text)) or not is_adapter(Path(path)):
-        return AdapterSpec(Path(text), Schedule.constant(recommended_strength(Path(text))))
-    return AdapterSpec(Path(path), Schedule.read(strength, f"the strength of {path}"))
+        return AdapterSpec(Path(text), StrengthSchedule.constant(recommended_strength(Path(text))))
+    return AdapterSpec(Path(path), StrengthSchedule.read(strength, f"the strength of {path}"))
 
 
-def _prompts(args: Namespace, words: Sequence[str]) -> list[str | Story[str]]:
-    prompts: list[str | Story[str]] = list(words)
+def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule[str]]:
+    prompts: list[str | PromptSchedule[str]] = list(words)
     if args.prompts_file is not None:
         try:
             lines = args.prompts_file.read_text(encoding="utf-8").splitlines()
@@ -126,13 +126,13 @@ def _prompts(args: Namespace, words: Sequence[str]) -> list[str | Story[str]]:
             raise UserError(f"the prompts cannot be read ({error})", where=str(args.prompts_file)) from error
         prompts += [line.strip() for line in lines if line.strip()]
     if args.story:
-        prompts.append(read_story(args.story))
+        prompts.append(read_prompt_schedule(args.story))
     if not prompts and args.continued is not None:
         prompts.append("")  # the recording says enough
     return prompts
 
 
-def _check(args: Namespace, prompts: Sequence[str | Story[str]], streams: bool) -> None:
+def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
     if args.from_sec is not None and args.continued is None:

@@ -15,12 +15,12 @@ from rich.console import Console
 from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
-from adapters.decode.story import Story
+from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
 from finetune.sampling.line import Request
 from finetune.terminal import forced_lines, harmless
@@ -58,20 +58,20 @@ def _write_all(request: Request, sampler: Sampler, before: Continuation | None, 
     if loop is not None:
         duration_sec = loop.duration_sec + 1 / sampler.frame_rate  # whole frames, and no sample short
         sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
-    heard = None if before is None else before.codes
+    known = None if before is None else before.codes
     size = request.settings.batch_size
     for first in range(0, len(request.prompts), size):
         prompts = request.prompts[first : first + size]
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            takes = sampler.sample(prompts, seeds=seeds, continue_from=heard)
+            takes = sampler.sample(prompts, seeds=seeds, continue_from=known)
         spent = time.perf_counter() - begun
-        new_sec = sum(take.codes.shape[1] - _heard_frames(before) for take in takes) / sampler.frame_rate
+        new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
-                audio = before.join(audio, _heard_frames(before) * sampler.codec.hop_samples)
+                audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
             _write(request, prompt, seed, audio, sampler, console)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
 
@@ -89,7 +89,12 @@ def _stream_all(request: Request, sampler: Sampler, before: Continuation | None,
 
 
 def _stream_one(
-    pipe: PcmPipe, sampler: Sampler, prompt: str | Story[str], seed: int, before: Continuation | None, console: Console
+    pipe: PcmPipe,
+    sampler: Sampler,
+    prompt: str | PromptSchedule[str],
+    seed: int,
+    before: Continuation | None,
+    console: Console,
 ) -> list[Tensor] | None:
     """Play one piece into the pipe; None when the listener has left."""
     chunks = []
@@ -138,12 +143,12 @@ def _loop(request: Request, codec: Codec) -> Loop | None:
     return loop
 
 
-def _heard_frames(before: Continuation | None) -> int:
+def _known_frames(before: Continuation | None) -> int:
     return 0 if before is None else before.codes.shape[1]
 
 
 def _write(
-    request: Request, prompt: str | Story[str], seed: int, audio: Tensor, sampler: Sampler, console: Console
+    request: Request, prompt: str | PromptSchedule[str], seed: int, audio: Tensor, sampler: Sampler, console: Console
 ) -> None:
     codec = sampler.codec
     assert codec is not None and request.out is not None
@@ -155,11 +160,11 @@ def _write(
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
 
-def _made_by(request: Request, prompt: str | Story[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
+def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
     settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed"})
     told: Any = prompt
-    if isinstance(prompt, Story):
+    if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
     made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
-from adapters.lm import load_lm
+from adapters.family.load import load_lm
 from data_prep.base_files import resolve_base
-from data_prep.codec import Codec
+from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder
 from starter.recipe.collection import Collection
 from starter.recipe.evaluate_codec import Figures, evaluate_codec, float_audio
@@ -28,7 +28,7 @@ from starter.recipe.evaluate_prompts import evaluate_prompts, tempo_of_real, tra
 def evaluate(args: argparse.Namespace) -> dict[str, Figures]:
     """What the arguments ask for; each part is printed as soon as it is there."""
     files = resolve_base(str(args.base))
-    codec = Codec.load(files)
+    codec = load_base_codec(files)
     heard, held_out = Collection(args.heard), Collection(args.held_out)
     if not codec.sample_rate_hz == heard.sample_rate_hz == held_out.sample_rate_hz:
         raise ValueError("the collections are rendered at another rate than the codec's")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 from starter.recipe.collection import Collection
 from starter.recipe.measures import chroma_agreement, mel_distance, onset_f1, si_sdr_db
 from starter.recipe.utilisation import use_of

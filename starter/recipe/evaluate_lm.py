@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Int16
 
-from adapters.lm import Conditions, MusicgenLM
-from adapters.pattern import inputs_and_labels
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
 from data_prep.text_encoder import TextEncoder
 from finetune.loss import codebook_counts, codebook_sums
 from starter.recipe.baselines import NGrams
@@ -18,7 +18,7 @@ Codes = Sequence[Int16[np.ndarray, "K _"]]
 
 @torch.inference_mode()
 def evaluate_lm(
-    lm: MusicgenLM, encoder: TextEncoder, heard: Codes, held_out: Codes, captions: Sequence[str], n_frames: int
+    lm: LM, encoder: TextEncoder, heard: Codes, held_out: Codes, captions: Sequence[str], n_frames: int
 ) -> Figures:
     """In nats per token. `heard` are training pieces, for the n-grams; `captions` are the held-out pieces' own."""
     grams = [NGrams([codes[k] for codes in heard], lm.card) for k in range(lm.n_codebooks)]
@@ -33,14 +33,12 @@ def evaluate_lm(
     }
 
 
-def _mean_nats(
-    lm: MusicgenLM, encoder: TextEncoder, crops: Codes, captions: Sequence[str], *, told: bool
-) -> list[float]:
+def _mean_nats(lm: LM, encoder: TextEncoder, crops: Codes, captions: Sequence[str], *, told: bool) -> list[float]:
     sums, counts = torch.zeros(lm.n_codebooks), torch.zeros(lm.n_codebooks)
     for codes, states in zip(crops, encoder.encode(captions), strict=True):
         batch = torch.from_numpy(codes.astype(np.int64))[None]  # [1, K, T]
-        inputs, labels = inputs_and_labels(batch, torch.tensor([batch.shape[2]]), lm.card, channels=1)
-        conditions = Conditions(states[None], torch.full((1, len(states)), told))
+        inputs, labels = lm.inputs_and_labels(batch, torch.tensor([batch.shape[2]]))
+        conditions = Conditions.of_text(states[None], torch.full((1, len(states)), told))
         sums += codebook_sums(lm(inputs, conditions), labels)
         counts += codebook_counts(labels)
     return [float(value) for value in sums / counts]

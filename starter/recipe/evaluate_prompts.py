@@ -14,7 +14,7 @@ import torch
 from adapters.sampler import AdapterSpec, Sampler
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
-from data_prep.codec import Codec
+from data_prep.codec.port import Codec
 from starter.recipe.captions import open_prompt, prompt
 from starter.recipe.collection import Collection
 from starter.recipe.compose import HELD_OUT, compose
@@ -107,7 +107,7 @@ def evaluate_prompts(
     for first in range(0, len(asked), batch):
         words = [wish.words(trigger) for wish in asked[first : first + batch]]
         takes += sampler.sample(words, seeds=list(range(first, first + len(words))))
-    rate_hz = files.sample_rate_hz
+    rate_hz = files.spec.sample_rate_hz
     audio = [take.waveform[0].numpy() for take in takes]
     said = judge.probe.answers(torch.stack([features(one, rate_hz) for one in audio]))
     tempi = [tempo_bpm(one, rate_hz) for one in audio]

@@ -9,8 +9,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoTokenizer, EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, T5Config, T5EncoderModel
 
-from adapters.lm import Conditions, MusicgenLM
-from adapters.pattern import inputs_and_labels
+from adapters.conditions import Conditions
+from adapters.family.musicgen.format import FORMAT
+from adapters.family.musicgen.lm import MusicgenLM
+from data_prep.lm_spec import TEXT
 from finetune.loss import codebook_counts, codebook_sums
 from starter.recipe.beats import BeatsHead
 from starter.recipe.facts import FactsHead
@@ -53,7 +55,7 @@ class TextToCodes(nn.Module):
         super().__init__()
         parts: Any = config
         self.text_encoder = T5EncoderModel._from_config(parts.text_encoder)
-        self.lm = MusicgenLM(config)
+        self.lm = MusicgenLM(FORMAT.spec(Path(), config.to_dict()), config)
         self.lm.requires_grad_(True)
         if not torch.cuda.is_available():
             # On a CPU a step with torch's fused attention takes 1.7 times as long as with plain products.
@@ -82,7 +84,7 @@ class TextToCodes(nn.Module):
         ids = self.tokenizer(list(captions), padding=True, return_tensors="pt").to(self.lm.device)
         states = self.text_encoder(**ids).last_hidden_state
         said = torch.tensor([bool(caption) for caption in captions], device=self.lm.device)
-        return Conditions(states, ids.attention_mask.bool() & said[:, None])
+        return Conditions.of_text(states, ids.attention_mask.bool() & said[:, None])
 
     def forward(
         self,
@@ -99,11 +101,11 @@ class TextToCodes(nn.Module):
         hears everything that came before learns to overhear the caption.
         """
         n_frames = torch.full((len(codes),), codes.shape[2], device=codes.device)
-        inputs, labels = inputs_and_labels(codes, n_frames, self.lm.card, channels=1)
+        inputs, labels = self.lm.inputs_and_labels(codes, n_frames)
         if hidden is not None:
             inputs = inputs.masked_fill(hidden[:, None], self.lm.card)  # [B, K, S]
         conditions = self.conditions(captions)
         logits = self.lm(inputs, conditions)
-        told = self.facts_head(conditions.text_states, conditions.text_mask, facts)
+        told = self.facts_head(conditions[TEXT].values, conditions[TEXT].mask, facts)
         told |= self.beats_head(self._before_last.pop("states"), facts)
         return codebook_sums(logits, labels) / codebook_counts(labels), told

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from data_prep.base_files import resolve_base
-from data_prep.codec import Codec
+from data_prep.codec import encodec
+from data_prep.codec.registry import base_codec_source
 from starter.recipe.codec_export import from_encodec
 from starter.recipe.codec_losses import ATTACK_WEIGHT, COMMITMENT_WEIGHT, WAVE_WEIGHT, MelLoss
 from starter.recipe.codec_model import CodecModel
@@ -54,7 +55,7 @@ def train_codec(
     judge_optimizer = torch.optim.AdamW(judges.parameters(), lr=size.lr / 2, betas=(0.8, 0.99), weight_decay=0.0)
     stage = Stage(folder, {"model": model, "judges": judges}, {"model": optimizer, "judges": judge_optimizer}, minutes)
     if begin and stage.step == 0:
-        from_encodec(Codec.load(resolve_base(begin), device).model, model)
+        from_encodec(encodec.load(base_codec_source(resolve_base(begin)), device).model, model)
         stage.step = size.quantize_from + 1  # the codebooks are there
 
     # 2. What it hears, and how it computes

@@ -19,8 +19,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from adapters.pattern import max_delay
 from data_prep.device import cpu_has_bf16
+from data_prep.lm_spec import interleaved_lags
 from starter.recipe import team
 from starter.recipe.codec_model import encodec_config
 from starter.recipe.lm_model import TextToCodes, musicgen_config
@@ -90,7 +90,7 @@ def loss_of_step(
     n_frames = crop_frames(step, size)
     n = max(1, size.batch_frames // n_frames)
     codes, captions, known = tokens.batch(step, n=n, n_frames=n_frames, dropout=size.condition_dropout, seed=rank)
-    hidden = hidden_steps(step, size, n, n_frames + max_delay(codes.shape[1], 1), rank)
+    hidden = hidden_steps(step, size, n, n_frames + max(interleaved_lags(codes.shape[1], 1)), rank)
     with torch.autocast(device.type, torch.bfloat16, enabled=fast_bf16(device)):
         losses, tasks = model(codes.to(device), captions, known, hidden.to(device))  # [K], by name
     loss = losses.mean() + AUXILIARY_WEIGHT * torch.stack(list(tasks.values())).sum()

@@ -1,6 +1,6 @@
 """The two trained musicnn models that come with Woodshed, run on audio: tag scores and features of a clip."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -39,16 +39,23 @@ def load_musicnn(name: str) -> Musicnn:
 
 
 @torch.inference_mode()
-def score(audio: Float[np.ndarray, " N"], models: Sequence[str] = MODELS) -> dict[str, TagScores]:
+def score(
+    audio: Float[np.ndarray, " N"], models: Sequence[str] = MODELS, every: Mapping[str, int] | None = None
+) -> dict[str, TagScores]:
     """The answers of each model about one clip of 16 kHz mono audio.
 
     One patch at a time: a batch is slower on a CPU, whose cache its front-end's images do not fit.
+
+    Args:
+        audio: the clip.
+        models: whom to ask.
+        every: for a model, n to hear each n-th patch only, from the first on; 1 without it.
     """
     each = patches(log_mel(audio)).split(1)
     found = {}
     for name in models:
         network = load_musicnn(name)
-        outputs = [network(patch) for patch in each]
+        outputs = [network(patch) for patch in each[:: (every or {}).get(name, 1)]]
         logits, hidden, pooled = (
             torch.cat([getattr(output, part) for output in outputs]) for part in ("logits", "hidden", "pooled")
         )

@@ -12,6 +12,8 @@ from data_prep.listeners.musicnn.tags import TAGS
 from data_prep.listeners.musicnn.words import FINGERPRINT, MOST_OF_A_KIND, VOICE, VOICE_THRESHOLD, WORDS, Kind
 
 _STORED_SCORE = 0.05
+_EVERY = {"msd": 2}
+"""Genre and mood change less within a clip than who plays: a quarter of the time saved."""
 
 
 class Tagger:
@@ -24,7 +26,7 @@ class Tagger:
 
     def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Heard]:
         """One answer per clip; none depends on what is known."""
-        return [heard({name: found.scores for name, found in score(clip).items()}) for clip in audio]
+        return [heard({name: found.scores for name, found in score(clip, every=_EVERY).items()}) for clip in audio]
 
 
 def heard(scores: dict[str, Float[np.ndarray, " 50"]]) -> Heard:

@@ -1,0 +1,250 @@
+"""Pieces of any length from a model with a window: overlapping windows, several pieces at once, changing settings.
+
+As audiocraft extends music: a window is generated to its end, its last `overlap` frames become the known beginning of
+the next one, which the model reads again from its first position. Random numbers follow the piece's frames and not the
+window's, so a piece does not depend on what else is in the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from adapters.conditions import RowConditions, batch_conditions
+from adapters.decode.engine import Blend, Engine, Steps
+from adapters.decode.prompt_schedule import PromptSchedule
+from adapters.decode.sampling import Knobs, Sampling
+from adapters.decode.tape import OPEN, Layout, Tape
+from data_prep.lm_spec import TEXT
+
+CHANGE_SEC = 0.2
+"""How often prompt schedules and strengths are looked at."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One piece to generate. `n_frames` counts the known beginning too; text states are [L, D_text]."""
+
+    prompts: PromptSchedule[Tensor]
+    n_frames: int
+    seed: int = 0
+    known: Int[Tensor, "K P"] | None = None
+    also: RowConditions = field(default_factory=dict)
+    """Conditions besides text, for the whole piece; those per frame are cut to each window."""
+
+
+@dataclass(frozen=True)
+class WindowPlan:
+    """How windows follow one another, in frames."""
+
+    window: int
+    overlap: int
+    frame_rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.overlap < self.window:
+            raise ValueError(f"overlap {self.overlap} must lie between 0 and the window {self.window}")
+
+
+@dataclass(eq=False)
+class _Row:
+    """Where one piece stands."""
+
+    request: Request
+    origin: int
+    """The piece's frame at which its window begins."""
+    codes: Tensor
+    """[K, n_frames]; `OPEN` where nothing was generated yet."""
+    known: int
+    """Frames that were given, or that earlier windows have generated."""
+
+    def end(self, plan: WindowPlan) -> int:
+        """The piece's frame at which its window ends."""
+        return min(self.request.n_frames, self.origin + plan.window)
+
+
+@dataclass
+class Generation:
+    """Pieces being generated. `direct(second)` is called every `CHANGE_SEC` and may set strengths: True if it did."""
+
+    engine: Engine[Any]
+    requests: Sequence[Request]
+    sampling: Sampling
+    plan: WindowPlan
+    direct: Callable[[float], bool] = lambda second: False
+
+    def __post_init__(self) -> None:
+        spec = self.engine.spec
+        self.knobs = Knobs(self.sampling, spec.n_codebooks, spec.card, self.engine.device)
+        self.change_frames = max(1, round(CHANGE_SEC * self.plan.frame_rate))
+        self.rows = [self._row(request) for request in self.requests]
+        self.all_rows = list(self.rows)
+        self._encoded: dict[int, Any] = {}
+        self.tape: Tape | None = None
+        self.steps: Steps[Any] | None = None
+        self.generated = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether every piece is whole."""
+        return not self.rows
+
+    def frames_ready(self, number: int) -> int:
+        """How many frames of a piece are known."""
+        row = self.all_rows[number]
+        if row not in self.rows:
+            return row.request.n_frames
+        return max(row.known, min(row.origin + self._frames_known, row.end(self.plan)))
+
+    def codes(self) -> list[Int[Tensor, "K _"]]:
+        """The pieces' codes, on the device; after `done` all of them are known.
+
+        Raises:
+            UserError: the model's output is not a number; see `Tape.check`.
+        """
+        if self.tape is not None and self.steps is not None:
+            self.tape.check(self.steps.at)
+        self._collect()
+        return [row.codes for row in self.all_rows]
+
+    def advance(self, n_frames: int) -> None:
+        """Go on by about so many frames: up to the next change behind them, or the end of the window."""
+        target = self.generated + n_frames
+        with self.engine.quietly():
+            while not self.done and self.generated < target:
+                self._follow()
+                self._advance(min(self.change_frames, target - self.generated))
+
+    def set_sampling(self, sampling: Sampling) -> None:
+        """Other settings from here on."""
+        self.sampling = sampling
+        self.knobs.turn(sampling)
+        with self.engine.quietly():
+            if self.steps is not None:
+                self.steps.sampling_changed()
+
+    def set_prompts(self, prompts: Sequence[PromptSchedule[Tensor]]) -> None:
+        """Other texts for the pieces from here on."""
+        for row, schedule in zip(self.all_rows, prompts, strict=True):
+            row.request = replace(row.request, prompts=schedule)
+        self._encoded.clear()
+
+    @property
+    def _frames_known(self) -> int:
+        """Of the window."""
+        return 0 if self.tape is None or self.steps is None else self.tape.frames_known(self.steps.at)
+
+    def _row(self, request: Request) -> _Row:
+        codes = torch.full((self.engine.spec.n_codebooks, request.n_frames), OPEN, device=self.engine.device)
+        known = 0 if request.known is None else request.known.shape[1]
+        if request.known is not None:
+            codes[:, :known] = request.known[:, : request.n_frames].to(codes)
+        # A beginning that fills a window is read from its last `overlap` frames only.
+        origin = 0 if known < self.plan.window else known - self.plan.overlap
+        return _Row(request, origin, codes, min(known, request.n_frames))
+
+    def _follow(self) -> None:
+        """Strengths and prompts as they are at this moment."""
+        if self.tape is None or self.steps is None:
+            self.tape = self._tape()
+            self.steps = self.engine.start(self.tape, self.knobs)
+        if self.direct(self._second(self.rows[0])):
+            self._encoded.clear()
+        self.steps.follow(self._blend())
+
+    def _second(self, row: _Row) -> float:
+        assert self.tape is not None
+        return (row.origin + max(self._frames_known, self.tape.n_known - 1)) / self.plan.frame_rate
+
+    def _advance(self, n_frames: int) -> None:
+        assert self.tape is not None and self.steps is not None
+        before = self._frames_known
+        self.steps.advance(before + n_frames + self.engine.spec.largest_lag)
+        known = self._frames_known
+        self.generated += known - before
+        finished = [row for row in self.rows if known >= row.end(self.plan) - row.origin]
+        if len(finished) == len(self.rows):
+            self._next_window()
+        elif finished:
+            self._drop(finished)
+
+    def _drop(self, finished: list[_Row]) -> None:
+        """Rows that are whole leave; those that only wait for the next window stay."""
+        leaving = [row for row in finished if row.end(self.plan) == row.request.n_frames]
+        if leaving:
+            self._collect()
+            self._keep([place for place, row in enumerate(self.rows) if row not in leaving])
+
+    def _next_window(self) -> None:
+        assert self.tape is not None and self.steps is not None
+        self._collect()
+        self.tape.check(self.steps.at)
+        staying = [place for place, row in enumerate(self.rows) if row.end(self.plan) < row.request.n_frames]
+        if len(staying) < len(self.rows):
+            self._keep(staying)
+        for row in self.rows:
+            row.known = row.end(self.plan)
+            row.origin += self.plan.window - self.plan.overlap
+        if self.rows:
+            if any(row.request.also for row in self.rows):
+                self._encoded.clear()  # conditions per frame are cut to the window
+            self.tape.lay_out(self._layout())
+            self.steps.restart()
+
+    def _keep(self, places: Sequence[int]) -> None:
+        """Go on with the rows at these places."""
+        self._encoded.clear()
+        self.rows = [self.rows[place] for place in places]
+        if places and self.tape is not None and self.steps is not None:
+            self.tape.keep(places)
+            self.steps.keep(places)
+
+    def _tape(self) -> Tape:
+        seeds = [row.request.seed for row in self.rows]
+        engine = self.engine
+        return Tape(engine.pattern, engine.spec.special, self.knobs, seeds, self._layout(), engine.device)
+
+    def _layout(self) -> Layout:
+        known = [row.codes[:, row.origin : min(row.known, row.end(self.plan))] for row in self.rows]
+        lengths = [row.end(self.plan) - row.origin for row in self.rows]
+        return Layout(known, lengths, [row.origin for row in self.rows])
+
+    def _collect(self) -> None:
+        if self.tape is None or not self.rows:
+            return
+        for row, codes in zip(self.rows, self.tape.codes(), strict=True):
+            n_frames = min(self._frames_known, row.end(self.plan) - row.origin)
+            row.codes[:, row.origin : row.origin + n_frames] = codes[:, :n_frames]
+
+    def _blend(self) -> Blend[Any]:
+        """What the rows follow now: the texts that have any share, mixed where there are several."""
+        shares = [row.request.prompts.shares(self._second(row)) for row in self.rows]
+        longest = max(len(share) for share in shares)
+        shares = [share + [0.0] * (longest - len(share)) for share in shares]
+        present = [number for number in range(longest) if any(share[number] > 0 for share in shares)]
+        parts = [self._part(number) for number in present]
+        if len(parts) == 1:
+            return Blend(parts)
+        return Blend(parts, torch.tensor([[share[number] for share in shares] for number in present])[..., None])
+
+    def _part(self, number: int) -> Any:
+        """Everyone's text of this number (its last, where it has fewer), with what else it follows, encoded."""
+        if number not in self._encoded:
+            rows = [self._conditions(row, number) for row in self.rows]
+            self._encoded[number] = self.engine.encode(batch_conditions(rows, self.engine.spec))
+        return self._encoded[number]
+
+    def _conditions(self, row: _Row, number: int) -> RowConditions:
+        texts = row.request.prompts.texts
+        found = {TEXT: texts[min(number, len(texts) - 1)]} if texts else {}
+        for name, values in row.request.also.items():
+            kind = self.engine.spec.condition(name)
+            if kind.per == "frame":
+                rate_hz = kind.rate_hz or self.plan.frame_rate
+                first, last = (round(at / self.plan.frame_rate * rate_hz) for at in (row.origin, row.end(self.plan)))
+                values = values[first:last]
+            found[name] = values
+        return found

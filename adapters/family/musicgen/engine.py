@@ -1,0 +1,207 @@
+"""MusicGen's decode engine: packed weights, a preallocated key/value cache, CUDA graphs where there is a GPU.
+
+Transformers' own tokens, several times sooner. `MusicgenSteps` reads a tape column by column: the known beginning in
+one pass (prefill), then one column at a time; with guidance the null rows are read beside the others.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from adapters.conditions import Conditions
+from adapters.decode.engine import Blend, Engine, Packing, Steps
+from adapters.decode.log_likelihood import of_tape
+from adapters.decode.sampling import Knobs, guide
+from adapters.decode.tape import Tape
+from adapters.family.musicgen.borrow import borrow
+from adapters.family.musicgen.cross_attention import ConditionStates, TextStates, text_states
+from adapters.family.musicgen.cuda_graphs import GraphedSteps
+from adapters.family.musicgen.decoder import (
+    Attend,
+    Rows,
+    attend_from_start,
+    attend_in_bucket,
+    embed,
+    logits,
+    run_layers,
+)
+from adapters.family.musicgen.kv_cache import KeyValueCache
+from adapters.family.musicgen.weights import DecoderWeights, pack
+from adapters.pattern import Delays
+from data_prep.lm_spec import TEXT, LMSpec
+
+
+class MusicgenEngine(Engine[TextStates]):
+    """A MusicGen decoder's weights, ready to play."""
+
+    def __init__(self, weights: DecoderWeights) -> None:
+        self.weights = weights
+        self.spec = weights.spec
+        self.pattern = Delays(weights.spec.lags)
+        self.device, self.dtype, self.strengths = weights.device, weights.dtype, weights.strengths
+        self.bytes_per_step = weights.bytes_per_step
+
+    @classmethod
+    def pack(cls, lm: nn.Module, spec: LMSpec, packing: Packing) -> "MusicgenEngine":
+        """With weights of its own, adapters included. `lm` may be transformers' whole model; it is not changed.
+
+        Raises:
+            UserError: an adapter touches a module that has no counterpart here.
+        """
+        return cls(pack(lm, spec, packing))
+
+    @classmethod
+    def borrow(cls, lm: nn.Module, spec: LMSpec) -> "MusicgenEngine":
+        """Around modules that stay where they are."""
+        return cls(borrow(lm, spec))
+
+    def quietly(self) -> AbstractContextManager[None]:
+        """No gradients; for weights of our own in inference mode, which saves a seventh of what calls cost."""
+        return self.weights.quietly()
+
+    def encode(self, conditions: Conditions) -> TextStates:
+        """Keys and values of cross-attention in every layer."""
+        return text_states(self.weights, conditions[TEXT])
+
+    def start(self, tape: Tape, knobs: Knobs) -> "MusicgenSteps":
+        """Begin a window."""
+        return MusicgenSteps(self.weights, tape, knobs)
+
+    def log_likelihoods(self, codes: Int[Tensor, "K T"], conditions: Conditions) -> Float[Tensor, "K T"]:
+        """In one pass over the whole piece, without guidance."""
+        return of_tape(self.pattern, self.spec.special, codes, lambda columns: self._all_logits(columns, conditions))
+
+    @torch.no_grad()
+    def _all_logits(self, columns: Int[Tensor, "1 K S"], conditions: Conditions) -> Float[Tensor, "1 K S card"]:
+        weights, n_steps = self.weights, columns.shape[2]
+        x = (embed(weights, columns.to(self.device)) + weights.positions(n_steps))[0]  # [S, D]
+        cache = KeyValueCache(self.spec, 1, n_steps, self.device, weights.cache_dtype)
+        states = ConditionStates([self.encode(conditions)])
+        hidden = run_layers(weights, x, Rows(1, False), states, attend_from_start(cache, 0))
+        return logits(weights, hidden).transpose(0, 1)[None]
+
+
+class MusicgenSteps(Steps[TextStates]):
+    """A window in play. `states` is what cross-attention reads; a captured graph reads a copy that only it rewrites."""
+
+    def __init__(self, weights: DecoderWeights, tape: Tape, knobs: Knobs) -> None:
+        self.weights, self.tape, self.knobs = weights, tape, knobs
+        self.states = ConditionStates([])
+        self.rows = Rows(tape.n_rows, knobs.sampling.guidance != 1)
+        self.cache = KeyValueCache(weights.spec, 0, 0, weights.device, weights.cache_dtype)
+        self._read_from: Tensor | None = None
+        self.restart()
+
+    def restart(self) -> None:
+        """Buffers are kept where the tape kept its own."""
+        self.at = 0
+        cache = self._room()
+        if cache is self.cache and self.tape.tokens is self._read_from:
+            return
+        self.cache = cache
+        self._buffers_replaced()
+
+    def follow(self, blend: Blend[TextStates]) -> None:
+        """Another text, or other shares of several."""
+        states = ConditionStates(list(blend.parts), self._shares(blend))
+        if not self.graphs.usable:
+            self.states = states
+        elif not self.states.take_over(states):
+            self.states = states.own()
+            self._buffers_replaced()
+
+    def advance(self, until: int) -> None:
+        """Read columns up to `until`; graphs replay where there are any."""
+        until = min(until, self.tape.n_columns - 1)
+        if self.at == 0 and until > 0:
+            self._prefill(self.tape.n_known)
+        if self.at < until and self.graphs.usable:
+            self.at = self.graphs.advance(self.at, until)
+        while self.at < until:
+            self._decode_step()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Their keys, values and texts go on; those of the others are dropped."""
+        index = torch.tensor(rows, device=self.weights.device)
+        self.states = self.states.keep(index)
+        self.cache.keep(torch.cat([index, index + self.rows.n_text]) if self.rows.guided else index)
+        self.rows = Rows(len(rows), self.rows.guided)
+        self._buffers_replaced()
+
+    def sampling_changed(self) -> None:
+        """Where guidance comes or goes, the null rows must too: what was read so far is read again."""
+        guided = self.knobs.sampling.guidance != 1
+        if guided == self.rows.guided:
+            return
+        self.rows = Rows(self.rows.n_text, guided)
+        self.cache = self._room()
+        self._buffers_replaced()
+        if self.at:
+            self._prefill(self.at)
+
+    def captured_step(self, at: Tensor, reach: int) -> None:
+        """One step with its place `at [1]` on the device and fixed shapes: what a CUDA graph captures."""
+        x = embed(self.weights, self.tape.tokens.index_select(2, at))[:, 0]  # [B, D]
+        x = x + self.positions.index_select(0, at + self._offset)
+        if self.rows.guided:
+            x = torch.cat([x, x])
+        hidden = self._layers(x, attend_in_bucket(self.cache, at + self._offset, reach))
+        self._draw(hidden, at)
+        at += 1
+
+    @property
+    def _offset(self) -> int:
+        """Places that a condition's prefix takes before the first step."""
+        return 0 if self.states.prefix is None else self.states.prefix.shape[1]
+
+    def _prefill(self, n: int) -> None:
+        """Read the first n columns at once, from an empty cache."""
+        x = embed(self.weights, self.tape.tokens[:, :, :n])  # [B, n, D]
+        if self.rows.guided:
+            x = torch.cat([x, x])
+        if self.states.prefix is not None:
+            x = torch.cat([self.states.prefix[: self.rows.n], x], dim=1)
+        x = x + self.positions[: self._offset + n]
+        hidden = self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0)).view(x.shape)
+        self.at = n
+        if n < self.tape.n_columns:
+            self._draw(hidden[:, -1], n - 1)
+
+    def _decode_step(self) -> None:
+        """One column with its place known to the host: attention reads exactly what was played."""
+        x = embed(self.weights, self.tape.tokens[:, :, self.at : self.at + 1])[:, 0]  # [B, D]
+        x = x + self.positions[self._offset + self.at]
+        if self.rows.guided:
+            x = torch.cat([x, x])
+        hidden = self._layers(x, attend_from_start(self.cache, self._offset + self.at))
+        self._draw(hidden, self.at)
+        self.at += 1
+
+    def _layers(self, x: Tensor, attend: Attend) -> Tensor:
+        return run_layers(self.weights, x, self.rows, self.states, attend)
+
+    def _draw(self, hidden: Tensor, at: int | Tensor) -> None:
+        """All K codes of the column behind `at`."""
+        self.tape.draw(at, guide(logits(self.weights, hidden), self.knobs, self.rows.n_text, self.rows.guided))
+
+    def _shares(self, blend: Blend[TextStates]) -> Tensor | None:
+        return None if blend.shares is None else blend.shares.to(self.weights.device, self.weights.dtype)
+
+    def _room(self) -> KeyValueCache:
+        needed = self.tape.n_columns + self._offset
+        if self.cache.keys.shape[1] == self.rows.n and needed <= self.cache.capacity:
+            return self.cache
+        return KeyValueCache(self.weights.spec, self.rows.n, needed, self.weights.device, self.weights.cache_dtype)
+
+    def _buffers_replaced(self) -> None:
+        """Graphs that hold the old buffers are of no use any more."""
+        self._read_from = self.tape.tokens
+        self.positions = self.weights.positions(self._offset + self.tape.n_columns)
+        self.graphs = GraphedSteps(self.captured_step, self._reach, lambda: self.knobs.form, self.weights)
+
+    def _reach(self, at: int) -> int:
+        """Places that attention must see for this step, in steps of a bucket."""
+        return self.cache.reach(self._offset + at + 1)

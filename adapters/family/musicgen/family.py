@@ -1,0 +1,99 @@
+"""MusicGen, text to music (Copet et al. 2023, arXiv:2306.05284), as transformers publishes it."""
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapters.decode.engine import Engine, Packing
+from adapters.family.lm import LM
+from adapters.family.musicgen.engine import MusicgenEngine
+from adapters.family.musicgen.lm import MusicgenLM, config_of, make_positions
+from adapters.family.port import Family
+from adapters.tensor_stream import StoredTensors
+from data_prep.lm_spec import LMSpec
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+
+LAYER = r"decoder\.model\.decoder\.layers\.\d+\."
+BOTH = "(self_attn|encoder_attn)"
+ALL_FOUR = r"\.(q_proj|k_proj|v_proj|out_proj)"
+PREFIXES = ("decoder.", "enc_to_dec_proj.")
+"""Of a MusicGen checkpoint, what belongs to the LM; the rest is text encoder and codec."""
+EMBEDDING = re.compile(r"decoder\.model\.decoder\.embed_tokens\.\d+")
+POSITIONS = "decoder.model.decoder.embed_positions.weights"
+"""Old checkpoints hold the sinusoidal table; it is computed from the configuration, not learnt."""
+
+
+class MusicgenFamily(Family):
+    """The decoder and the text projection before it."""
+
+    name = "musicgen"
+    targets = {  # noqa: RUF012
+        "attention": rf"{LAYER}{BOTH}{ALL_FOUR}",
+        "self_attention": rf"{LAYER}self_attn{ALL_FOUR}",
+        "cross_attention": rf"{LAYER}encoder_attn{ALL_FOUR}",
+        "q": rf"{LAYER}{BOTH}\.q_proj",
+        "k": rf"{LAYER}{BOTH}\.k_proj",
+        "v": rf"{LAYER}{BOTH}\.v_proj",
+        "out": rf"{LAYER}{BOTH}\.out_proj",
+        "ffn": rf"{LAYER}(fc1|fc2)",
+        "text_projection": "enc_to_dec_proj",
+    }
+    elsewhere = {  # noqa: RUF012
+        "text_encoder": "the text encoder, which Woodshed leaves as it is",
+        "audio_encoder": "the codec, which Woodshed leaves as it is",
+        "audio_enc_to_dec_proj": "the melody projection, which only melody-conditioned bases have",
+    }
+    card_tags = ("transformers", "musicgen")
+
+    def from_spec(self, spec: LMSpec) -> LM:
+        """Whatever the spec does not say has transformers' default."""
+        return MusicgenLM(spec, config_of(spec))
+
+    def build(self, files: "BaseFiles") -> LM:
+        """From the base's config.json."""
+        return MusicgenLM.of(files)
+
+    def stored(self, files: "BaseFiles") -> StoredTensors:
+        """The checkpoint's own names."""
+        stored = StoredTensors(files.weight_files)
+        return stored.only(name for name in stored if name.startswith(PREFIXES) and name != POSITIONS)
+
+    def is_quantised(self, name: str) -> bool:
+        """The linear layers inside the decoder's layers; embeddings, norms, heads and the projection are not."""
+        return ".layers." in name and name.endswith(("_proj.weight", ".fc1.weight", ".fc2.weight"))
+
+    def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:
+        """Positions are computed."""
+        make_positions(lm.decoder, device, dtype)
+
+    def is_embedding(self, module: str) -> bool:
+        """The codebooks' tables."""
+        return EMBEDDING.fullmatch(module) is not None
+
+    def pack(self, lm: LM, packing: Packing) -> Engine:
+        """MusicGen's own engine."""
+        return MusicgenEngine.pack(lm, lm.spec, packing)
+
+    def borrow(self, lm: LM) -> Engine:
+        """MusicGen's own engine, around the model's own modules."""
+        return MusicgenEngine.borrow(lm, lm.spec)
+
+    def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
+        """With transformers' own model class."""
+        yield from (
+            "from peft import PeftModel",
+            "from transformers import AutoProcessor, MusicgenForConditionalGeneration",
+            "",
+            f"base = {base!r}",
+            "model = MusicgenForConditionalGeneration.from_pretrained(base)",
+            f"model = PeftModel.from_pretrained(model, {adapter!r})",
+            f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
+            "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s",
+        )
+
+
+FAMILY = MusicgenFamily()

@@ -1,0 +1,125 @@
+"""MusicGen without its text encoder and codec: the decoder and the text projection, which is all that training needs.
+
+Modules carry the names they have in the full `MusicgenForConditionalGeneration` (`decoder.…`, `enc_to_dec_proj`), so
+that an adapter attached here names the modules that plain peft finds there. Logits equal the full model's: the same
+decoder code runs, with the same projection and masking before it.
+
+Everything held here is frozen and stays in eval: no dropout but an adapter's own. It never computes a loss.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import MusicgenConfig, MusicgenForCausalLM
+
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
+from data_prep.lm_spec import TEXT, LMSpec
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+
+
+class MusicgenLM(LM):
+    """The trained part of MusicGen: codes and conditions in, next-code logits out.
+
+    `enc_to_dec_proj` exists exactly when the full model has it: the text encoder's width differs from the decoder's
+    and the decoder does not take the text's width as it is. `train()` reaches only an adapter's dropout.
+    """
+
+    decoder: MusicgenForCausalLM
+    enc_to_dec_proj: nn.Linear | None
+
+    def __init__(self, spec: LMSpec, config: MusicgenConfig) -> None:
+        super().__init__(spec)
+        self.decoder = MusicgenForCausalLM._from_config(plain_decoder_config(config))
+        projected = spec.text_width != spec.hidden and self.decoder.config.cross_attention_hidden_size is None
+        self.enc_to_dec_proj = nn.Linear(spec.text_width, spec.hidden) if projected else None
+        self.requires_grad_(False)
+        self.eval()
+
+    @staticmethod
+    def of(files: "BaseFiles") -> "MusicgenLM":
+        """Without weights: under the meta device; else with random ones."""
+        return MusicgenLM(files.spec, MusicgenConfig.from_pretrained(files.folder, trust_remote_code=False))
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The decoder's layers."""
+        return list(self.decoder.model.decoder.layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of everything that is not quantised, and of the arithmetic outside autocast."""
+        return self.decoder.model.decoder.layer_norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.model.decoder.layer_norm.weight.device
+
+    def forward(self, inputs: Int[Tensor, "B K S"], conditions: Conditions) -> Float[Tensor, "B K S card"]:
+        """Logits of the code that follows each step. Every row may have its own condition, or none."""
+        states, attend = self.project(conditions)
+        flat = inputs.reshape(-1, inputs.shape[2])  # [B * K, S]
+        out = self.decoder(
+            input_ids=flat,  # pyright: ignore[reportArgumentType]
+            encoder_hidden_states=states,  # pyright: ignore[reportArgumentType]
+            encoder_attention_mask=attend,  # pyright: ignore[reportArgumentType]
+            use_cache=False,
+        )
+        return out.logits.view(*inputs.shape, -1)  # [B, K, S, card]
+
+    def project(self, conditions: Conditions) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
+        """What cross-attention reads: projected states, zero where masked, and the mask to attend with.
+
+        A row that is masked altogether attends to its zeros: without bias their keys and values are zero, so the
+        layer adds nothing, which is what the full model gives, and no softmax runs over nothing.
+        """
+        text = conditions[TEXT]
+        states = text.values.to(self.dtype)
+        if self.enc_to_dec_proj is not None:
+            states = self.enc_to_dec_proj(states)
+        mask = text.mask
+        return states * mask[..., None], mask | ~mask.any(dim=1, keepdim=True)
+
+
+def config_of(spec: LMSpec) -> MusicgenConfig:
+    """A transformers configuration of this shape, with T5 and EnCodec left at their defaults."""
+    from transformers import EncodecConfig, MusicgenDecoderConfig, T5Config
+
+    decoder = MusicgenDecoderConfig(
+        hidden_size=spec.hidden,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        ffn_dim=spec.ffn,
+        num_codebooks=spec.n_codebooks,
+        audio_channels=spec.channels,
+        vocab_size=spec.card,
+        max_position_embeddings=spec.positions,
+        activation_function=spec.activation,
+        pad_token_id=None,
+        bos_token_id=None,
+    )
+    text, codec = T5Config(d_model=spec.text_width), EncodecConfig()
+    return MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
+
+
+def plain_decoder_config(config: Any) -> Any:
+    """The decoder's configuration without dropout and cache: what a frozen base computes with."""
+    decoder = copy.deepcopy(config.decoder)
+    for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop"):
+        setattr(decoder, name, 0.0)
+    decoder.use_cache = False
+    return decoder
+
+
+def make_positions(decoder: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """The sinusoidal table is computed, not stored: made in fp32 on the CPU, as the full model's, then cast."""
+    positions = decoder.model.decoder.embed_positions
+    table = positions.get_embedding(positions.num_positions, positions.embedding_dim)
+    positions.register_buffer("weights", table.to(device, dtype), persistent=False)

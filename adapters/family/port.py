@@ -1,0 +1,95 @@
+"""The port of a model family: all that the rest of Woodshed asks of an architecture.
+
+A new family is one folder: `format.py` (its files, read without torch), its LM, and a `family.py` that holds a `Family`
+called FAMILY. docs/extending.md goes through it step by step.
+"""
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from adapters.decode.engine import Engine, Packing
+from adapters.decode.whole_sequence import WholeSequence
+from adapters.family.lm import LM
+from adapters.tensor_stream import StoredWeights
+from data_prep.families import BUILT_IN
+from data_prep.lm_spec import LMSpec
+
+if TYPE_CHECKING:
+    from data_prep.base_files import BaseFiles
+
+_HOME = "adapters.family.{}.family"
+_registered: dict[str, "Family"] = {}
+
+
+class Family(ABC):
+    """One architecture. Methods that have a body serve most families as they are."""
+
+    name: str
+    targets: Mapping[str, str]
+    """Each group of LoRA targets as a regular expression over whole module names."""
+    elsewhere: Mapping[str, str] = {}
+    """First parts of module names that an adapter of others may name and this LM does not hold, and what they are."""
+    card_tags: Sequence[str] = ()
+    """Tags of a shared adapter's card."""
+
+    @abstractmethod
+    def from_spec(self, spec: LMSpec) -> LM:
+        """An LM of this description, with whatever values new modules have; none under the meta device."""
+
+    def build(self, files: "BaseFiles") -> LM:
+        """The LM of a base without its weights: called under the meta device."""
+        return self.from_spec(files.spec)
+
+    @abstractmethod
+    def stored(self, files: "BaseFiles") -> StoredWeights:
+        """The LM's weights in a base's files."""
+
+    @abstractmethod
+    def is_quantised(self, name: str) -> bool:
+        """Whether a weight of this name is held in 8 or 4 bits where the base is."""
+
+    def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
+        """Make what is computed and not stored, once all weights are in place; most families have nothing such."""
+
+    def is_embedding(self, module: str) -> bool:
+        """Whether a module is a table that is looked up, and no linear layer."""
+        return False
+
+    def pack(self, lm: LM, packing: Packing) -> Engine:
+        """An engine with weights of its own, laid out for decoding, adapters included; `lm` is used up."""
+        return WholeSequence.pack(lm, packing)
+
+    def borrow(self, lm: LM) -> Engine:
+        """An engine around a model that stays where it is, its adapters included."""
+        return WholeSequence(lm)
+
+    def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
+        """Lines of Python that use an adapter with plain peft; none where plain peft cannot."""
+        return iter(())
+
+
+def register(family: Family) -> None:
+    """Make a family known that does not come with Woodshed; its format goes to `data_prep.families.register`."""
+    _registered[family.name] = family
+
+
+def family_named(name: str) -> Family:
+    """The family of this name.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name not in BUILT_IN:
+        raise KeyError(name)
+    return importlib.import_module(_HOME.format(name)).FAMILY
+
+
+def family_of(files: "BaseFiles") -> Family:
+    """The family that a base belongs to."""
+    return family_named(files.format.family)

@@ -1,0 +1,92 @@
+"""Which family of models a base belongs to, found by its own files; a family's file formats are loaded by name.
+
+A family lives in one folder above this package (`adapters/family/<name>/`): its `format` module, which imports neither
+torch nor transformers, describes the base's files to everyone. This table is the one place that looks upward.
+"""
+
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from data_prep.lm_spec import LMSpec
+
+BUILT_IN = ("musicgen",)
+_HOME = "adapters.family.{}.format"
+_registered: dict[str, "BaseFormat"] = {}
+
+Problem = tuple[str, str]
+"""Why files cannot be used, and what to do about it."""
+
+
+class BaseFormat(ABC):
+    """How the bases of one family lie on disk."""
+
+    family: str
+    needed_files: tuple[str, ...]
+    """Patterns of what is fetched from a hub."""
+    licences: Mapping[str, str] = {}
+    """Licence of the weights (SPDX-like, lower case) by the beginning of a hub id."""
+    parts: Mapping[str, str]
+    """Prefix of the tensors of `codec` and `text_encoder` in the base's weight files, where they are there."""
+
+    @abstractmethod
+    def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
+        """Whether this folder holds a base of this family; `config` is its config.json, empty where it has none."""
+
+    @abstractmethod
+    def problems(self, folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
+        """Each reason why a folder of this family cannot be used, most basic first."""
+
+    @abstractmethod
+    def spec(self, folder: Path, config: Mapping[str, Any]) -> LMSpec:
+        """The language model's description."""
+
+    def module_kind(self, module: str) -> str | None:
+        """What a module of the LM is, for tables ("self attention"); None for a name that no module here has."""
+        return None
+
+    @abstractmethod
+    def weight_files(self, folder: Path) -> list[Path]:
+        """The safetensors files that hold the weights.
+
+        Raises:
+            UserError: their index cannot be read.
+        """
+
+
+def register(format: BaseFormat) -> None:
+    """Make a family known that does not come with Woodshed; the newest registration of a name counts."""
+    _registered[format.family] = format
+
+
+def formats() -> Iterator[BaseFormat]:
+    """Every known family's format, registered ones first."""
+    yield from _registered.values()
+    yield from (_built_in(name) for name in BUILT_IN if name not in _registered)
+
+
+def format_of(folder: Path) -> BaseFormat | None:
+    """The format of the family that recognises a folder, if one does."""
+    config = read_config(folder)
+    return next((format for format in formats() if format.recognises(folder, config)), None)
+
+
+def module_kind(module: str) -> str:
+    """What a module of this name is, in words of the family that has it; `other` where none has."""
+    return next((kind for format in formats() if (kind := format.module_kind(module)) is not None), "other")
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A folder's config.json; empty where there is none that can be read."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _built_in(name: str) -> BaseFormat:
+    return importlib.import_module(_HOME.format(name)).FORMAT

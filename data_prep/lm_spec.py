@@ -1,0 +1,113 @@
+"""What a base model is, in plain numbers: the one description of a language model's shape, read without torch.
+
+Every family of models reads its own configuration files into an `LMSpec` (or a subclass with more fields). Data
+preparation, the memory planner, the sampler and the adapter files all ask it, and nothing else.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ConditionKind:
+    """Something besides the past that the LM can follow, and how its values are stored and read.
+
+    `text` is the kind that every text-to-music model has: states of a text encoder, one set per caption.
+    """
+
+    name: str
+    width: int
+    """Numbers per entry (text: width of the text encoder; melody: pitch classes)."""
+    per: Literal["caption", "clip", "frame"] = "caption"
+    """What has a value of its own: a caption, a whole clip, or each of a clip's frames (cropped with the clip)."""
+    values: Literal["floats", "ids"] = "floats"
+    enters: Literal["cross-attention", "prefix", "frames"] = "cross-attention"
+    """How the LM reads it: cross-attention states, entries before the first step, or added at each frame."""
+    n_entries: int | None = None
+    """Entries of a value where all clips have equally many; None where they differ."""
+    rate_hz: float | None = None
+    """Entries per second of music, for a kind per frame."""
+
+
+TEXT = "text"
+
+
+@dataclass(frozen=True)
+class LMSpec:
+    """The language model of a base and the codec it speaks. Widths and depths are of the (main) decoder."""
+
+    family: str
+    codec: str
+    """Kind of codec, as data_prep.codec names them."""
+    sample_rate_hz: int
+    hop_samples: int
+    """Samples of one codec frame; the frame rate is sample_rate_hz / hop_samples, no whole number in general."""
+    channels: int
+    """1 (mono) or 2 (stereo)."""
+    n_codebooks: int
+    """K over all channels."""
+    card: int
+    """Codebook size. The id `card` is the special token where the family has one."""
+    lags: tuple[int, ...]
+    """Steps by which each codebook lags; see adapters.pattern."""
+    hidden: int
+    layers: int
+    """Decoder layers: as many blocks can be recomputed in the backward pass."""
+    heads: int
+    ffn: int
+    conditions: tuple[ConditionKind, ...] = ()
+    positions: int = 0
+    """Steps for which positions are stored; 0 where none are."""
+    activation: str = "gelu"
+    window_sec: float = 30.0
+    """Music that the model reads at once, at most: what it was trained on."""
+
+    @property
+    def frame_rate(self) -> float:
+        """Codec frames per second."""
+        return self.sample_rate_hz / self.hop_samples
+
+    @property
+    def special(self) -> int:
+        """The id that means "no code here"."""
+        return self.card
+
+    @property
+    def largest_lag(self) -> int:
+        """Steps after which a frame is whole."""
+        return max(self.lags)
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text encoder's states; 0 for a model without text."""
+        return next((kind.width for kind in self.conditions if kind.name == TEXT), 0)
+
+    def condition(self, name: str) -> ConditionKind:
+        """The kind of this name.
+
+        Raises:
+            KeyError: the model has no such condition.
+        """
+        return {kind.name: kind for kind in self.conditions}[name]
+
+    def has(self, name: str) -> bool:
+        """Whether the model follows this kind of condition."""
+        return any(kind.name == name for kind in self.conditions)
+
+
+def interleaved_lags(n_codebooks: int, channels: int) -> tuple[int, ...]:
+    """Lag of every codebook in MusicGen's delay pattern: k for mono, k // 2 for stereo (left 0, right 0, left 1, …).
+
+    Raises:
+        ValueError: the codebooks cannot be shared out among the channels.
+    """
+    if channels not in (1, 2) or n_codebooks < 1 or n_codebooks % channels:
+        raise ValueError(f"{n_codebooks} codebooks cannot be shared out among {channels} channels")
+    return tuple(k // channels for k in range(n_codebooks))
+
+
+def describe_kinds(kinds: Sequence[ConditionKind]) -> str:
+    """For people: "text and melody"."""
+    names = [kind.name for kind in kinds] or ["nothing"]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

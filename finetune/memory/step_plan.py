@@ -1,0 +1,32 @@
+"""The settings of a run as a plan of one training step, which memory and time are counted from."""
+
+from adapters.family.memory import StepPlan
+from configs.precisions import Arithmetic, BaseWeights
+from configs.train import TrainSettings
+from data_prep.lm_spec import LMSpec
+
+
+def step_plan(
+    settings: TrainSettings, spec: LMSpec, weights: BaseWeights, arithmetic: Arithmetic, longest_frames: int
+) -> StepPlan:
+    """A run as its settings say it, with "auto" settled; `longest_frames` is the longest clip after cropping."""
+    return StepPlan(
+        spec,
+        weights=weights,
+        arithmetic=arithmetic,
+        checkpointed=checkpointed_layers(settings, spec.layers),
+        batch_size=settings.batch_size,
+        frames=longest_frames,
+        rank=settings.lora.rank,
+        targets=tuple(settings.lora.targets),
+        optimizer=settings.optim.name,
+        ema=settings.ema_decay > 0,
+        prior=settings.prior_share > 0,
+    )
+
+
+def checkpointed_layers(settings: TrainSettings, layers: int) -> int:
+    """How many of a decoder's layers are recomputed under these settings."""
+    if not settings.checkpointing:
+        return 0
+    return min(layers, settings.checkpointed_layers or layers)
