@@ -6,7 +6,7 @@ import pytest
 from adapters.sampler import Sampler
 from configs.sample import SampleSettings
 from data_prep.prepared import ClipRow
-from finetune.judge.copying import Completion, Losses, Runs, completed, long_enough, returned, runs_of
+from finetune.judge.copying import Completion, Losses, Runs, completed, completion_frames, returned, runs_of
 from finetune.judge.plan import Ask
 from finetune.judge.play import Piece
 from finetune.judge.reference import Window, evenly
@@ -129,7 +129,7 @@ def test_the_gap_of_losses():
 
 
 def test_windows_that_are_long_enough():
-    assert len(long_enough(LEARNT, RATE)) == 4 and long_enough(LEARNT, 60.0) == []
+    assert completion_frames(RATE) == 300
     assert evenly(list(range(10)), 4) == [0, 2, 5, 7] and evenly([1, 2], 4) == [1, 2]
 
 

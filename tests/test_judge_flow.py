@@ -12,10 +12,11 @@ from adapters.adapter_files import load
 from adapters.redescribe import samples_of
 from configs.errors import UserError
 from configs.evaluate import EvaluateSettings, GridSettings
+from finetune.checkpoint import all_steps
 from finetune.cli import main
 from finetune.judge import after_training
 from finetune.judge.after_training import evaluate_run
-from finetune.judge.findings import from_json
+from finetune.judge.findings import Verdict, from_json
 from finetune.judge.flow import judge
 from finetune.judge.subject import open_subject
 from finetune.sampling.line import recommended_strength
@@ -58,7 +59,8 @@ def test_from_run_to_verdict(run: Path, fresh_processes: None) -> None:
         "health",
         "copying",
     }
-    assert len(verdict.cells) == 4 and [cell.chosen for cell in verdict.cells].count(True) == 1
+    steps = {*all_steps(run / "checkpoints"), verdict.step}
+    assert len(verdict.cells) == 2 * len(steps) and [cell.chosen for cell in verdict.cells].count(True) == 1
     assert from_json((run / "evaluation" / "verdict.json").read_text()) == verdict
     page = (run / "evaluation" / "report.html").read_text()
     assert (
@@ -71,8 +73,12 @@ def test_from_run_to_verdict(run: Path, fresh_processes: None) -> None:
     assert told.training is not None and told.training.steps == verdict.step
     card = (run / "adapter" / "README.md").read_text()
     assert "What was measured" in card and "recommended" in card and "song" not in told.evaluation.model_dump_json()
-    again = judge(run, SETTINGS)
-    assert [one.text for one in again.verdict.findings] == [one.text for one in verdict.findings]  # seeds decide all
+
+
+@pytest.mark.slow
+def test_seeds_decide_everything(run: Path, fresh_processes: None) -> None:
+    once, again = (judge(run, SETTINGS).verdict for _ in range(2))
+    assert [one.text for one in again.findings] == [one.text for one in once.findings] and again.cells == once.cells
 
 
 def test_an_adapter_that_does_nothing_forgets_and_copies_nothing(
@@ -128,13 +134,14 @@ def test_what_a_person_can_get_wrong(
 
 def test_it_is_done_without_asking_only_where_it_is_cheap(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(after_training, "expected_sec", lambda run, settings: 30.0)
-    monkeypatch.setattr(after_training, "_evaluate", lambda run, settings, say: "verdict")
+    good = Verdict("x", "debug", "Good.", [], [], "", 1, 1.0, "spectrum", {}, 1.0)
+    monkeypatch.setattr(after_training, "_evaluate", lambda run, settings, say: good)
     said: list[str] = []
     ask: Any = {"settings": SETTINGS, "say": said.append}
-    assert evaluate_run(run, wanted=None, trained_sec=301.0, **ask) == "verdict"
+    assert evaluate_run(run, wanted=None, trained_sec=301.0, **ask) is good
     assert evaluate_run(run, wanted=None, trained_sec=299.0, **ask) is None and "more than a tenth" in said[-1]
     assert evaluate_run(run, wanted=False, trained_sec=1e9, **ask) is None
-    assert evaluate_run(run, wanted=True, trained_sec=0.0, **ask) == "verdict"
+    assert evaluate_run(run, wanted=True, trained_sec=0.0, **ask) is good
 
     def fails(run: Path, settings: EvaluateSettings, say: object) -> None:
         raise ZeroDivisionError("an accident")

@@ -161,9 +161,9 @@ def returned(played: Int[np.ndarray, " n"], truth: Int[np.ndarray, " m"]) -> flo
     return float(same.mean()) if len(same) else 0.0
 
 
-def long_enough(windows: Sequence[Window], frame_rate: float) -> list[Window]:
-    """Those that a completion can be asked of."""
-    return [w for w in windows if w.codes.shape[1] >= round(GIVEN_SEC * frame_rate) + round(BACK_SEC * frame_rate)]
+def completion_frames(frame_rate: float) -> int:
+    """How long a window must be that a completion can be asked of."""
+    return round(GIVEN_SEC * frame_rate) + round(BACK_SEC * frame_rate)
 
 
 @dataclass(frozen=True)

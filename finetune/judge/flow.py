@@ -20,7 +20,7 @@ import numpy as np
 from adapters import adapter_files
 from configs.evaluate import EvaluateSettings
 from finetune.judge.agreements import agreements_for
-from finetune.judge.copying import Completion, Losses, Runs, completed, long_enough
+from finetune.judge.copying import Completion, Losses, Runs, completed, completion_frames
 from finetune.judge.findings import Cell, Finding, Verdict
 from finetune.judge.followed import Agreement, follows
 from finetune.judge.grid import Tried, choose, finalists, try_all
@@ -115,7 +115,7 @@ def judge(
     reference = None if subject.dataset is None else reference_of(subject.dataset, n_frames)
     reference = reference if reference is not None and len(reference.windows) > 1 else None
     room = open_room(subject.files, settings, asks, reference, say)
-    music = _Music.of(subject, n_frames)
+    music = _Music.of(subject, n_frames, settings.completions)
     with tempfile.TemporaryDirectory() as folder:
         bench = _Bench(subject, settings, room, music, asks, Path(folder), say)
         cells, chosen, why, heard = bench.choose()
@@ -179,14 +179,19 @@ class _Music:
 
     training: list[Window]
     held_out: list[Window]
+    to_complete: list[list[Window]]
+    """Of training and of held-out songs: long enough for what is given and what should come back."""
 
     @classmethod
-    def of(cls, subject: Subject, n_frames: int) -> "_Music":
+    def of(cls, subject: Subject, n_frames: int, completions: int) -> "_Music":
         if subject.dataset is None:
-            return cls([], [])
+            return cls([], [], [[], []])
+        rate, dataset = subject.files.spec.frame_rate, subject.dataset
+        long = completion_frames(rate)
         return cls(
-            windows(subject.dataset, "train", n_frames, MAX_TRAINING_WINDOWS),
-            windows(subject.dataset, "validation", n_frames),
+            windows(dataset, "train", n_frames, MAX_TRAINING_WINDOWS),
+            windows(dataset, "validation", n_frames),
+            [windows(dataset, split, long, completions) if completions else [] for split in ("train", "validation")],
         )
 
 
@@ -305,10 +310,8 @@ class _Bench:
         return health_finding(*checked, spread(before, prompts), spread(rows.embedded, prompts))
 
     def _completion(self, chosen: Tried) -> Completion | None:
-        count = self.settings.completions
-        rate = self.room.codec.frame_rate
-        asked = [evenly(long_enough(these, rate), count) for these in (self.music.training, self.music.held_out)]
-        if not count or not asked[0]:
+        rate, asked = self.room.codec.frame_rate, self.music.to_complete
+        if not asked[0]:
             return None
         players = (
             sampler(self.subject.files, self.settings, self._folder(chosen.candidate), chosen.cell.strength),
