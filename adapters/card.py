@@ -49,6 +49,8 @@ def card(
         n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
         kinds=", ".join(dict.fromkeys(module_kind(module) for module in updates)),
         strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
+        recommended="" if woodshed.recommended_strength is None else f"{woodshed.recommended_strength:g}",
+        evaluation=_evaluation(woodshed),
         data=_data(woodshed),
         training=f"{woodshed.training.steps} steps" if woodshed.training else "",
         held_out=_held_out(woodshed),
@@ -173,6 +175,14 @@ def _held_out(woodshed: Woodshed) -> str:
     return (
         f"{told.adapter:.3f} with the adapter, {told.base:.3f} without, on {told.n_clips} clips it was not trained on"
     )
+
+
+def _evaluation(woodshed: Woodshed) -> dict[str, Any] | None:
+    told = woodshed.evaluation
+    if told is None:
+        return None
+    lines = [plain(one.text) for one in told.findings]
+    return {"headline": plain(told.headline), "lines": lines, "pieces": told.pieces}
 
 
 def _license_sentence(woodshed: Woodshed) -> str:
