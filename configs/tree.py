@@ -4,6 +4,7 @@ import textwrap
 
 import yaml
 
+from configs.evaluate import EvaluateSettings
 from configs.fields import is_section
 from configs.prep import PrepSettings
 from configs.sample import SampleSettings
@@ -20,6 +21,8 @@ class Settings(Section):
     """Settings of `woodshed train`."""
     sample: SampleSettings = SampleSettings()
     """Settings of `woodshed sample`."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Settings of `woodshed evaluate`."""
 
 
 def section_type(name: str) -> type[Section]:

@@ -15,6 +15,7 @@ COMMANDS = {
     "captions": "read, change and count what a dataset's captions say",
     "plan": "which settings fit into a card's memory, and how fast they would be",
     "train": "teach a base model to play like a prepared dataset",
+    "evaluate": "is an adapter good, which checkpoint, which strength: one page, one verdict",
     "sample": "make music from text with a base and an adapter",
     "merge": "melt an adapter into its base: a model that transformers loads",
     "blend": "several adapters into one, or one at another rank",

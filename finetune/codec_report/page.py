@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 from data_prep.codec_measures.spectral import MEASURE_RATE_HZ
 from data_prep.report import ogg_uri
+from data_prep.safe_write import write_text
 from finetune.codec_report.contestants import Contestant
 from finetune.codec_report.measure import Result, play
 from finetune.codec_report.passages import Passage
 from finetune.demo.pictures import picture
-from finetune.run_folder import write_text
 
 MAX_LEVELS_HEARD = 4
 

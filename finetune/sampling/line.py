@@ -114,11 +114,22 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
     return words, specs
 
 
+def recommended_strength(folder: Path) -> float:
+    """The strength that `woodshed evaluate` chose for an adapter; 1 where nobody did, or nobody can tell."""
+    from adapters.adapter_files import DESCRIPTION
+    from adapters.metadata import parse
+    from adapters.safe_files import read_json
+
+    if not is_adapter(folder) or not (folder / DESCRIPTION).is_file():
+        return 1.0
+    return parse(read_json(folder / DESCRIPTION), str(folder)).recommended_strength or 1.0
+
+
 def _spec(text: str) -> Named:
     """`folder`, `folder@0.8` or `folder@0:1,10:0`. A folder of exactly that name comes first."""
     path, at, strength = text.rpartition("@")
     if not at or is_adapter(Path(text)) or not is_adapter(Path(path)):
-        return Path(text), StrengthSchedule.constant(1.0)
+        return Path(text), StrengthSchedule.constant(recommended_strength(Path(text)))
     return Path(path), StrengthSchedule.read(strength, f"the strength of {path}")
 
 
