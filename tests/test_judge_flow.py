@@ -72,7 +72,7 @@ def test_from_run_to_verdict(run: Path, fresh_processes: None) -> None:
     assert told.recommended_strength == verdict.strength == recommended_strength(run / "adapter")
     assert told.training is not None and told.training.steps == verdict.step
     card = (run / "adapter" / "README.md").read_text()
-    assert "What was measured" in card and "recommended" in card and "song" not in told.evaluation.model_dump_json()
+    assert "What was measured" in card and "recommended" in card and ".wav" not in told.evaluation.model_dump_json()
 
 
 @pytest.mark.slow

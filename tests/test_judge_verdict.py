@@ -117,6 +117,7 @@ def test_forgetting_in_words():
     kl = sure(0.1, 0.02)
     levels = [forgetting_finding(sure(value), kl, True).level for value in (5.0, 25.0, 80.0)]
     assert levels == ["good", "notice", "bad"]
+    assert forgetting_finding(sure(5), sure(2.6, 0.1), True).level == "notice"
     assert (
         forgetting_finding(sure(3.0), kl, False).unit == "KAD" and forgetting_finding(None, kl, True).level == "notice"
     )
