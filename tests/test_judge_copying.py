@@ -80,6 +80,7 @@ class Parrot(Sampler):
 
     def codes(self, prompts, *, seeds=None, continue_from=None, n_frames=None):
         self.asked.append(self.settings)
+        assert continue_from is not None and n_frames is not None
         length = continue_from.shape[1] + n_frames
         for song in self.known:
             if (song.codes[:, : continue_from.shape[1]] == continue_from).all():
@@ -113,8 +114,8 @@ def test_a_held_note_does_not_come_back():
 def losses(training: float, held_out: float) -> Losses:
     rng = np.random.default_rng(0)
     tracks = [f"t{n // 2}" for n in range(12)], [f"h{n // 2}" for n in range(12)]
-    values = [mean + 0.1 * rng.normal(size=12) for mean in (training, held_out, 5.0, 5.1)]
-    return Losses(*values, *tracks)
+    a, b, c, d = (mean + 0.1 * rng.normal(size=12) for mean in (training, held_out, 5.0, 5.1))
+    return Losses(a, b, c, d, *tracks)
 
 
 def test_the_gap_of_losses():
@@ -122,7 +123,8 @@ def test_the_gap_of_losses():
     assert losses(0.1, 7.2).is_overfitted and losses(3.5, 4.6).is_overfitted
     assert not losses(5.0, 5.1).is_overfitted and losses(5.0, 5.1).gap.low <= 0
     same = losses(4.0, 4.2)
-    nothing = Losses(same.base_training, same.base_held_out, same.base_training, same.base_held_out, *[["a"] * 12] * 2)
+    base = same.base_training, same.base_held_out
+    nothing = Losses(*base, *base, ["a"] * 12, ["b"] * 12)
     assert nothing.gap.value == 0.0 == nothing.gained.value
     finding = copying_finding(runs([piece(0)]), None, losses(3.0, 4.9))
     assert finding.level == "notice" and "overfitted" in finding.text

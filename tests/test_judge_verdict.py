@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +53,10 @@ def verdict(**more) -> Verdict:
         Finding("copying", "Memorised songs", "the longest, at least 2.0 s, is from 'my song.wav'.", "bad"),
     ]
     cells = [cell(10, 1.0, 0.5, 0.1, 40.0, 10.0), cell(20, 1.0, 0.6, 0.2)]
-    given = {"name": "x", "base": "starter", "headline": "Good.", "findings": findings, "cells": cells}
+    given: dict[str, Any] = {"name": "x", "base": "starter", "headline": "Good.", "findings": findings, "cells": cells}
     given |= {"choice": "because", "step": 10, "strength": 0.75, "embedding": "musicnn", "seconds": 3.0}
-    return Verdict(**given | {"settings": EvaluateSettings().model_dump(mode="json")} | more)
+    given |= {"settings": EvaluateSettings().model_dump(mode="json")} | more
+    return Verdict(**given)
 
 
 def test_a_verdict_reads_back_as_it_was_written():
@@ -117,6 +119,7 @@ def test_forgetting_in_words():
     kl = sure(0.1, 0.02)
     levels = [forgetting_finding(sure(value), kl, True).level for value in (5.0, 25.0, 80.0)]
     assert levels == ["good", "notice", "bad"]
+    assert forgetting_finding(sure(5), sure(2.6, 0.1), True).level == "notice"
     assert (
         forgetting_finding(sure(3.0), kl, False).unit == "KAD" and forgetting_finding(None, kl, True).level == "notice"
     )

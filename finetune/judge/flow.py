@@ -307,7 +307,7 @@ class _Bench:
         place = {piece.ask: number for number, piece in enumerate(self.room.base.pieces)}
         before = self.room.base.embedded[[place[piece.ask] for piece in rows.pieces]]
         prompts = [f"{piece.ask.kind} {piece.ask.prompt}" for piece in rows.pieces]
-        return health_finding(*checked, spread(before, prompts), spread(rows.embedded, prompts))
+        return health_finding(checked[0], checked[1], spread(before, prompts), spread(rows.embedded, prompts))
 
     def _completion(self, chosen: Tried) -> Completion | None:
         rate, asked = self.room.codec.frame_rate, self.music.to_complete
@@ -326,9 +326,10 @@ class _Bench:
             return None
         given = [[Given(w.codes, w.caption) for w in these] for these in sets]
         updates, strength = chosen.candidate.updates, chosen.cell.strength
-        values = [self.teacher.losses(these, updates, strength) for these in given]
-        values += [self.teacher.losses(these) for these in given]
-        return Losses(*values, *([w.clip.source for w in these] for these in sets))
+        adapted = [self.teacher.losses(these, updates, strength) for these in given]
+        base = [self.teacher.losses(these) for these in given]
+        songs = [[w.clip.source for w in these] for these in sets]
+        return Losses(adapted[0], adapted[1], base[0], base[1], songs[0], songs[1])
 
     def _folder(self, candidate: Candidate) -> Path:
         """Where a candidate's weights lie as an adapter."""

@@ -75,7 +75,7 @@ def choose(heard: Sequence[Cell]) -> tuple[Cell, str]:
     best = ranked[0]
     assert best.style is not None and best.forgetting is not None
     why = (
-        f"{best.name} gains {best.style.value:.0f} % of the style and forgets {best.forgetting.value:.0f} % "
+        f"{best.name} gains {best.style.value:.0f} % of the style and forgets {max(best.forgetting.value, 0):.0f} % "
         f"of the rest: the largest difference among {len(heard)} that were played."
     )
     if len(ranked) > 1 and _overlap(best, ranked[1]):

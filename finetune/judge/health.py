@@ -68,7 +68,7 @@ def silent_share(audio: Float[np.ndarray, "C N"], sample_rate_hz: int) -> float:
     if not len(power):
         return 1.0
     starts = np.arange(0, len(power), window)
-    lengths = np.diff([*starts, len(power)])
+    lengths = np.diff(starts, append=len(power))
     means = np.add.reduceat(power, starts) / lengths
     return float(np.average(10 * np.log10(means + 1e-12) < SILENT_DB, weights=lengths))
 

@@ -61,7 +61,7 @@ def write_listening_test(
     if subject.dataset is not None:
         reference = reference_of(subject.dataset, round(settings.duration_sec * codec.frame_rate))
         mine = Reference(reference.windows[:SCREENS], reference.held_out).audio(codec)
-    pages = pages_of(*pieces, mine, codec.sample_rate_hz, settings.seed)
+    pages = pages_of(pieces[0], pieces[1], mine, codec.sample_rate_hz, settings.seed)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, render(subject.adapter.label, pages))

@@ -18,6 +18,9 @@ MUCH_STYLE = 30.0
 """Percent of the way to the person's music that counts as sounding like it."""
 LITTLE_FORGOTTEN, MUCH_FORGOTTEN = 15.0, 40.0
 """Percent of the distance to the person's music by which other music may move; and from where on it is a fault."""
+MUCH_KL_NATS = 1.0
+"""Predictions on other music that moved by more than this are others, whatever an embedding hears: a sound adapter for
+the starter moved them by 0.04, one that had learnt a song by heart by 2.7."""
 ILL_SHARE = 0.1
 COLLAPSED = 0.5
 """Seeds differ by less than this share of what they differ by in the base."""
@@ -92,8 +95,13 @@ def forgetting_finding(moved: Estimate | None, kl: Estimate, scaled: bool) -> Fi
         f"prompts for other music it moved that far, where 100 % is all the way to your music; {drift}."
     )
     level = "good" if moved.value <= LITTLE_FORGOTTEN else "bad" if moved.low >= MUCH_FORGOTTEN else "notice"
-    words = {"good": " Other music is kept.", "notice": " Some of it was lost.", "bad": " Much was lost."}
-    return Finding("forgetting", title, text + words[level], level, moved, "%", numbers)
+    words = {"good": "Other music is kept.", "notice": "Some of it was lost.", "bad": "Much was lost."}[level]
+    if level == "good" and kl.low > MUCH_KL_NATS:
+        level, words = (
+            "notice",
+            "It sounds of the same kind, and is played quite differently: listen before you trust it.",
+        )
+    return Finding("forgetting", title, f"{text} {words}", level, moved, "%", numbers)
 
 
 def followed_finding(base: Sequence[Followed], adapted: Sequence[Followed]) -> Finding | None:
