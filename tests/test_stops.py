@@ -49,8 +49,8 @@ import sys, time
 from finetune import cli
 from finetune.commands import adapters
 def run(args, settings):
-    print("begun", file=sys.stderr, flush=True)
     try:
+        print("begun", file=sys.stderr, flush=True)
         time.sleep(60)
     finally:
         print("cleaning", file=sys.stderr, flush=True)
