@@ -21,6 +21,8 @@ from data_prep.typed_paths import is_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
+DEBUG_BASES = ("debug", "debug-stereo", "debug-melody", "debug-stereo-melody")
+
 
 @dataclass(frozen=True)
 class BaseFiles:
@@ -65,8 +67,8 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
     Raises:
         UserError: not found, no access, no network, no space, pickled weights only, or another architecture.
     """
-    if id in ("debug", "debug-stereo"):
-        files = BaseFiles(id, None, _debug_folder(channels=2 if id == "debug-stereo" else 1))
+    if id in DEBUG_BASES:
+        files = BaseFiles(id, None, _debug_folder(channels=2 if "stereo" in id else 1, melody="melody" in id))
     elif id == "starter":
         files = BaseFiles(id, None, _starter_folder())
     elif is_folder(id):
@@ -201,10 +203,10 @@ def cache_folder() -> Path:
     return Path(own) if own else shared / "woodshed"
 
 
-def _debug_folder(channels: int) -> Path:
+def _debug_folder(channels: int, melody: bool) -> Path:
     from data_prep.debug_base import cached_debug_base
 
-    return cached_debug_base(cache_folder(), audio_channels=channels)
+    return cached_debug_base(cache_folder(), audio_channels=channels, melody=melody)
 
 
 def _starter_folder() -> Path:

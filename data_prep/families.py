@@ -13,7 +13,7 @@ from typing import Any
 
 from data_prep.lm_spec import LMSpec
 
-BUILT_IN = ("musicgen",)
+BUILT_IN = ("musicgen", "musicgen_melody")
 _HOME = "adapters.family.{}.format"
 _registered: dict[str, "BaseFormat"] = {}
 
@@ -94,8 +94,13 @@ def module_kind(module: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json; empty where there is none that can be read."""
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; empty where there is none that can be read."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -7,12 +7,12 @@ from typing import Any
 
 from configs.errors import UserError
 from data_prep import weight_file
-from data_prep.base_files import BaseFiles, from_hub, load_tensors, resolve_base
+from data_prep.base_files import DEBUG_BASES, BaseFiles, from_hub, load_tensors, resolve_base
 from data_prep.checkpoint_files import checkpoint_files
 from data_prep.codec.registry import KINDS, base_codec_source
 from data_prep.codec.source import CodecSource
 
-BASES = ("debug", "debug-stereo", "starter")
+BASES = (*DEBUG_BASES, "starter")
 
 
 def resolve_codec(id: str, revision: str | None = None, *, channels: int | None = None) -> CodecSource:
