@@ -5,6 +5,7 @@ import textwrap
 import yaml
 
 from configs.fields import is_section
+from configs.live import LiveSettings
 from configs.prep import PrepSettings
 from configs.sample import SampleSettings
 from configs.section import Section
@@ -20,6 +21,8 @@ class Settings(Section):
     """Settings of `woodshed train`."""
     sample: SampleSettings = SampleSettings()
     """Settings of `woodshed sample`."""
+    live: LiveSettings = LiveSettings()
+    """Settings of `woodshed live`."""
 
 
 def section_type(name: str) -> type[Section]:
