@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
@@ -112,7 +113,7 @@ def checked_story(moments: Sequence[Moment]) -> tuple[Moment, ...]:
     if len(moments) > MAX_MOMENTS:
         raise UserError(f"a story has at most {MAX_MOMENTS} moments, not {len(moments)}")
     seconds = [moment.second for moment in moments]
-    rises = all(a < b for a, b in zip(seconds, seconds[1:], strict=False))
+    rises = all(earlier < later for earlier, later in pairwise(seconds))
     if moments and not (seconds[0] == 0 and rises and seconds[-1] < float("inf")):
         raise UserError("a story begins at second 0 and its moments rise", fix="e.g. 0 calm piano, 15 add drums")
     for moment in moments:

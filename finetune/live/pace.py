@@ -45,7 +45,8 @@ def hint(factor: float | None, recent_gap: bool, controls: Controls, precision: 
     if not slow and not recent_gap:
         return ""
     if slow and factor is not None:
-        said = f"This machine makes {factor:.2f} s of music per second: it {'barely keeps' if factor >= 1 else 'cannot keep'} up."
+        keeps = "barely keeps up" if factor >= 1 else "cannot keep up"
+        said = f"This machine makes {factor:.2f} s of music per second: it {keeps}."
     else:
         said = "The buffer ran dry: something else kept this machine busy."
     helps = []
