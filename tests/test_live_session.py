@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,12 +58,11 @@ def test_every_control_changes_the_music_from_then_on(session: LiveSession, cont
     assert session._sampler is not None and session._states is not None
     straight = play_by_hand(session, 6, lambda number: None)
     turned = play_by_hand(session, 6, lambda number: turn() if number == 2 else None)
-    same = 2 * round(0.2 * 32000)
-    torch.testing.assert_close(turned[:, :same], straight[:, :same], rtol=0, atol=2e-6)
-    assert (turned - straight)[:, same:].abs().max() > 1e-3
+    torch.testing.assert_close(torch.cat(turned[:2], dim=1), torch.cat(straight[:2], dim=1), rtol=0, atol=2e-6)
+    assert (torch.cat(turned[2:], dim=1) - torch.cat(straight[2:], dim=1)).abs().max() > 1e-3
 
 
-def play_by_hand(session: LiveSession, n_chunks: int, before_chunk) -> torch.Tensor:
+def play_by_hand(session: LiveSession, n_chunks: int, before_chunk: Callable[[int], object]) -> list[torch.Tensor]:
     """Chunks from a player of our own on this thread, the session's worker being idle."""
     before = session.controls
     assert session._sampler is not None and session._states is not None
@@ -74,7 +73,7 @@ def play_by_hand(session: LiveSession, n_chunks: int, before_chunk) -> torch.Ten
         chunks.append(player.next_chunk().waveform)
     player.close()
     session.controls = before
-    return torch.cat(chunks, dim=1)
+    return chunks
 
 
 def test_a_control_moved_inside_a_chunk_counts_within_it(session: LiveSession) -> None:
@@ -232,7 +231,7 @@ def test_mistakes_are_refused_at_once_and_change_nothing(session: LiveSession) -
         lambda: session.set_weight(7, 1.0),
         lambda: session.set_sampling(guidance=0.5),
         lambda: session.set_sampling(top_p=1.5),
-        lambda: session.set_sampling(host="0.0.0.0"),  # pyright: ignore[reportArgumentType]
+        lambda: session.set_sampling(port=80),
         lambda: session.set_chaos(2.0),
         lambda: session.set_pace(chunk_sec=0.0),
         lambda: session.set_story([(1.0, "late")]),

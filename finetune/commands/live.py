@@ -1,5 +1,6 @@
 """`woodshed live`: play a base and its adapters as an instrument, on a page in the browser."""
 
+import importlib.util
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from configs.errors import UserError
 from configs.live import LiveSettings
 
 SECTION = "live"
+PACKAGES = ("starlette", "uvicorn", "websockets")
+"""What the extra `live` brings."""
 EXAMPLES = """
 woodshed live runs/mine/adapter                         # prints an address: open it in a browser
 woodshed live runs/a/adapter@0.8 runs/b/adapter@0       # two adapters, a fader each
@@ -31,11 +34,12 @@ def run(args: Namespace, settings: LiveSettings) -> int:
     """Load, print the address, serve until stopped."""
     if not args.adapters and not args.base:
         raise UserError("neither an adapter nor a base was named", fix="woodshed live runs/mine/adapter, or --base ID")
+    from adapters.adapter_folder import find_weights
     from finetune.commands.merge import parse_spec
 
     named = [parse_spec(text) for text in args.adapters]
-    from finetune.live.run import check_packages
-
+    for path, _ in named:
+        find_weights(path)  # before torch is imported
     check_packages()
     from rich.console import Console
 
@@ -54,3 +58,14 @@ def run(args: Namespace, settings: LiveSettings) -> int:
         folder=args.out,
         force=args.force,
     )
+
+
+def check_packages() -> None:
+    """Refuse early what is not installed.
+
+    Raises:
+        UserError: names what is missing.
+    """
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f"`woodshed live` needs {', '.join(missing)}", fix='pip install "woodshed[live]"')

@@ -1,6 +1,5 @@
 """One run of `woodshed live`: load once, say the address, serve until stopped."""
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,20 +19,8 @@ from finetune.terminal import forced_lines, harmless
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
 
-PACKAGES = ("starlette", "uvicorn", "websockets")
 TWO_MOODS = ("slow ambient music, warm pads, piano", "energetic drums and bass")
 """Prompts to begin with, where nothing else is known."""
-
-
-def check_packages() -> None:
-    """Refuse early what is not installed.
-
-    Raises:
-        UserError: names what is missing.
-    """
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UserError(f"`woodshed live` needs {', '.join(missing)}", fix='pip install "woodshed[live]"')
 
 
 def open_session(

@@ -158,6 +158,7 @@ class LiveServer(uvicorn.Server):
     """
 
     def __init__(self, session: LiveSession, host: str, port: int) -> None:
+        self.session = session
         self.access = Access.for_host(host)
         self.socket = _bound(host, port)
         app = build_app(session, self.access)
