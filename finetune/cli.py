@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "teach a base model to play like a prepared dataset",
     "evaluate": "is an adapter good, which checkpoint, which strength: one page, one verdict",
     "sample": "make music from text with a base and an adapter",
+    "live": "play a base and its adapters on a page in the browser",
     "merge": "melt an adapter into its base: a model that transformers loads",
     "blend": "several adapters into one, or one at another rank",
     "convert": "adapters and tuned models in other tools' formats, both ways",
