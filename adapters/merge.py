@@ -22,6 +22,7 @@ from adapters.low_rank import LowRank
 from adapters.metadata import license_of, public_id
 from adapters.tensor_stream import rewrite
 from configs.errors import UserError
+from data_prep.codec.source import plain_name
 from data_prep.safe_write import check_new, folder_beside
 
 if TYPE_CHECKING:
@@ -39,10 +40,12 @@ def merge(
     *,
     dtype: Literal["base", "fp32", "bf16", "fp16"] = "base",
     force: bool = False,
+    decoder: Path | None = None,
 ) -> list[str]:
     """Write the merged model into the new folder `out`, complete or not at all. Returns what `force` let pass.
 
-    `dtype` is that of every floating-point tensor written; `base` keeps each as it is.
+    `dtype` is that of every floating-point tensor written; `base` keeps each as it is. `decoder` is a file of
+    `woodshed codec tune` for this base's codec: it takes the place of the codec's decoder.
 
     Raises:
         UserError: `out` is there already, the base is quantised, an adapter does not fit it, or the disk refuses.
@@ -54,11 +57,12 @@ def merge(
             where=str(files.folder),
             fix="Give the unquantised base.",
         )
+    sound = tuned_for(files, decoder) if decoder is not None else {}
     forced = [note for adapter, _ in adapters for note in check_fit(adapter, files, force=force)]
     with folder_beside(out) as made:
         copy_rest(files, made, dtype)
-        _write_weights(files, adapters, made, dtype)
-        (made / "README.md").write_text(_card(files, adapters), encoding="utf-8")
+        _write_weights(files, adapters, made, dtype, sound)
+        (made / "README.md").write_text(_card(files, adapters, decoder), encoding="utf-8")
     return forced
 
 
@@ -70,7 +74,24 @@ def merged_weight(weight: Tensor, updates: Sequence[tuple[LowRank, float]]) -> T
     return result
 
 
-def _write_weights(files: "BaseFiles", adapters: Strengths, made: Path, dtype: str) -> None:
+def tuned_for(files: "BaseFiles", decoder: Path) -> dict[str, Tensor]:
+    """A tuned decoder's tensors by the names that they have in the base, weight norm spelt the older way.
+
+    Raises:
+        UserError: it was tuned for another codec, or does not fit this one.
+    """
+    from data_prep.codec.registry import load_base_codec
+    from data_prep.codec.tuned_decoder import decoder_of, use_decoder
+
+    codec = load_base_codec(files)
+    use_decoder(codec, decoder)
+    part = files.format.parts["codec"]
+    return {f"{part}.decoder.{plain_name(k)}": v for k, v in decoder_of(codec).state_dict().items()}
+
+
+def _write_weights(
+    files: "BaseFiles", adapters: Strengths, made: Path, dtype: str, sound: Mapping[str, Tensor]
+) -> None:
     updates = _by_weight(adapters)
 
     def dtype_of(name: str, own: torch.dtype) -> torch.dtype:
@@ -78,7 +99,7 @@ def _write_weights(files: "BaseFiles", adapters: Strengths, made: Path, dtype: s
 
     @torch.no_grad()
     def change(name: str, tensor: Tensor) -> Tensor:
-        merged = merged_weight(tensor, updates[name]) if name in updates else tensor
+        merged = merged_weight(tensor, updates[name]) if name in updates else sound.get(plain_name(name), tensor)
         return merged.to(dtype_of(name, tensor.dtype))
 
     weight_map, total = {}, 0
@@ -114,7 +135,7 @@ def copy_rest(files: "BaseFiles", made: Path, dtype: str) -> None:
         (made / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _card(files: "BaseFiles", adapters: Strengths) -> str:
+def _card(files: "BaseFiles", adapters: Strengths, decoder: Path | None) -> str:
     import yaml
 
     base = public_id(files)
@@ -122,5 +143,6 @@ def _card(files: "BaseFiles", adapters: Strengths) -> str:
     if "/" in base:
         front |= {"base_model": base, "base_model_relation": "finetune"}
     parts = "\n".join(f"- {plain(adapter.label)} at strength {strength:g}" for adapter, strength in adapters)
+    parts += f"\n- the codec's decoder is a tuned one ({plain(decoder.name)})" if decoder else ""
     head = yaml.safe_dump(front, sort_keys=False, allow_unicode=True)
     return f"---\n{head}---\n\n# {plain(base)}, merged\n\n{plain(base)} with these adapters merged in:\n\n{parts}\n"

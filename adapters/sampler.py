@@ -19,7 +19,8 @@ from torch import Tensor
 from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
-from adapters.decode.generation import Generation, Request, WindowPlan
+from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
@@ -32,13 +33,14 @@ from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_base_codec
+from data_prep.codec.tuned_decoder import use_decoder
 from data_prep.device import pick_device
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
 
-Prompt = str | Tensor | PromptSchedule[str]
-"""Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
+Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
+"""Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,8 @@ class Sampler:
         encoder = TextEncoder.load(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
         codec = load_base_codec(files, device)
+        if settings.decoder is not None:
+            use_decoder(codec, Path(settings.decoder).expanduser())
         return cls(
             engine,
             encoder.encode,
@@ -217,29 +221,27 @@ class Sampler:
         *,
         seed: int | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
+        endless: bool = False,
         also: RowConditions | None = None,
     ) -> Iterator[AudioStream]:
-        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between."""
+        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between.
+
+        `endless`: it goes on for as long as it is asked, in constant memory, whatever `duration_sec` says.
+        """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            generation = self._generation([prompt], seeds, continue_from, None, [also or {}])
+            n_frames = ENDLESS if endless else None
+            generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
             yield AudioStream(generation, self.codec, self.schedules_of)
 
-    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor]]:
+    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:
         """Prompts with their words turned into text states."""
-        given = [prompt if isinstance(prompt, PromptSchedule) else PromptSchedule.of(prompt) for prompt in prompts]
+        given = [one if isinstance(one, PromptSchedule | PromptMix) else PromptSchedule.of(one) for one in prompts]
         words = list(dict.fromkeys(text for one in given for text in one.texts if isinstance(text, str)))
         states = dict(zip(words, self.encode(words), strict=True)) if words else {}
-        return [
-            PromptSchedule(
-                one.starts_sec,
-                [states[text] if isinstance(text, str) else text for text in one.texts],
-                one.fade_sec,
-            )
-            for one in given
-        ]
+        return [one.read_as(lambda text: states[text] if isinstance(text, str) else text) for one in given]
 
     def _generation(
         self,
@@ -253,7 +255,7 @@ class Sampler:
         also = also if also is not None else [{}] * len(prompts)
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         n_known = 0 if known is None else known.shape[1]
-        total = n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate)))
+        total = min(n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate))), ENDLESS)
         seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
         schedules = self.schedules_of(prompts)
         if not len(seeds) == len(also) == len(schedules):

@@ -29,6 +29,10 @@ class BaseFormat(ABC):
     """Patterns of what is fetched from a hub."""
     licences: Mapping[str, str] = {}
     """Licence of the weights (SPDX-like, lower case) by the beginning of a hub id."""
+    tags: tuple[str, ...] = ()
+    """Of a shared adapter's card."""
+    transformers_class: str | None = None
+    """The class of transformers that plain peft puts an adapter on; None: transformers does not have the model."""
     parts: Mapping[str, str]
     """Prefix of the tensors of `codec` and `text_encoder` in the base's weight files, where they are there."""
 
@@ -47,6 +51,10 @@ class BaseFormat(ABC):
     def module_kind(self, module: str) -> str | None:
         """What a module of the LM is, for tables ("self attention"); None for a name that no module here has."""
         return None
+
+    def whole_name(self, module: str) -> str:
+        """The name in the whole checkpoint of a module that is named from a part of the model; others as they are."""
+        return module
 
     @abstractmethod
     def weight_files(self, folder: Path) -> list[Path]:
@@ -72,6 +80,11 @@ def format_of(folder: Path) -> BaseFormat | None:
     """The format of the family that recognises a folder, if one does."""
     config = read_config(folder)
     return next((format for format in formats() if format.recognises(folder, config)), None)
+
+
+def format_named(family: str) -> BaseFormat | None:
+    """The format of a family by its name, None for one that is not known here."""
+    return next((format for format in formats() if format.family == family), None)
 
 
 def module_kind(module: str) -> str:

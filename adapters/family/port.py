@@ -6,7 +6,7 @@ called FAMILY. docs/extending.md goes through it step by step.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,8 +33,6 @@ class Family(ABC):
     """Each group of LoRA targets as a regular expression over whole module names."""
     elsewhere: Mapping[str, str] = {}
     """First parts of module names that an adapter of others may name and this LM does not hold, and what they are."""
-    card_tags: Sequence[str] = ()
-    """Tags of a shared adapter's card."""
 
     @abstractmethod
     def from_spec(self, spec: LMSpec) -> LM:
@@ -66,10 +64,6 @@ class Family(ABC):
     def borrow(self, lm: LM) -> Engine:
         """An engine around a model that stays where it is, its adapters included."""
         return WholeSequence(lm)
-
-    def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
-        """Lines of Python that use an adapter with plain peft; none where plain peft cannot."""
-        return iter(())
 
 
 def register(family: Family) -> None:

@@ -13,8 +13,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from adapters.conditions import Conditions
+from adapters.family.magenta_rt2.spec import DRUMS as DRUMS_KIND
+from adapters.family.magenta_rt2.spec import NOTES, STRENGTHS, STYLE
 from data_prep.magenta_rt2.sizes import N_CONDITION_IDS, N_NOTES, N_RESERVED, N_STYLE_TOKENS, STYLE_CARD
 
+KIND_NAMES = (STYLE, NOTES, DRUMS_KIND, STRENGTHS)
 UNKNOWN = -1
 """In style, notes and drums: nothing is said of it, the model is free."""
 NOTE_OFF, NOTE_HELD, NOTE_ONSET, NOTE_ON = 0, 1, 2, 3
@@ -69,6 +73,28 @@ class MagentaConditions:
 
         bins = torch.tensor(strength_bins(*strengths), device=device).expand(n_rows, n_frames, 3)
         return MagentaConditions(slots(N_STYLE_TOKENS), slots(N_NOTES), slots(1), bins)
+
+    @staticmethod
+    def of_kinds(conditions: Conditions, n_rows: int) -> "MagentaConditions":
+        """The same from values and masks by kind: what is absent or masked is unknown, strengths are those played.
+
+        Kinds with one entry hold for all frames; the others have one entry per frame.
+
+        Raises:
+            ValueError: two kinds are for different numbers of frames.
+        """
+        found = {name: conditions.by_kind[name] for name in KIND_NAMES if name in conditions.by_kind}
+        counts = {condition.values.shape[1] for condition in found.values()} - {1}
+        if len(counts) > 1:
+            raise ValueError(f"conditions for different numbers of frames: {sorted(counts)}")
+        n_frames = max(counts, default=1)
+        device = next((condition.values.device for condition in found.values()), "cpu")
+        plain = MagentaConditions.unknown(n_rows, n_frames, device=device)
+        given = {
+            name: torch.where(condition.mask[..., None], condition.values.long(), getattr(plain, name)[:, :1])
+            for name, condition in found.items()
+        }
+        return replace(plain, **{name: slots.expand(-1, n_frames, -1) for name, slots in given.items()})
 
     @property
     def n_rows(self) -> int:

@@ -5,7 +5,8 @@ these is a plain linear map.
 """
 
 from data_prep.codec.spectrostream.shape import CHANNELS, HOP_SAMPLES, SAMPLE_RATE_HZ
-from data_prep.magenta_rt2.sizes import BASE, SMALL, MagentaSpec
+from data_prep.lm_spec import ConditionKind, LMSpec
+from data_prep.magenta_rt2.sizes import BASE, N_NOTES, N_STYLE_TOKENS, SMALL, MagentaSpec
 
 FAMILY = "magenta_rt2"
 HUB_ID = "google/magenta-realtime-2"
@@ -15,6 +16,37 @@ SIZES: dict[str, MagentaSpec] = {"mrt2_small": SMALL, "mrt2_base": BASE}
 """The official checkpoints by file name."""
 FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_SAMPLES
 N_CHANNELS = CHANNELS
+
+STYLE, NOTES, DRUMS, STRENGTHS = "style", "notes", "drums", "strengths"
+KINDS = (
+    ConditionKind(STYLE, N_STYLE_TOKENS, per="clip", values="ids"),
+    ConditionKind(NOTES, N_NOTES, per="frame", values="ids", rate_hz=FRAME_RATE_HZ),
+    ConditionKind(DRUMS, 1, per="frame", values="ids", rate_hz=FRAME_RATE_HZ),
+    ConditionKind(STRENGTHS, 3, per="clip", values="ids", n_entries=1),
+)
+"""What the model follows. A kind has one entry for all frames or one per frame; what is masked is unknown to it."""
+
+
+def lm_spec(sizes: MagentaSpec) -> LMSpec:
+    """The description that every family gives: of the stack over frames, which adapters and memory are mostly about."""
+    temporal = sizes.temporal
+    return LMSpec(
+        family=FAMILY,
+        codec="spectrostream",
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        hop_samples=HOP_SAMPLES,
+        channels=CHANNELS,
+        n_codebooks=sizes.n_codebooks,
+        card=sizes.card,
+        lags=(0,) * sizes.n_codebooks,
+        hidden=temporal.width,
+        layers=temporal.layers,
+        heads=temporal.heads,
+        ffn=temporal.hidden,
+        conditions=KINDS,
+        window_sec=temporal.layers * sizes.window_frames / FRAME_RATE_HZ,
+    )
+
 
 ATTENTION = r"(q_proj|k_proj|v_proj|out_proj)"
 FEED_FORWARD = r"(fc1|fc2)"
