@@ -112,7 +112,9 @@ def test_kinds_are_dropped_alone_and_together():
     plain = stream(condition_dropout=0.25).step(0, 4000)
     draws = stream(condition_dropout=0.25, kinds=["melody"]).step(0, 4000)
     assert all(not draw.dropped for draw in plain)
-    assert all(both.caption is None and both.dropped for bare, both in zip(plain, draws, strict=True) if not bare.caption)
+    assert all(
+        both.caption is None and both.dropped for bare, both in zip(plain, draws, strict=True) if not bare.caption
+    )
     cases = [(draw.caption is None, "melody" in draw.dropped) for draw in draws]
     shares = {case: cases.count(case) / len(cases) for case in set(cases)}
     alone = 0.75 * 0.25

@@ -1,7 +1,8 @@
 """The settings that audiocraft needs to build an LM of a base's size, and the page that says how to load it there.
 
 Keys are those that audiocraft 1.3.0's `builders.get_lm_model` reads, values those of its published MusicGen settings
-(config/model/lm/musicgen_lm.yaml, config/conditioner/text2music.yaml and chroma2music.yaml). Dropout and the like are of no use at rest: off.
+(config/model/lm/musicgen_lm.yaml, config/conditioner/text2music.yaml and chroma2music.yaml). Dropout and
+the like are of no use at rest: off.
 """
 
 import math
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 CODEC = "facebook/encodec_32khz"
 PADDING = {
-    False: """audiocraft attends to padded text as zeros, transformers masks it: prompts of different lengths in one batch
-sound
+    False: """\
+audiocraft attends to padded text as zeros, transformers masks it: prompts of different lengths in one batch sound
 slightly different in the two; one prompt alone does not.""",
     True: """Both read padded text as zeros: a prompt sounds slightly different beside a longer one than alone.""",
 }
