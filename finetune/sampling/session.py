@@ -96,6 +96,7 @@ def _write_all(
 def _stream_all(
     request: Request, sampler: Sampler, before: Continuation | None, melody: PieceMelody | None, console: Console
 ) -> int:
+    assert sampler.codec is not None
     listener = _Listener()
     kept = []
     with _listening(request, sampler, listener) as pipe:

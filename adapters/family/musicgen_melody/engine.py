@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from adapters.conditions import Condition, Conditions
 from adapters.decode.engine import Blend
+from adapters.decode.projections import Projection
 from adapters.decode.sampling import Knobs
 from adapters.decode.tape import Tape
 from adapters.family.musicgen.cross_attention import ConditionStates
@@ -103,8 +104,7 @@ def _text(weights: DecoderWeights, text: Condition) -> Float[Tensor, "B L D"]:
     return text_entries(_rows(weights.text, text.values.to(weights.dtype)), text.mask)
 
 
-def _rows(projection: object, x: Float[Tensor, "B n D_in"]) -> Float[Tensor, "B n D_out"]:
-    assert callable(projection)
+def _rows(projection: Projection, x: Float[Tensor, "B n D_in"]) -> Float[Tensor, "B n D_out"]:
     return projection(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 

@@ -61,7 +61,7 @@ class MelodyFamily(MusicgenFamily):
 
     def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
         """With transformers' own model class."""
-        for line in super().snippet(base, adapter, prompt):
+        for line in MusicgenFamily.snippet(self, base, adapter, prompt):
             yield line.replace("MusicgenForConditionalGeneration", "MusicgenMelodyForConditionalGeneration")
 
 
