@@ -107,7 +107,8 @@ class TrainSettings(Section):
     max_clip_sec: float = Field(default=30.0, ge=0.1)
     """Longer clips are cropped at a random place each time they come up."""
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of clips trained without their caption, so that guidance keeps working."""
+    """Share of clips trained without their caption, so that guidance keeps working. With a base that follows a melody,
+    this share loses both, as many the caption alone, and as many the melody alone."""
     prior_share: float = Field(default=0.0, ge=0, lt=1)
     """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
