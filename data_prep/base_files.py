@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from data_prep.checkpoint_files import checkpoint_files
-from data_prep.families import BaseFormat, Problem, format_of, formats, read_config
+from data_prep.families import BaseFormat, HubPlace, Problem, format_of, formats, read_config
 from data_prep.hub_reach import asked_once
 from data_prep.lm_spec import LMSpec
-from data_prep.typed_paths import is_folder
+from data_prep.typed_paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,9 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
         files = BaseFiles(id, None, _debug_folder(channels=2 if id == "debug-stereo" else 1))
     elif id == "starter":
         files = BaseFiles(id, None, _starter_folder())
-    elif is_folder(id):
+    elif id == "debug-mrt2":
+        files = BaseFiles(id, None, _debug_mrt2_folder())
+    elif is_folder(id) or (id.endswith(".safetensors") and is_file(id)):
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
         files = from_hub(id, revision)
@@ -149,14 +151,20 @@ def from_hub(id: str, revision: str | None) -> BaseFiles:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        wanted = sorted({pattern for format in formats() for pattern in format.needed_files})
+        place = _place_on_hub(id)
         with asked_once():
-            folder = Path(snapshot_download(id, revision=revision, allow_patterns=wanted))
+            found = snapshot_download(place.repository, revision=revision, allow_patterns=list(place.patterns))
+            folder = Path(found)
     except HFValidationError as error:
         raise _not_found(id, "It is neither a folder that exists nor a hub id (`owner/name`).") from error
     except Exception as error:
         raise _hub_error(id, error) from error
-    return BaseFiles(id, folder.name, folder)
+    return BaseFiles(id, folder.name, folder / place.inside)
+
+
+def _place_on_hub(id: str) -> HubPlace:
+    own = next((place for format in formats() if (place := format.on_hub(id)) is not None), None)
+    return own or HubPlace(id, tuple(sorted({pattern for format in formats() for pattern in format.needed_files})))
 
 
 def _not_found(id: str, where: str) -> UserError:
@@ -205,6 +213,12 @@ def _debug_folder(channels: int) -> Path:
     from data_prep.debug_base import cached_debug_base
 
     return cached_debug_base(cache_folder(), audio_channels=channels)
+
+
+def _debug_mrt2_folder() -> Path:
+    from data_prep.magenta_rt2.debug_base import cached_debug_mrt2
+
+    return cached_debug_mrt2(cache_folder())
 
 
 def _starter_folder() -> Path:

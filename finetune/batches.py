@@ -185,6 +185,9 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
     """[n, width], or None where the clip has none."""
     if kind.per == "caption":
         return None if draw.caption is None else dataset.text_state(draw.caption)
+    if kind.per == "before":
+        codes = dataset.codes(draw.clip_id)[:, max(0, draw.start_frame - (kind.n_entries or 1)) : draw.start_frame]
+        return codes.T if codes.shape[1] else None
     values = dataset.condition(kind.name, draw.clip_id)
     if values is None or kind.per == "clip":
         return values

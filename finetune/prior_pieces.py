@@ -78,9 +78,9 @@ def play(
         UserError: not even one piece fits into the memory of this device.
     """
     from adapters.sampler import Sampler
-    from data_prep.text_encoder import TextEncoder
+    from data_prep.text_encoders.port import load_text_encoder
 
-    states = TextEncoder.load(files, "cpu").encode(list(prompts))
+    states = load_text_encoder(files, "cpu").encode(list(prompts))
     sampler = Sampler.around(lm, SampleSettings.model_validate({}))
     codes: list[Int16[np.ndarray, "K T"]] = []
     for first in range(0, len(prompts), AT_ONCE):
