@@ -62,7 +62,7 @@ class ClipSource(Protocol):
         """Tokens of a clip."""
         ...
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of a caption."""
         ...
 

@@ -60,7 +60,7 @@ class WithPriorPieces:
         """Tokens of a clip or of a piece."""
         return self._codes[clip_id] if clip_id in self._codes else self._dataset.codes(clip_id)
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of a caption or of a piece's prompt."""
         return self._states[caption] if caption in self._states else self._dataset.text_state(caption)
 

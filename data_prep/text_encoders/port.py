@@ -5,7 +5,7 @@ A kind is a module with `load(files, device) -> TextEncoder` and `text_encoder_f
 
 import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Shaped
@@ -17,6 +17,7 @@ KINDS = {"t5": "data_prep.text_encoder", "style": "data_prep.text_encoders.style
 """Name → the module of the kind."""
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """A frozen encoder of texts. `width` is what each of its entries has; ids count as entries too."""
 
