@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
+from data_prep.base_files import DEBUG_BASES
 from data_prep.families import format_named, module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-WITH_WOODSHED = ("starter", "debug", "debug-stereo", "debug-mrt2")
+WITH_WOODSHED = ("starter", *DEBUG_BASES)
 """Bases that come with Woodshed, or that it makes: no hub knows them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -49,6 +50,8 @@ def card(
         n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
         kinds=", ".join(dict.fromkeys(module_kind(module) for module in updates)),
         strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
+        recommended="" if woodshed.recommended_strength is None else f"{woodshed.recommended_strength:g}",
+        evaluation=_evaluation(woodshed),
         data=_data(woodshed),
         training=f"{woodshed.training.steps} steps" if woodshed.training else "",
         held_out=_held_out(woodshed),
@@ -173,6 +176,14 @@ def _held_out(woodshed: Woodshed) -> str:
     return (
         f"{told.adapter:.3f} with the adapter, {told.base:.3f} without, on {told.n_clips} clips it was not trained on"
     )
+
+
+def _evaluation(woodshed: Woodshed) -> dict[str, Any] | None:
+    told = woodshed.evaluation
+    if told is None:
+        return None
+    lines = [plain(one.text) for one in told.findings]
+    return {"headline": plain(told.headline), "lines": lines, "pieces": told.pieces}
 
 
 def _license_sentence(woodshed: Woodshed) -> str:

@@ -28,6 +28,7 @@ Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -127,6 +128,36 @@ class MadeInfo(_Part):
     """What the adapter misses of the ΔW that the method asks for: relative Frobenius norm over all modules."""
 
 
+class EvaluatedFinding(_Part):
+    """One thing that `woodshed evaluate` found."""
+
+    id: Annotated[str, StringConstraints(max_length=100)]
+    """`style`, `without_trigger`, `forgetting`, `prompt`, `health` or `copying`."""
+    text: Text
+    """In a sentence or two. Names no recording."""
+    level: Literal["good", "notice", "bad", "plain"] = "plain"
+    """Whether that is as it should be."""
+    interval: tuple[Number, Number, Number] | None = None
+    """Value and the ends of its 95 % interval."""
+    unit: Annotated[str, StringConstraints(max_length=20)] = ""
+    """Of the interval."""
+
+
+class EvaluationInfo(_Part):
+    """What `woodshed evaluate` found, at the recommended strength."""
+
+    headline: Text
+    """The verdict."""
+    findings: Annotated[list[EvaluatedFinding], Field(max_length=32)] = []
+    """What it rests on."""
+    choice: Text = ""
+    """Why this checkpoint and strength."""
+    embedding: Line = ""
+    """What distances were measured with."""
+    pieces: Count = 0
+    """Pieces of each kind that were played."""
+
+
 class Woodshed(_Part):
     """An adapter's description of itself."""
 
@@ -144,6 +175,10 @@ class Woodshed(_Part):
     """Prompts that suit it."""
     strength: tuple[Amount, Amount] = (0.0, 1.5)
     """Range of strengths worth using."""
+    recommended_strength: Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] | None = None
+    """The strength that was chosen by measure; what `woodshed sample` uses unless told otherwise."""
+    evaluation: EvaluationInfo | None = None
+    """What was measured of it."""
     data: DataInfo | None = None
     """Training data."""
     training: TrainingInfo | None = None

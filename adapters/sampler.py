@@ -18,7 +18,8 @@ from torch import Tensor
 
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
-from adapters.decode.generation import Generation, Request, WindowPlan
+from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
@@ -37,8 +38,8 @@ from data_prep.device import pick_device
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
 
-Prompt = str | Tensor | PromptSchedule[str]
-"""Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
+Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
+"""Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
 
 
 @dataclass(frozen=True)
@@ -211,29 +212,30 @@ class Sampler:
 
     @contextmanager
     def stream(
-        self, prompt: Prompt, *, seed: int | None = None, continue_from: Int16[np.ndarray, "K P"] | None = None
+        self,
+        prompt: Prompt,
+        *,
+        seed: int | None = None,
+        continue_from: Int16[np.ndarray, "K P"] | None = None,
+        endless: bool = False,
     ) -> Iterator[AudioStream]:
-        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between."""
+        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between.
+
+        `endless`: it goes on for as long as it is asked, in constant memory, whatever `duration_sec` says.
+        """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            generation = self._generation([prompt], seeds, continue_from, None)
+            generation = self._generation([prompt], seeds, continue_from, ENDLESS if endless else None)
             yield AudioStream(generation, self.codec, self.schedules_of)
 
-    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor]]:
+    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:
         """Prompts with their words turned into text states."""
-        given = [prompt if isinstance(prompt, PromptSchedule) else PromptSchedule.of(prompt) for prompt in prompts]
+        given = [one if isinstance(one, PromptSchedule | PromptMix) else PromptSchedule.of(one) for one in prompts]
         words = list(dict.fromkeys(text for one in given for text in one.texts if isinstance(text, str)))
         states = dict(zip(words, self.encode(words), strict=True)) if words else {}
-        return [
-            PromptSchedule(
-                one.starts_sec,
-                [states[text] if isinstance(text, str) else text for text in one.texts],
-                one.fade_sec,
-            )
-            for one in given
-        ]
+        return [one.read_as(lambda text: states[text] if isinstance(text, str) else text) for one in given]
 
     def _generation(
         self,
@@ -245,7 +247,7 @@ class Sampler:
         settings = self.settings
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         n_known = 0 if known is None else known.shape[1]
-        total = n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate)))
+        total = min(n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate))), ENDLESS)
         seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
         schedules = self.schedules_of(prompts)
         if len(seeds) != len(schedules):

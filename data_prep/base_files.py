@@ -21,6 +21,8 @@ from data_prep.typed_paths import is_file, is_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
+DEBUG_BASES = ("debug", "debug-stereo", "debug-melody", "debug-stereo-melody", "debug-mrt2")
+
 
 @dataclass(frozen=True)
 class BaseFiles:
@@ -65,12 +67,10 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
     Raises:
         UserError: not found, no access, no network, no space, pickled weights only, or another architecture.
     """
-    if id in ("debug", "debug-stereo"):
-        files = BaseFiles(id, None, _debug_folder(channels=2 if id == "debug-stereo" else 1))
+    if id in DEBUG_BASES:
+        files = BaseFiles(id, None, _debug_folder(id))
     elif id == "starter":
         files = BaseFiles(id, None, _starter_folder())
-    elif id == "debug-mrt2":
-        files = BaseFiles(id, None, _debug_mrt2_folder())
     elif is_folder(id) or (id.endswith(".safetensors") and is_file(id)):
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
@@ -209,16 +209,13 @@ def cache_folder() -> Path:
     return Path(own) if own else shared / "woodshed"
 
 
-def _debug_folder(channels: int) -> Path:
+def _debug_folder(id: str) -> Path:
     from data_prep.debug_base import cached_debug_base
-
-    return cached_debug_base(cache_folder(), audio_channels=channels)
-
-
-def _debug_mrt2_folder() -> Path:
     from data_prep.magenta_rt2.debug_base import cached_debug_mrt2
 
-    return cached_debug_mrt2(cache_folder())
+    if "mrt2" in id:
+        return cached_debug_mrt2(cache_folder())
+    return cached_debug_base(cache_folder(), audio_channels=2 if "stereo" in id else 1, melody="melody" in id)
 
 
 def _starter_folder() -> Path:

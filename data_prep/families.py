@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.lm_spec import LMSpec
 
-BUILT_IN = ("musicgen", "magenta_rt2")
+BUILT_IN = ("musicgen", "musicgen_melody", "magenta_rt2")
 _HOME = "adapters.family.{}.format"
 _registered: dict[str, "BaseFormat"] = {}
 
@@ -124,8 +124,13 @@ def module_kind(module: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json; empty where there is none that can be read."""
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; empty where there is none that can be read."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

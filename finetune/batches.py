@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int16
+from jaxtyping import Int, Int16, Num
 from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
@@ -191,8 +191,7 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
     values = dataset.condition(kind.name, draw.clip_id)
     if values is None or kind.per == "clip":
         return values
-    rate = (kind.rate_hz or frame_rate) / frame_rate
-    return values[round(draw.start_frame * rate) : round((draw.start_frame + draw.n_frames) * rate)]
+    return values[kind.stretch(draw.start_frame, draw.n_frames, frame_rate)]
 
 
 def _pad_codes(codes: list[Any]) -> Int[Tensor, "B K T"]:

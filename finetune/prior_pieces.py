@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Int16, Num
 
 from configs.errors import UserError
 from configs.sample import SampleSettings
@@ -37,7 +37,7 @@ class PriorPieces:
 
     prompts: list[str]
     codes: list[Int16[np.ndarray, "K T"]]
-    states: list[Float[np.ndarray, "_ D_text"]]
+    states: list[Num[np.ndarray, "_ D_text"]]
 
     @property
     def clips(self) -> list[Clip]:

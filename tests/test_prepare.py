@@ -124,7 +124,8 @@ def test_the_dataset_says_what_the_songs_are(prepared, songs, mono_base):
     assert all("my style" in caption for row in rows for caption in row.captions)
     assert any("a tune of my own" in caption for row in rows if row.source == "two.flac" for caption in row.captions)
     assert dataset.info["codec"]["n_codebooks"] == 4 and dataset.info["base"]["id"] == str(mono_base)
-    assert "<audio" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "<audio" in page and "everything above 16 kHz, left and right" in page and "woodshed codec report" in page
 
 
 def test_tokens_are_those_of_the_clip_alone(prepared, songs, mono_base):

@@ -73,21 +73,21 @@ def test_training_leaves_an_adapter_of_its_modules(adapter: Path) -> None:
 
 def test_resume_is_exact(data: Path, adapter: Path, tmp_path: Path) -> None:
     train(data, tmp_path / "run", quick(**SETTINGS, steps=2))
-    resumed = train(data, tmp_path / "run", quick(steps=4), resume=True)
+    resumed = train(data, tmp_path / "run", quick(**SETTINGS, steps=4), resume=True)
     one, other = (load_file(folder / "adapter_model.safetensors") for folder in (resumed, adapter))
     for name, tensor in one.items():
         torch.testing.assert_close(tensor, other[name], rtol=0, atol=0)
 
 
-def sampler(base: Path, adapter: Path | None = None, strength: float = 1.0, **more: Any) -> Sampler:
+def sampler(base: Path, adapter: Path | None = None, *, strength: float = 1.0, **more: Any) -> Sampler:
     settings = SampleSettings.model_validate({"duration_sec": 2.0, "precision": "fp32", **more})
     specs = [] if adapter is None else [AdapterSpec(adapter, StrengthSchedule.constant(strength))]
     return Sampler.load(resolve_base(str(base)), specs, settings)
 
 
 def test_sample_with_windows_and_merge_agree(base: Path, adapter: Path, tmp_path: Path) -> None:
-    how = {"window_sec": 1.0, "overlap_sec": 0.4}
-    player = sampler(base, adapter, 8.0, **how)
+    how: Any = {"window_sec": 1.0, "overlap_sec": 0.4}
+    player = sampler(base, adapter, strength=8.0, **how)
     takes = player.sample(["a tone, in toy style", "noise"])
     assert [take.waveform.shape for take in takes] == [(1, 2 * RATE_HZ)] * 2
     assert [take.codes.shape for take in takes] == [(3, 50)] * 2

@@ -134,8 +134,13 @@ class ToyFamily(port.Family):
 class ToyCodec(Codec):
     """Three bits of loudness, brightness and sign a frame: no music, but as long as its codes say."""
 
-    device = torch.device("cpu")
-    context_frames = 0
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    @property
+    def context_frames(self) -> int | None:
+        return 0
 
     def encode(self, clips: Sequence[Tensor]) -> list[np.ndarray]:
         return [self._codes(clip[0]) for clip in clips]

@@ -70,6 +70,10 @@ class MemoryModel(ABC):
     def batch_bytes(self, plan: StepPlan) -> int:
         """Codes, labels and conditions on the device, and what is made of them before the first block."""
 
+    def block_rows(self, plan: StepPlan) -> int:
+        """Rows of activations in every block: batch times steps, and what a family puts before the first step."""
+        return plan.batch_size * plan.steps
+
     @abstractmethod
     def block_bytes(self, plan: StepPlan) -> int:
         """What one block keeps for its backward pass when it is not recomputed."""

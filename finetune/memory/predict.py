@@ -46,7 +46,7 @@ def predict(plan: StepPlan) -> Predicted:
     memory, spec = memory_of(plan.spec), plan.spec
     held = memory.weight_bytes(plan) + 8 * trainable(plan) + state_bytes(plan)
     e, rows = plan.bytes_per_value, plan.batch_size * plan.steps
-    row_bytes = rows * spec.hidden * e
+    row_bytes = memory.block_rows(plan) * spec.hidden * e
     logits = rows * spec.n_codebooks * spec.card * e
     chunk = 2 * rows * spec.card * 4  # fp32 scores and probabilities of one codebook
     plain = spec.layers - plan.checkpointed

@@ -77,14 +77,16 @@ def is_adapter(path: Path) -> bool:
     return any(is_file(path / mark) for mark in MARKS)
 
 
-Named = tuple[Path, StrengthSchedule]
-"""An adapter's folder and its strength, before anything heavy is imported."""
+Named = tuple[Path, StrengthSchedule | None]
+"""An adapter's folder and its strength, before anything heavy is imported; None: the strength it recommends."""
 
 
 def _specs(named: Sequence[Named]) -> "list[AdapterSpec]":
     from adapters.sampler import AdapterSpec
 
-    return [AdapterSpec(path, strength) for path, strength in named]
+    return [
+        AdapterSpec(path, strength or StrengthSchedule.constant(recommended_strength(path))) for path, strength in named
+    ]
 
 
 def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
@@ -114,11 +116,22 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
     return words, specs
 
 
+def recommended_strength(folder: Path) -> float:
+    """The strength that `woodshed evaluate` chose for an adapter; 1 where nobody did, or nobody can tell."""
+    from adapters.adapter_files import DESCRIPTION
+    from adapters.metadata import parse
+    from adapters.safe_files import read_json
+
+    if not is_adapter(folder) or not (folder / DESCRIPTION).is_file():
+        return 1.0
+    return parse(read_json(folder / DESCRIPTION), str(folder)).recommended_strength or 1.0
+
+
 def _spec(text: str) -> Named:
     """`folder`, `folder@0.8` or `folder@0:1,10:0`. A folder of exactly that name comes first."""
     path, at, strength = text.rpartition("@")
     if not at or is_adapter(Path(text)) or not is_adapter(Path(path)):
-        return Path(text), StrengthSchedule.constant(1.0)
+        return Path(text), None
     return Path(path), StrengthSchedule.read(strength, f"the strength of {path}")
 
 

@@ -3,6 +3,7 @@
 Nothing but audio ever goes to standard output while piping: everything for people goes to standard error then.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -203,7 +204,7 @@ def _write(
 
 def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
-    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed"})
+    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed", "decoder"})
     told: Any = prompt
     if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
@@ -211,6 +212,9 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
         made["continues"] = {"file": request.continued.name, "from_sec": request.from_sec}
+    if request.settings.decoder is not None:
+        decoder = Path(request.settings.decoder).expanduser()
+        made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}
     if request.bars is not None:
         made["loop"] = {"bpm": request.bars[0], "bars": request.bars[1]}
     return {**made, **settings, "precision": sampler.label}
