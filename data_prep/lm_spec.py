@@ -30,6 +30,8 @@ class ConditionKind:
     """Entries of a value where all clips have equally many; None where they differ."""
     rate_hz: float | None = None
     """Entries per second of music, for a kind per frame."""
+    instead_of: str | None = None
+    """A kind whose place this one takes: a clip follows one or the other, in training by chance."""
     made_with: Hashable = None
     """What the source of this name (`data_prep.condition_sources`) must know to make the values."""
 

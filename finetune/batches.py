@@ -25,6 +25,8 @@ from data_prep.prepared import PreparedDataset
 
 PIECES_SHARE = 0.5
 """Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
+INSTEAD_SHARE = 0.5
+"""Of the clips that have a caption, how many follow what may take its place (`ConditionKind.instead_of`)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Draw:
     start_frame: int
     n_frames: int
     prior: bool = False
+    instead: bool = False
+    """It follows what takes the place of its caption, where the model knows such a kind and the clip has it."""
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
 
@@ -146,7 +150,8 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
-        return Draw(clip.id, caption, start, n_frames, prior)
+        instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
+        return Draw(clip.id, caption, start, n_frames, prior, instead)
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))
@@ -173,7 +178,7 @@ def conditions_of(draw: Draw, dataset: ClipSource, spec: LMSpec) -> RowCondition
     """What one draw follows: what was not dropped, and of a kind per frame the stretch that belongs to its crop."""
     found: dict[str, Tensor] = {}
     for kind in spec.conditions:
-        if kind.name in draw.dropped:
+        if kind.name in draw.dropped or (kind.instead_of is not None and not draw.instead):
             continue
         values = _values_of(draw, kind, dataset, spec.frame_rate)
         if values is not None:

@@ -79,7 +79,7 @@ def test_the_base_is_what_its_own_reader_says(files: BaseFiles, lm: MagentaLM) -
         assert torch.equal(tensor, own[name]) and stored[name].is_contiguous()
     assert load_base_codec(files).n_codebooks == 12
     one = resolve_base(str(files.folder / "checkpoints" / "mrt2_debug.safetensors"))
-    assert one.spec == files.spec and one.format is FORMAT
+    assert replace(one.spec, conditions=()) == replace(files.spec, conditions=()) and one.format is FORMAT
     with pytest.raises(UserError, match="2 checkpoints"):
         folder = files.folder.parent / "two"
         (folder / "checkpoints").mkdir(parents=True)
@@ -262,5 +262,5 @@ def test_prep_from_sound_to_tokens(tmp_path: Path) -> None:
 def test_packed_kinds_on_a_cpu(files: BaseFiles, lm: MagentaLM) -> None:
     plain = played(MagentaEngine(lm), requests((12,)), 3.0)[0]
     packed = MagentaEngine.pack(load_magenta_lm(find_files(files.folder)), Packing("fp32", CPU, torch.float32))
-    assert torch.equal(played(packed, requests((12,)), 3.0)[0], plain) and packed.bytes_per_step > 0
-    assert replace(Sampling()).guidance == 3.0
+    assert torch.equal(played(packed, requests((12,)), 3.0)[0], plain)
+    assert packed.bytes_per_step > 0

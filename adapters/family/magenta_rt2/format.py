@@ -5,11 +5,13 @@ checkpoint in it where there are several. On the hub the plain id means the smal
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.family.magenta_rt2.spec import FAMILY, HUB_ID, LICENSE, SIZES, lm_spec
+from adapters.family.magenta_rt2.spec import FAMILY, HUB_ID, LICENSE, SIZES, STYLE, lm_spec
 from configs.errors import UserError
+from data_prep.condition_sources.style import StyleFrom
 from data_prep.families import BaseFormat, HubPlace, Problem
 from data_prep.lm_spec import LMSpec
 from data_prep.magenta_rt2.files import HUB_PATTERNS, codec_source, find_files, is_magenta_folder, root_of
@@ -52,8 +54,10 @@ class MagentaFormat(BaseFormat):
             yield error.what, error.fix or ""
 
     def spec(self, folder: Path, config: Mapping[str, Any]) -> LMSpec:
-        """From the shapes of the tensors."""
-        return lm_spec(find_files(folder).spec)
+        """From the shapes of the tensors; the style of sound is heard by the style model beside them."""
+        spec = lm_spec(find_files(folder).spec)
+        kinds = (replace(k, made_with=StyleFrom(folder)) if k.name == STYLE else k for k in spec.conditions)
+        return replace(spec, conditions=tuple(kinds))
 
     def weight_files(self, folder: Path) -> list[Path]:
         """The one checkpoint that is meant."""

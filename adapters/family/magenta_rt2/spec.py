@@ -22,7 +22,9 @@ N_CHANNELS = CHANNELS
 STYLE, NOTES, DRUMS, STRENGTHS, PREVIOUS = "style", "notes", "drums", "strengths", "previous"
 KINDS = (
     ConditionKind(TEXT, N_STYLE_TOKENS, per="caption", values="ids", n_entries=1),
-    ConditionKind(STYLE, N_STYLE_TOKENS, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
+    ConditionKind(
+        STYLE, N_STYLE_TOKENS, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ, instead_of=TEXT
+    ),
     ConditionKind(NOTES, N_NOTES, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
     ConditionKind(DRUMS, 1, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
     ConditionKind(STRENGTHS, 3, per="clip", values="ids", n_entries=1),
