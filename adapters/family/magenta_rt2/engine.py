@@ -61,7 +61,7 @@ class MagentaEngine(Engine[Told]):
         """
         if packing.kind == "plain":
             return cls(*with_adapters(lm, packing))
-        weights = {"fp32": 4, "bf16": 2, "fp16": 2, "int8": 1}[packing.kind]
+        weights = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}[packing.kind]
         size = bytes_per_frame(lm, weights)
         played, live = ("temporal.", "depth."), packing.merged_at is None
         outside = {

@@ -12,7 +12,7 @@ from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.load import is_layer_linear
 from adapters.family.magenta_rt2.names import assemble, owners, pieces
 from adapters.family.magenta_rt2.spec import FAMILY as NAME
-from adapters.family.magenta_rt2.spec import GROUPS, MagentaLMSpec
+from adapters.family.magenta_rt2.spec import ALIASES, GROUPS, MagentaLMSpec
 from adapters.family.magenta_rt2.weights import MagentaWeights
 from adapters.family.port import Family
 from data_prep.lm_spec import LMSpec
@@ -22,18 +22,11 @@ from data_prep.magenta_rt2.sizes import MagentaSpec
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
-ALIASES = {
-    "attention": f"{GROUPS['temporal_attention']}|{GROUPS['cross_attention']}",
-    "text_projection": GROUPS["style_projection"],
-}
-"""What presets for every family call them."""
-
-
 class MagentaFamily(Family):
     """The stack over frames, the stack over levels, and what embeds the conditions."""
 
     name = NAME
-    targets = {**GROUPS, **ALIASES}  # noqa: RUF012
+    targets = {**GROUPS, **{alias: "|".join(GROUPS[group] for group in ALIASES[alias]) for alias in ALIASES}}  # noqa: RUF012
 
     def from_spec(self, spec: LMSpec) -> LM:
         """A model of the sizes that the description holds."""

@@ -138,9 +138,8 @@ class MagentaLM(LM):
             conditions = MagentaConditions.of_kinds(conditions, len(inputs))
         embedded = self.embed(inputs.transpose(1, 2))  # [B, T, K, D]
         first = self._first(len(inputs), previous, has_previous)
-        states = self.temporal_states(
-            torch.cat([first, embedded[:, :-1].mean(2)], dim=1), self.encode(conditions, inputs.shape[2])
-        )
+        source = self.encode(conditions, inputs.shape[2]).contiguous()  # once, not in every layer that reads it
+        states = self.temporal_states(torch.cat([first, embedded[:, :-1].mean(2)], dim=1), source)
         return self.level_logits(states, embedded)
 
     def inputs_and_labels(

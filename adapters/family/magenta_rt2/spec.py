@@ -77,3 +77,5 @@ GROUPS = {
 }
 """The stack over frames: its attention to the past, to the conditions, its feed-forward. The stack over levels. The
 projection of the style. What stands between the two stacks (absent where they are equally wide). The logits."""
+ALIASES = {"attention": ("temporal_attention", "cross_attention"), "text_projection": ("style_projection",)}
+"""What presets for every family call some of them."""
