@@ -109,7 +109,7 @@ class Sampler:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
         from adapters.family.load import load_lm
-        from data_prep.text_encoder import TextEncoder
+        from data_prep.text_encoders.port import load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -126,7 +126,7 @@ class Sampler:
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
-        encoder = TextEncoder.load(files, device)
+        encoder = load_text_encoder(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
         codec = load_base_codec(files, device)
         if settings.decoder is not None:

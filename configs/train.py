@@ -140,6 +140,9 @@ class TrainSettings(Section):
     """Previews."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints."""
+    evaluate: bool | None = None
+    """Judge the adapter at the end (`woodshed evaluate`): style, forgetting, copying, which checkpoint and strength.
+    Left out: where that costs under a tenth of the run."""
     loggers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=lambda: ["tensorboard"])
     """Where curves go besides log.jsonl. wandb and trackio must be installed; nothing is sent unless named here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

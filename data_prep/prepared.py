@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Int16, Num
 
 from configs.errors import UserError
 from data_prep.tokens import VALUES, TokenReader
@@ -112,7 +112,7 @@ class PreparedDataset:
         """Tokens of a clip: a read-only view of the memory-mapped file."""
         return self._tokens[clip_id]
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of one of the dataset's captions, with the trigger or without it, read-only.
 
         Raises:
@@ -125,7 +125,7 @@ class PreparedDataset:
         reader = self._conditions.get(kind)
         return reader[clip_id] if reader is not None and clip_id in reader else None
 
-    def _read_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def _read_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         from safetensors import SafetensorError
 
         file = self._mapped.get(caption) or self._open_state(caption)

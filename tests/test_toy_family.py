@@ -61,6 +61,8 @@ def test_prep_speaks_its_codec(data: Path) -> None:
         codes = dataset.codes(row.id)
         assert codes.shape == (3, row.n_frames) and row.n_frames == pytest.approx(row.duration_sec * 25, abs=1)
         assert codes.max() < CARD and "in toy style" in row.captions[0]
+        level = dataset.condition("level", row.id)
+        assert level is not None and level.shape == (row.n_frames, 1) and 0 < level.mean() < 1
 
 
 def test_training_leaves_an_adapter_of_its_modules(adapter: Path) -> None:
