@@ -1,6 +1,5 @@
 """MusicGen-melody: text and a melody to music (Copet et al. 2023, arXiv:2306.05284), as transformers publishes it."""
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adapters.decode.engine import Engine, Packing
@@ -36,7 +35,6 @@ class MelodyFamily(MusicgenFamily):
         "text_encoder": "the text encoder, which Woodshed leaves as it is",
         "audio_encoder": "the codec, which Woodshed leaves as it is",
     }
-    card_tags = ("transformers", "musicgen", "musicgen-melody")
 
     def from_spec(self, spec: LMSpec) -> LM:
         """Whatever the spec does not say has transformers' default."""
@@ -58,11 +56,6 @@ class MelodyFamily(MusicgenFamily):
     def borrow(self, lm: LM) -> Engine:
         """The same around the model's own modules."""
         return MelodyEngine.borrow(lm, lm.spec)
-
-    def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
-        """With transformers' own model class."""
-        for line in MusicgenFamily.snippet(self, base, adapter, prompt):
-            yield line.replace("MusicgenForConditionalGeneration", "MusicgenMelodyForConditionalGeneration")
 
 
 FAMILY = MelodyFamily()

@@ -45,6 +45,8 @@ class MelodyFormat(MusicgenFormat):
     """The melody models, mono and stereo."""
 
     family = "musicgen_melody"
+    tags = ("musicgen", "musicgen-melody")
+    transformers_class = "MusicgenMelodyForConditionalGeneration"
 
     def problems(self, folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
         """Those of MusicGen, and a chroma extractor that does not fit the model."""
