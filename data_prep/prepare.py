@@ -5,7 +5,7 @@ Every stage asks the cache first, so that a run after a kill, or with another se
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.prep import PrepSettings
@@ -60,6 +60,8 @@ class Summary:
     """What the song folder holds beside the songs, and what became of its metadata files."""
     songs: list[SongAccount]
     """What was read of each song that is in the dataset."""
+    conditions: dict[str, int] = field(default_factory=dict)
+    """How many clips have a value, by kind of condition that was made."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -135,7 +137,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         if not unchanged:
             players = make_players(rows, clips, codes, files, device)
             put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts)
+    with_values = {kind: len(values) for kind, values in conditions.items()}
+    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts, with_values)
 
 
 def _rows(

@@ -25,7 +25,7 @@ class BareBase:
     source: ClipSource
     """Clips and pieces alike."""
     kinds: Sequence[str] = ()
-    """What the model follows besides captions."""
+    """What the model follows besides captions, where the dataset has it."""
 
     def stream(self, clips: Sequence[Clip], run: "Run", max_frames: int) -> Stream:
         """Every step of the run."""
@@ -59,7 +59,8 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
             save(play(lm, files, settings.prior_prompts, longest_frames, settings.seed, say), run.folder.prior_pieces)
         run.accelerator.wait_for_everyone()
         pieces = load(run.folder.prior_pieces)
-    kinds = [kind.name for kind in files.spec.conditions if kind.per != "caption"]
+    made = run.dataset.info.get("conditions", {})
+    kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
     return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds)
 
 

@@ -25,6 +25,7 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         UserError: names every difference.
     """
     from data_prep.codec.registry import base_codec_fingerprint
+    from data_prep.condition_sources.registry import sources_for
     from data_prep.text_encoders.port import text_encoder_fingerprint
 
     codec, text = dataset.info["codec"], dataset.info["text_encoder"]
@@ -36,6 +37,12 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         ("codec weights", codec["fingerprint"], base_codec_fingerprint(files)),
         ("text width", text["width"], spec.text_width),
         ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
+    ]
+    made = dataset.info.get("conditions", {})
+    pairs += [
+        (f"how {kind.name} was made", made[kind.name]["made_with"], source.depends_on(kind))
+        for kind, source in sources_for(spec)
+        if kind.name in made
     ]
     differ = [f"{name}: dataset {ours}, base {theirs}" for name, ours, theirs in pairs if ours != theirs]
     if differ:

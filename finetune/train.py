@@ -15,7 +15,9 @@ from adapters.family.recompute import enable_checkpointing
 from adapters.lora import TrainableAdapter, attach
 from configs.train import TrainSettings
 from data_prep.base_files import BaseFiles, resolve_base
+from data_prep.condition_sources.registry import sources_for
 from data_prep.families import module_kind
+from data_prep.lm_spec import LMSpec
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
 from finetune.bare_base import ask_bare_base
@@ -146,7 +148,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         max_frames if cap is None else longest,
         adapter.disabled,
     )
-    run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
+    about = facts(files, precision, adapter, len(clips), len(validation), total, per_step, state)
+    run.introduce({**about, **condition_facts(files.spec, dataset)})
 
     if cap is not None:
         bounds = bounds_of(settings, files, clips, precision, cap)
@@ -181,6 +184,16 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     outcome = gather(run, lm, adapter, files, precision, state)
     accelerator.free_memory()
     return outcome
+
+
+def condition_facts(spec: LMSpec, dataset: PreparedDataset) -> dict[str, str]:
+    """How many clips have what the base follows besides words; said loudly where none has."""
+    rows, said = dataset.clips("train"), {}
+    for kind, _ in sources_for(spec):
+        count = sum(dataset.condition(kind.name, row.id) is not None for row in rows)
+        none = f": the base may unlearn to follow one; `woodshed prep` makes them (--{kind.name})"
+        said[kind.name] = f"{count} of {len(rows)} clips have one" + ("" if count else none)
+    return said
 
 
 def facts(

@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from configs.errors import UserError
+from data_prep.base_files import resolve_base
 from data_prep.prepared import PreparedDataset
 from data_prep.write_audio import write_audio
 from finetune.cli import main
+from finetune.dataset_fit import check_fit
+from finetune.train import condition_facts
 from tests.test_chroma import line
 
 RATE_HZ = 32_000
@@ -43,6 +47,23 @@ def run(data: Path, tmp_path_factory) -> Path:
     quick = ["--steps", "3", "--batch_size", "2", "--accumulation", "1", "--device", "cpu", "--max_clip_sec", "1"]
     assert main(["train", str(data), str(out), *targets, *quick, "--lr", "0.02"]) == 0
     return out / "adapter"
+
+
+def test_train_says_how_many_clips_have_a_melody(data: Path) -> None:
+    dataset, spec = PreparedDataset(data), resolve_base("debug-melody").spec
+    n_train = len(dataset.clips("train"))
+    said = condition_facts(spec, dataset)["melody"]
+    assert said.endswith(f"of {n_train} clips have one") and not said.startswith("0")
+    dataset._conditions = {}
+    assert "may unlearn" in condition_facts(spec, dataset)["melody"]
+
+
+def test_a_dataset_with_another_chroma_does_not_fit(data: Path) -> None:
+    dataset = PreparedDataset(data)
+    check_fit(dataset, resolve_base("debug-melody"))
+    dataset.info["conditions"]["melody"]["made_with"]["n_fft"] = 16
+    with pytest.raises(UserError, match="how melody was made"):
+        check_fit(dataset, resolve_base("debug-melody"))
 
 
 def test_prep_keeps_melodies_beside_the_tokens(data: Path) -> None:
@@ -85,7 +106,6 @@ def test_plain_peft_loads_the_adapter_with_equal_logits(run: Path) -> None:
     from adapters.decode.engine import Packing
     from adapters.decode.whole_sequence import WholeSequence
     from adapters.family.load import load_lm
-    from data_prep.base_files import resolve_base
     from tests.melody_fixtures import a_melody, states_of, token_ids, whole_model
 
     files = resolve_base("debug-melody")

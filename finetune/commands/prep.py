@@ -66,6 +66,7 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
         "tracks": str(len({row.source for row in rows})),
         "clips": f"{len(rows)}, {minutes:.1f} minutes{held_out_words(rows, settings.validation_fraction)}",
         "captions": str(len({caption for row in rows for caption in row.captions})),
+        **{kind: _condition_words(count, len(rows)) for kind, count in summary.conditions.items()},
         "your words": harmless(own_words(summary.songs)),
         "left out": f"{len(summary.rejected)} (see rejected.jsonl)" if summary.rejected else "nothing",
         **({"passed over": harmless(by_kind(summary.found.passed_over))} if summary.found.passed_over else {}),
@@ -81,6 +82,12 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
     for line in warnings(summary.found, summary.songs):
         console.print(f"[bold yellow]warning:[/] {escape(harmless(line))}", soft_wrap=True)
     console.print(f"next: {escape(_next_command(summary, settings))}", soft_wrap=True)
+
+
+def _condition_words(with_one: int, n_clips: int) -> str:
+    """How many clips have a melody, say."""
+    without = n_clips - with_one
+    return f"of {with_one} clips" + (f"; {without} are silent there or have no pitch" if without else "")
 
 
 def held_out_words(rows: "Sequence[ClipRow]", asked: float) -> str:
