@@ -5,12 +5,12 @@ are known, so nothing is lost: the gradient is the same up to rounding. Several 
 others would wait for the one that starts again; there the run ends with advice, and --resume goes on.
 """
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from adapters.device_memory import let_go
 from adapters.family.recompute import enable_checkpointing
 from configs.errors import UserError
 
@@ -44,13 +44,6 @@ def accumulate_or_shrink(
             weight.grad = None
         let_go()
         say(f"step {step + 1}: out of memory; {_shrink(learner, problem)}. The total batch stays, nothing is lost.")
-
-
-def let_go() -> None:
-    """Give back to the device what nothing holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def _shrink(learner: "Learner", problem: str) -> str:

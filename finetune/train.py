@@ -33,7 +33,7 @@ from finetune.prior import check_prior
 from finetune.prior_pieces import PriorPieces, WithPriorPieces, play
 from finetune.prior_pieces import load as load_pieces
 from finetune.prior_pieces import save as save_pieces
-from finetune.processes import start_processes
+from finetune.processes import of_first_process, start_processes, without_fp32_outputs
 from finetune.run import Run
 from finetune.run_folder import (
     RunFolder,
@@ -95,7 +95,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     check_fit(dataset, files)
     cap = bound(settings, precision)
     if cap is not None and not resume:
-        settings = fitted_to(settings, files, clips, precision, cap).settings
+        settings = of_first_process(fitted_to(settings, files, clips, precision, cap).settings)
         precision = settle(settings)
     standing = standing_on(dataset, files, base_fingerprint(files), per_step)
 
@@ -142,6 +142,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     model, optimizer = accelerator.prepare(lm, optimizer)
+    if not precision.autocast:
+        without_fp32_outputs(lm)
     ema = Ema(adapter.parameters(), settings.ema_decay)
     state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
     if checkpoint is not None:

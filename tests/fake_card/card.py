@@ -12,20 +12,21 @@ from typing import Any
 
 import pytest
 import torch
-from fake_card import cuda_api
-from fake_card.ledger import Ledger, place
 from torch import Tensor
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map_only
 
+from fake_card import cuda_api
+from fake_card.ledger import Ledger, place
+
 TORCH = "2.14"
 """The version whose private interfaces are known here."""
 aten = torch.ops.aten
 VALUE_READS = {aten._local_scalar_dense.default, aten.is_nonzero.default, aten.equal.default}
 HALF = (torch.bfloat16, torch.float16)
-UPCAST_FROM = 1 << 16
+UPCAST_FROM = 1 << 12
 """Numbers in a tensor from which a copy into fp32 is worth noting."""
 
 needs_known_torch = pytest.mark.skipif(

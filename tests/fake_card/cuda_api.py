@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch._subclasses.fake_tensor as fake_tensor
-from fake_card.attention import fused
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+from fake_card.attention import fused
 
 if TYPE_CHECKING:
     from fake_card.card import FakeCard
@@ -63,6 +66,7 @@ def _of_cuda(card: "FakeCard") -> dict[str, Any]:
         "get_device_properties": lambda *device: properties,
         "is_bf16_supported": lambda including_emulation=True: card.capability >= (8, 0),
         "mem_get_info": lambda *device: (card.total_bytes - 2**30, card.total_bytes),
+        "memory_reserved": lambda *device: card.ledger.live,
         "memory_allocated": lambda *device: card.ledger.live,
         "max_memory_allocated": lambda *device: card.ledger.peak,
         "max_memory_reserved": lambda *device: card.ledger.peak,
@@ -146,7 +150,17 @@ def _tensor(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Made on the host, then copied, as `torch.tensor` does it."""
 
     def tensor(data: Any, *, device: Any = None, **kwargs: Any) -> Tensor:
-        made = plain(data, **kwargs)
-        return made if device is None or torch.device(device).type != "cuda" else made.to(device)
+        target = _device_of_context() if device is None else torch.device(device)
+        if target.type != "cuda":
+            return plain(data, device=device, **kwargs)
+        return plain(data, device="cpu", **kwargs).to(target)
 
     return tensor
+
+
+def _device_of_context() -> torch.device:
+    """What `with torch.device(...)` says; asking torch itself would make a tensor."""
+    for mode in reversed(_get_current_function_mode_stack()):
+        if isinstance(mode, DeviceContext):
+            return mode.device
+    return torch.device("cpu")
