@@ -13,7 +13,7 @@ from adapters.family.memory import StepPlan, memory_of, trainable
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates of the hardware. The first two are assumed, for a mid-range consumer GPU; they matter little for ranking."""
+    """Rates of the hardware. The first two are assumed, for a mid-range consumer GPU: ranking hardly needs them."""
 
     flops: float = 40e12
     bytes_per_sec: float = 400e9
