@@ -2,7 +2,7 @@
 
 What the failed attempt left in the gradients is thrown away whole, so nothing is counted twice, and the draws of a step
 are known, so nothing is lost: the gradient is the same up to rounding. Several processes cannot do this, because the
-others would wait for the one that starts again; there the run ends with advice, and --resume goes on.
+others would wait for the one that starts again; there the run ends in all of them with advice, and --resume goes on.
 """
 
 from collections.abc import Callable, Sequence
@@ -49,7 +49,8 @@ def accumulate_or_shrink(
 def _shrink(learner: "Learner", problem: str) -> str:
     """Make the next attempt smaller, and say how."""
     if learner.accelerator.num_processes > 1:
-        raise _too_small(problem, "Run again with --resume and a smaller --batch_size, and a larger --accumulation.")
+        error = _too_small(problem, "Run again with --resume and a smaller --batch_size, and a larger --accumulation.")
+        raise error if learner.alarm is None else learner.alarm.raise_with_others(error)
     if learner.batch_size > 1:
         learner.batch_size //= 2
         return f"micro-batches are {learner.batch_size} of the longest clips from here on"

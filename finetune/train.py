@@ -19,6 +19,7 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
+from finetune.alarm import Alarm
 from finetune.batches import Clip, Stream, clips_of, held_out
 from finetune.checkpoint import Position, State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
@@ -157,7 +158,9 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         settings,
         max_frames if cap is None else longest,
         adapter.disabled,
+        Alarm(accelerator),
     )
+    stack.callback(learner.alarm.close)
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
 
     if cap is not None:
