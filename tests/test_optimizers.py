@@ -11,6 +11,7 @@ from configs.train import OptimSettings
 from data_prep.device import cpu_has_bf16
 from finetune import optimizers, precision
 from finetune.ema import Ema
+from finetune.memory.optimizer_state import _eight_bit
 from finetune.precision import settle
 from finetune.schedule import factor
 
@@ -185,6 +186,7 @@ def test_predicted_state_is_what_bitsandbytes_keeps(name: str, monkeypatch: pyte
 
     made = optimizers.build([(f"a{n}", torch.nn.Parameter(torch.zeros(n))) for n in sizes], optim(name=name), 1.0)
     monkeypatch.setattr(theirs.F, "get_paged", page)
+    monkeypatch.setattr(theirs.F, "fill", lambda buffer, value: None)
     for size in sizes:
         paged.clear()
         buffers: Any = made
