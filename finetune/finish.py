@@ -1,5 +1,6 @@
 """The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,7 +15,6 @@ from torch import Tensor
 from adapters import adapter_files
 from adapters.device_memory import let_go
 from adapters.family.lm import LM
-from adapters.family.port import family_of
 from adapters.fit import describe_base, describe_codec
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
@@ -227,7 +227,19 @@ def snippet(outcome: Outcome) -> list[str]:
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
     files, path = outcome.files, str(outcome.run.folder.adapter)
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
-    return list(family_of(files).snippet(base, path, prompt))
+    model_class = files.format.transformers_class
+    if model_class is None:
+        return [f"woodshed sample {shlex.quote(path)} {shlex.quote(prompt)} --out out/"]
+    return [
+        "from peft import PeftModel",
+        f"from transformers import AutoProcessor, {model_class}",
+        "",
+        f"base = {base!r}",
+        f"model = {model_class}.from_pretrained(base)",
+        f"model = PeftModel.from_pretrained(model, {path!r})",
+        f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
+        "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s at 50 Hz",
+    ]
 
 
 def _copy_samples(source: Path, folder: Path, pieces: list[Piece]) -> None:

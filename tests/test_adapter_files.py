@@ -237,7 +237,7 @@ def test_code_on_the_card_runs_as_it_stands(written, mono_base, tmp_path, monkey
     code = re.search(r"```python\n(.*?)\n```", (written / "README.md").read_text(), flags=re.DOTALL)
     assert code
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(mono_base, "path/to/mono")
+    shutil.copytree(mono_base, "mono")
     shutil.copytree(written, "path/to/this/adapter")
     exec(code.group(1).replace("max_new_tokens=500", "max_new_tokens=8"), {"__name__": "card"})
     assert Path("music.wav").stat().st_size > 1000

@@ -75,8 +75,8 @@ def lost_sentence(result: Result) -> str:
     best = result.levels[-1]
     mono = "stereo becomes mono, " if result.channels == 1 else ""
     return (
-        f"{result.name}: {mono}everything above {result.sample_rate_hz / 2000:g} kHz is gone, the rest is kept in "
-        f"{best.bitrate_bps / 1000:.3g} kbps, {best.compression:.0f} times smaller than 16-bit PCM at its rate: "
+        f"{result.name}: {mono}everything above {result.sample_rate_hz / 2000:g} kHz is gone, and what is left is "
+        f"kept in {best.bitrate_bps / 1000:.3g} kbps, {best.compression:.0f} times smaller than 16-bit PCM: "
         f"mel distance {best.mean.mel_distance:.2f}, SI-SDR {best.mean.si_sdr_db:.1f} dB."
     )
 

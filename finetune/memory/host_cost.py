@@ -8,26 +8,26 @@ several runs counts: whatever else the machine does only adds.
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from adapters.family.lm import LM
-from adapters.family.memory import StepPlan
+from adapters.family.memory import StepPlan, memory_of
 from adapters.family.recompute import enable_checkpointing
 from data_prep.lm_spec import LMSpec
 from finetune.memory.cost import Machine
 from finetune.memory.simulate import batch, random_lm
 
-LAYERS, HEADS, HEAD_DIM = 6, 4, 8
+LAYERS = 6
 RUNS = 5
 """After one that is thrown away."""
 
 
 def machine_here(spec: LMSpec, device: str) -> Machine:
-    """A machine whose host cost is measured with this family's decoder and all of its layers adapted."""
-    width = HEADS * HEAD_DIM
-    narrow = replace(spec, layers=LAYERS, heads=HEADS, hidden=width, ffn=2 * width, card=32, positions=64)
+    """A machine whose host cost is measured with this family's decoder; assumed where the family has no narrow one."""
+    narrow = memory_of(spec).narrow(spec, LAYERS)
+    if narrow is None:
+        return Machine()
     plan = StepPlan(narrow, "fp32", "fp32", frames=8, text_tokens=4, rank=2)
     with torch.random.fork_rng(devices=[]):
         lm, _ = random_lm(plan, device)
