@@ -18,6 +18,7 @@ from finetune.train import condition_facts
 from tests.test_chroma import line
 
 RATE_HZ = 32_000
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +178,7 @@ def test_the_adapters_commands(run: Path, tmp_path: Path, command: str) -> None:
         "merge": [str(run), str(tmp_path / "m"), "--base", "debug-melody"],
         "inspect": [str(run), "--base", "debug-melody"],
         "blend": [str(run), str(run), "--out", str(tmp_path / "b")],
-        "bundle": [str(run), "--out", str(tmp_path / "b.zip")],
+        "bundle": [str(run), str(tmp_path / "b.zip")],
     }[command]
     assert main([command, *words]) == 0
     if command == "merge":

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 
 from adapters.family.memory import StepPlan
-from adapters.family.musicgen_melody.format import spec_of_sizes
+from adapters.family.musicgen_melody.format import MelodySpec, spec_of_sizes
+from configs.train import TrainSettings
+from finetune.commands.plan import spec_of_base
 from finetune.memory.predict import GIB, predict
 from finetune.memory.simulate import simulate
 
@@ -39,3 +41,9 @@ def test_the_headline_job_fits_10_gb() -> None:
     plan = StepPlan(MEDIUM, "nf4", checkpointed=48, batch_size=1)
     assert predict(plan).of_the_card < 10e9
     assert predict(StepPlan(MEDIUM, "bf16", checkpointed=48, batch_size=1)).of_the_card < 10e9
+
+
+@pytest.mark.parametrize(("suffix", "shape"), [("melody", MEDIUM), ("melody-large", LARGE), ("stereo-melody", STEREO)])
+def test_plan_knows_the_published_models(suffix: str, shape: MelodySpec) -> None:
+    settings = TrainSettings(base=f"facebook/musicgen-{suffix}")
+    assert spec_of_base(settings) == shape
