@@ -20,7 +20,7 @@ from adapters.family.port import family_of
 from adapters.fit import check_fit
 from adapters.merge import copy_rest, merged_weight
 from adapters.safe_files import check_header
-from adapters.tensor_stream import StoredTensors, rewrite, write
+from adapters.tensor_stream import StoredTensors, StoredWeights, rewrite, write
 from configs.errors import UserError
 from data_prep.safe_write import check_new, folder_beside
 
@@ -123,7 +123,7 @@ def _write_shards(files: "BaseFiles", made: Path, change) -> None:
         (made / index.name).write_bytes(index.read_bytes())
 
 
-def _check_same(stored: StoredTensors, names: dict[str, list[str]], ours: StoredTensors, state: Path) -> None:
+def _check_same(stored: StoredTensors, names: dict[str, list[str]], ours: StoredWeights, state: Path) -> None:
     shapes, theirs_shapes = ours.shapes, stored.shapes
     theirs_shapes = {name: shape for name, shape in theirs_shapes.items() if name != CHROMA_WINDOW}
     wanted = {
