@@ -1,6 +1,5 @@
 """How much of a piece is silent: an adapter may learn to play nothing, and its loss does not say so."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -22,7 +22,6 @@ from adapters.family.lm import LM
 from adapters.low_rank import LowRank
 from configs.errors import UserError
 
-
 AnyLM = TypeVar("AnyLM", bound=LM)
 
 

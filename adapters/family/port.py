@@ -55,9 +55,7 @@ class Family(ABC):
         """Our names of what a tensor of the base's files holds of the LM; most families have it under that name."""
         return (name,)
 
-    def changed(
-        self, files: "BaseFiles", name: str, tensor: Tensor, change: Callable[[str, Tensor], Tensor]
-    ) -> Tensor:
+    def changed(self, files: "BaseFiles", name: str, tensor: Tensor, change: Callable[[str, Tensor], Tensor]) -> Tensor:
         """A tensor of the base's files with each of its `parts_of` passed through `change(our name, weight)`."""
         return change(name, tensor)
 

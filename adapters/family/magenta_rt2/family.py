@@ -11,8 +11,8 @@ from adapters.family.magenta_rt2.engine import MagentaEngine
 from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.load import is_layer_linear
 from adapters.family.magenta_rt2.names import assemble, owners, pieces
-from adapters.family.magenta_rt2.spec import FAMILY as NAME
 from adapters.family.magenta_rt2.spec import ALIASES, GROUPS, MagentaLMSpec
+from adapters.family.magenta_rt2.spec import FAMILY as NAME
 from adapters.family.magenta_rt2.weights import MagentaWeights
 from adapters.family.port import Family
 from data_prep.lm_spec import LMSpec
@@ -21,6 +21,7 @@ from data_prep.magenta_rt2.sizes import MagentaSpec
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
+
 
 class MagentaFamily(Family):
     """The stack over frames, the stack over levels, and what embeds the conditions."""
@@ -49,9 +50,7 @@ class MagentaFamily(Family):
         """The codec beside the language model is none of its parts."""
         return owners(_sizes_in(files)).get(name, ())
 
-    def changed(
-        self, files: "BaseFiles", name: str, tensor: Tensor, change: Callable[[str, Tensor], Tensor]
-    ) -> Tensor:
+    def changed(self, files: "BaseFiles", name: str, tensor: Tensor, change: Callable[[str, Tensor], Tensor]) -> Tensor:
         """Every piece in our shape, and back."""
         spec = _sizes_in(files)
         parts = zip(owners(spec)[name], pieces(name, tensor, spec), strict=True)

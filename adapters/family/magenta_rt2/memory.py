@@ -118,9 +118,7 @@ def groups_of(targets: tuple[str, ...]) -> set[str]:
     return {group for target in targets for group in ALIASES.get(target, (target,))}
 
 
-def _stack_row_bytes(
-    size: StackSize, plan: StepPlan, *, attentions: int, read: int, ffn: bool, adapted: int
-) -> int:
+def _stack_row_bytes(size: StackSize, plan: StepPlan, *, attentions: int, read: int, ffn: bool, adapted: int) -> int:
     """Per row of a layer: norms before and after each part; what adapters read; q, k, v, output; the feed-forward."""
     e, parts = plan.bytes_per_value, attentions + 1
     wide = 2 * parts * size.width * 4 + read * size.width * e

@@ -48,9 +48,7 @@ def laid_out_for_playing(lm: MagentaLM, kind: Kind, wrap: Wrap | None = None) ->
     return played
 
 
-def adapted_products(
-    lm: MagentaLM, adapters: Mapping[str, Mapping[str, LowRank]], strengths: StrengthBank
-) -> Wrap:
+def adapted_products(lm: MagentaLM, adapters: Mapping[str, Mapping[str, LowRank]], strengths: StrengthBank) -> Wrap:
     """A `wrap` that lets every adapter add to the products it touches, each at the strength it has at that moment.
 
     Raises:
