@@ -22,7 +22,7 @@ from adapters.decode.sampling import Sampling
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.decode.whole_sequence import WholeSequence
 from adapters.family.load import load_lm
-from adapters.family.magenta_rt2.conditions import strength_bins
+from adapters.family.magenta_rt2.conditions import MagentaConditions, strength_bins
 from adapters.family.magenta_rt2.engine import MagentaEngine
 from adapters.family.magenta_rt2.family import FAMILY
 from adapters.family.magenta_rt2.format import FORMAT
@@ -257,6 +257,15 @@ def test_prep_from_sound_to_tokens(tmp_path: Path) -> None:
     for row in dataset.clips():
         assert dataset.codes(row.id).shape == (12, row.n_frames)
         assert dataset.text_state(row.captions[0]).shape == (1, 12)
+        heard = dataset.condition("style", row.id)
+        assert heard is not None and heard.shape == (row.n_frames, 12) and 0 <= heard.min() <= heard.max() < 1024
+    spec, row = resolve_base("debug-mrt2").spec, dataset.clips()[0]
+    told, sound = (Draw(row.id, row.captions[0], 5, 20, instead=instead) for instead in (False, True))
+    batch = collate([told, sound], dataset, spec)
+    followed = MagentaConditions.of_kinds(batch.conditions, 2)
+    words, heard = dataset.text_state(row.captions[0]), dataset.condition("style", row.id)
+    assert heard is not None and (followed.style[0].numpy() == words).all()
+    np.testing.assert_array_equal(followed.style[1].numpy(), heard[5:25])
 
 
 def test_packed_kinds_on_a_cpu(files: BaseFiles, lm: MagentaLM) -> None:
