@@ -75,7 +75,8 @@ class PreparedDataset:
             self._tokens = TokenReader(self.folder / TOKENS_FOLDER)
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(self.folder, str(error)) from error
-        self._conditions = {kind: self._open_condition(kind) for kind in self.info.get("conditions", {})}
+        made = {kind: said for kind, said in self.info.get("conditions", {}).items() if said["clips"]}
+        self._conditions = {kind: self._open_condition(kind) for kind in made}
         self._check()
         self._mapped = self._map_states()
         self._state = lru_cache(maxsize=_STATES_IN_MEMORY)(self._read_state)

@@ -113,6 +113,8 @@ class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
+    there are other kinds, as many lose the caption alone, and each kind alone.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Stream:
         condition_dropout: float,
         prior_share: float = 0.0,
         prior_pieces: Sequence[Clip] = (),
+        kinds: Sequence[str] = (),
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -131,6 +134,7 @@ class Stream:
         self.condition_dropout = condition_dropout
         self.prior_share = prior_share
         self.prior_pieces = prior_pieces
+        self.kinds = tuple(kinds)
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -141,7 +145,9 @@ class Stream:
     def draw(self, clip: Clip, place: int) -> Draw:
         """The clip as it comes up at this place of the series."""
         epoch = place // len(self.clips)
-        dropped = self._chance("condition", epoch, clip) < self.condition_dropout
+        everything = self._chance("condition", epoch, clip) < self.condition_dropout
+        dropped = everything or (bool(self.kinds) and self._alone("text", epoch, clip))
+        without = {kind for kind in self.kinds if everything or self._alone(kind, epoch, clip)}
         bare = self._chance("prior", epoch, clip) < self.prior_share
         prior = bare or (dropped and self.prior_share > 0)
         if prior and self.prior_pieces and self._chance("piece or clip", epoch, clip) < PIECES_SHARE:
@@ -151,7 +157,11 @@ class Stream:
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
         instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
-        return Draw(clip.id, caption, start, n_frames, prior, instead)
+        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without))
+
+    def _alone(self, kind: str, epoch: int, clip: Clip) -> bool:
+        """Whether this kind of condition is dropped, whatever becomes of the others."""
+        return self._chance(f"without {kind}", epoch, clip) < self.condition_dropout
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))
