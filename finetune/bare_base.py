@@ -59,7 +59,7 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
             save(play(lm, files, settings.prior_prompts, longest_frames, settings.seed, say), run.folder.prior_pieces)
         run.accelerator.wait_for_everyone()
         pieces = load(run.folder.prior_pieces)
-    kinds = [kind.name for kind in files.spec.conditions if kind.per != "caption"]
+    kinds = [kind.name for kind in files.spec.conditions if kind.per in ("clip", "frame")]
     return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds)
 
 
