@@ -28,6 +28,7 @@ from adapters.family.magenta_rt2.family import FAMILY
 from adapters.family.magenta_rt2.format import FORMAT
 from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.load import load_magenta_lm
+from adapters.family.magenta_rt2.spec import GROUPS
 from adapters.merge import merge
 from adapters.sampler import AdapterSpec, Sampler
 from configs.errors import UserError
@@ -231,13 +232,14 @@ def test_stream_is_the_sampled_piece(files: BaseFiles) -> None:
 
 
 def test_learnt_with_dora_by_heart_and_given_back(files: BaseFiles, tmp_path: Path) -> None:
-    data = write_dataset(tmp_path / "one", files.folder, train=(24,), validation=())
-    learns = {**SETTINGS, "lora": {**SETTINGS["lora"], "rank": 16, "dora": True}, "condition_dropout": 0.0}
-    learns["optim"] = {**SETTINGS["optim"], "lr": 0.03}
-    adapter = train(data, tmp_path / "run", quick(**learns, steps=120, batch_size=1, accumulation=1))
+    data = write_dataset(tmp_path / "one", files.folder, train=(10,), validation=())
+    lora = {"rank": 8, "alpha": 16.0, "dora": True, "targets": list(GROUPS)}
+    learns = {"lora": lora, "optim": {**SETTINGS["optim"], "lr": 0.02}, "condition_dropout": 0.0}
+    once = {"batch_size": 1, "accumulation": 1, "eval": {"every_steps": 100}, "checkpoint": {"every_steps": 100}}
+    adapter = train(data, tmp_path / "run", quick(**learns, **once, steps=100))
     dataset = PreparedDataset(data)
     row = dataset.clips("train")[0]
-    how = {"temperature": 0.0, "guidance": 4.0, "duration_sec": 24 / 25}
+    how = {"temperature": 0.0, "guidance": 4.0, "duration_sec": 10 / 25}
     codes = sampler(files.folder, adapter, **how).codes([row.captions[0]])[0]
     assert (codes == dataset.codes(row.id)).mean() > 0.9
 
