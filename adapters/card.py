@@ -15,7 +15,7 @@ from urllib.parse import quote
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
 from data_prep.base_files import DEBUG_BASES
-from data_prep.families import format_named, module_kind
+from data_prep.families import format_named, formats, module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 WITH_WOODSHED = ("starter", *DEBUG_BASES)
@@ -42,7 +42,7 @@ def card(
         front_matter=front_matter(woodshed, samples),
         name=plain(woodshed.name),
         base=plain(base),
-        base_link=f"https://huggingface.co/{quote(base)}" if HUB_ID.fullmatch(base) else "#",
+        base_link=f"https://huggingface.co/{quote(_repository(base))}" if on_hub(base) else "#",
         base_note=_base_note(base),
         revision=plain(woodshed.base.revision or ""),
         trigger=plain(woodshed.trigger),
@@ -67,8 +67,8 @@ def front_matter(woodshed: Woodshed, samples: Mapping[str, str]) -> str:
     """The YAML that the hub reads (https://huggingface.co/docs/hub/model-cards), without its dashes."""
     import yaml
 
-    base = woodshed.base.id
-    known = bool(HUB_ID.fullmatch(base))
+    base = _repository(woodshed.base.id)
+    known = on_hub(base)
     fields: dict[str, Any] = {
         "library_name": "peft",
         "pipeline_tag": "text-to-audio",
@@ -152,6 +152,16 @@ def _python(text: str) -> str:
     return json.dumps(text, ensure_ascii=False).replace("`", "\\u0060")
 
 
+def on_hub(base: str) -> bool:
+    """Whether a base's id is one on the hub."""
+    return HUB_ID.fullmatch(_repository(base)) is not None
+
+
+def _repository(base: str) -> str:
+    """Of an id that says more than the repository, which one of several models in it."""
+    return next((place.repository for format in formats() if (place := format.on_hub(base)) is not None), base)
+
+
 def _base_note(base: str) -> str:
     """Where a base comes from that is not on the hub."""
     if base == "starter":
@@ -161,7 +171,7 @@ def _base_note(base: str) -> str:
         )
     if base in WITH_WOODSHED:
         return "It is a tiny random model that Woodshed makes to try its commands with: its music is noise."
-    return "" if HUB_ID.fullmatch(base) else "It was a folder on its author's machine: ask there for the same files."
+    return "" if on_hub(base) else "It was a folder on its author's machine: ask there for the same files."
 
 
 def _data(woodshed: Woodshed) -> str:

@@ -82,6 +82,10 @@ class BaseFormat(ABC):
         """Where a base of this family is on the hub, for an id that says more than the repository; else None."""
         return None
 
+    def published(self, id: str) -> LMSpec | None:
+        """The description of a base that is known by its hub id alone, without a file of it; None for others."""
+        return None
+
     def codec_source(self, folder: Path) -> "CodecSource | None":
         """The codec of a base that has it in a layout of its own; None: it is read by `parts`."""
         return None

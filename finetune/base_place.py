@@ -46,7 +46,7 @@ def base_of_adapter(adapter: "Adapter") -> tuple[str, str | None]:
     if name in BUILT_IN or "/" in name or is_folder(name):
         return name, adapter.revision
     folder = _told_by_run(adapter.folder)
-    if folder is None or Path(folder).name != name or not is_folder(folder):
+    if folder is None or Path(folder).name != name or not is_there(folder):
         raise _gone(name, str(adapter.folder))
     return folder, None
 

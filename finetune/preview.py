@@ -36,7 +36,8 @@ td{padding:.3rem .8rem .3rem 0}h2{font-size:1.05rem;margin-top:2rem}</style></he
 <h1>Previews</h1><p>The same prompts and seeds each time. Step 0 is the base without the adapter.</p>
 {% for prompt, pieces in prompts %}<h2>{{ prompt }}</h2><table>
 {% for piece in pieces %}<tr><td>step {{ piece.step }}</td>
-<td><audio controls preload="none" src="{{ piece.file }}"></audio></td></tr>
+<td><audio controls preload="none" src="{{ piece.file }}"></audio></td>
+<td>{% if piece.silent > 0.1 %}{{ (piece.silent * 100) | round | int }} % silent{% endif %}</td></tr>
 {% endfor %}</table>{% endfor %}</body></html>
 """
 
@@ -48,6 +49,8 @@ class Piece:
     step: int
     prompt: str
     file: str
+    silent: float = 0.0
+    """Share of it that is silent."""
 
 
 @dataclass
@@ -95,13 +98,17 @@ class Previews:
     def _make(self, lm: "LM", step: int) -> list[Piece]:
         from adapters.sampler import Sampler
         from data_prep.write_audio import write_audio
+        from finetune.silence import MUCH, silent_share
 
         wanted = self.settings
         how = SampleSettings.model_validate(wanted.model_dump(include={"duration_sec", "guidance", "seed"}))
         takes = Sampler.around(lm, how, codec=self.codec).sample(self.states)
         pieces = []
         for number, (prompt, take) in enumerate(zip(self.prompts, takes, strict=True), start=1):
-            piece = Piece(step, prompt, f"step-{step:06}/{number:02}.flac")
+            silent = silent_share(take.waveform, self.codec.sample_rate_hz)
+            if silent > MUCH:
+                self.say(f"step {step}: {silent:.0%} of the preview of {prompt!r} is silent")
+            piece = Piece(step, prompt, f"step-{step:06}/{number:02}.flac", round(silent, 3))
             tags = {"title": prompt, "comment": f"step {step}, seed {wanted.seed + number - 1}", "software": "woodshed"}
             write_audio(self.folder / piece.file, take.waveform.numpy(), self.codec.sample_rate_hz, tags)
             pieces.append(piece)

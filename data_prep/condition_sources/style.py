@@ -47,12 +47,12 @@ class StyleOfSound(ConditionSource):
         return {"style_model": _model(kind).fingerprint, "rate_hz": kind.rate_hz}
 
     def values(self, audio: Float[np.ndarray, " N"], kind: ConditionKind) -> Int16[np.ndarray, "n width"] | None:
-        """Tokens [n, 12], one row per frame."""
+        """Tokens [n, 12], one row per frame and one more: the codec may count a frame that 16 kHz rounds away."""
         model, rate = _model(kind), kind.rate_hz or 1.0
         tokens = model.tokens(model.embed_sound(audio[None], RATE_HZ))  # [stretches, 12]
         if not len(tokens):
             return None
-        frames = np.arange(int(np.ceil(len(audio) / RATE_HZ * rate)))
+        frames = np.arange(int(np.ceil(len(audio) / RATE_HZ * rate)) + 1)
         stretch = np.minimum(frames // round(STRETCH_SEC * rate), len(tokens) - 1)
         return tokens[stretch].astype(np.int16)
 

@@ -1,6 +1,7 @@
 """What turns captions into what the language model follows, by the kind that a base's format names.
 
-A kind is a module with `load(files, device) -> TextEncoder` and `text_encoder_fingerprint(files)`, imported when used.
+A kind is a module with `load(files, device) -> TextEncoder` and `text_encoder_fingerprint(files) -> str`, imported when
+used.
 """
 
 import importlib

@@ -83,6 +83,7 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
     from adapters.family.musicgen_melody.format import spec_of_sizes as melody_of_sizes
     from data_prep.base_files import resolve_base
     from data_prep.debug_base import MELODY_CONFIGS, T5_BASE, TRUE_CONFIGS
+    from data_prep.families import formats
     from data_prep.typed_paths import is_folder
 
     base = settings.base
@@ -93,7 +94,8 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
     if base in MELODY_CONFIGS and not is_folder(base):
         (hidden, layers, heads, ffn), channels = MELODY_CONFIGS[base]
         return melody_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
-    return resolve_base(base, settings.revision).spec
+    known = next((spec for format in formats() if (spec := format.published(base)) is not None), None)
+    return known or resolve_base(base, settings.revision).spec
 
 
 def show(

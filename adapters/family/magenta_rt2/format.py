@@ -71,10 +71,15 @@ class MagentaFormat(BaseFormat):
         """The folder above checkpoints/."""
         return root_of(folder)
 
+    def published(self, id: str) -> LMSpec | None:
+        """Of the official sizes."""
+        size = _size_of(id)
+        return None if size is None else lm_spec(SIZES[size])
+
     def on_hub(self, id: str) -> HubPlace | None:
         """`google/magenta-realtime-2` is the small model, `google/magenta-realtime-2/mrt2_base` the other."""
-        size = SMALLEST if id == HUB_ID else id.removeprefix(f"{HUB_ID}/")
-        if size not in SIZES:
+        size = _size_of(id)
+        if size is None:
             return None
         checkpoint = f"checkpoints/{size}.safetensors"
         return HubPlace(HUB_ID, (checkpoint, *HUB_PATTERNS), checkpoint)
@@ -82,6 +87,11 @@ class MagentaFormat(BaseFormat):
     def codec_source(self, folder: Path) -> "CodecSource":
         """Decoder and quantiser beside the language model, the encoder in resources/."""
         return codec_source(find_files(folder))
+
+
+def _size_of(id: str) -> str | None:
+    size = SMALLEST if id == HUB_ID else id.removeprefix(f"{HUB_ID}/")
+    return size if id.startswith(HUB_ID) and size in SIZES else None
 
 
 FORMAT = MagentaFormat()
