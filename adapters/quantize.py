@@ -2,16 +2,17 @@
 
 int8 is LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): activations beyond the threshold go through in half
 precision. nf4 is QLoRA's 4-bit normal float with doubly quantised scales (Dettmers et al. 2023, arXiv:2305.14314).
-Both run on CUDA and on a CPU. Knows nothing of which layers are worth it: `adapters.lm` decides.
+Both run on CUDA and on a CPU. Knows nothing of which layers are worth it: the family decides.
 """
 
 import functools
-import logging
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from data_prep.known_remarks import drop_known_remarks
 
 QuantKind = Literal["int8", "nf4"]
 OUTLIER_THRESHOLD = 6.0
@@ -27,6 +28,7 @@ def quantized_linear(
     """
     import bitsandbytes
 
+    drop_known_remarks()
     bnb: Any = bitsandbytes.nn  # its types do not describe themselves
     out_features, in_features = weight.shape
     if kind == "int8":
@@ -39,7 +41,6 @@ def quantized_linear(
             device="meta",
         )
         held = bnb.Int8Params(weight.cpu(), requires_grad=False, has_fp16_weights=False)
-        _quiet_int8_casts()
     else:
         layer = bnb.Linear4bit(
             in_features,
@@ -73,17 +74,3 @@ def _int8_class() -> Any:
             self.weight.CB = None
 
     return Linear8bit
-
-
-class _CastsAreNoNews(logging.Filter):
-    """Drops the line that bitsandbytes logs at every int8 product whose input is not fp16: that is how it works."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """True for every other record."""
-        return not record.getMessage().startswith("MatMul8bitLt: inputs will be cast")
-
-
-def _quiet_int8_casts() -> None:
-    logger = logging.getLogger("bitsandbytes.autograd._functions")
-    if not any(isinstance(f, _CastsAreNoNews) for f in logger.filters):
-        logger.addFilter(_CastsAreNoNews())

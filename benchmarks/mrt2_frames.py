@@ -46,7 +46,7 @@ def seconds(run: Callable[[], object]) -> float:
 def measure_lm(name: str, kinds: list[Any], n_frames: int, folder: Path) -> None:
     """Print the language model's time per frame in each kind of product."""
     lm = load_magenta_lm(find_files(write_debug_mrt2(folder, spec=SIZES[name], codec=None, name=name)))
-    print(f"{name}: {lm.spec.n_parameters:,} parameters, random")
+    print(f"{name}: {lm.sizes.n_parameters:,} parameters, random")
     for kind in kinds:
         played = lm if kind == "plain" else laid_out_for_playing(lm, kind)
         times = sorted(frame_times(played, n_frames))
@@ -66,7 +66,7 @@ def frame_times(lm: MagentaLM, n_frames: int) -> list[float]:
     def frame() -> None:
         steps.next(lambda logits, level: torch.multinomial(logits[:, 0].float().softmax(-1), 1))
 
-    for _ in range(lm.spec.window_frames + 2):
+    for _ in range(lm.sizes.window_frames + 2):
         frame()
     return [seconds(frame) for _ in range(n_frames)]
 

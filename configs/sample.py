@@ -41,6 +41,8 @@ class SampleSettings(Section):
     """How much of its last part a longer piece continues from (audiocraft moves on by 18 of 30 s: the same)."""
     batch_size: int = Field(default=8, ge=1, le=256)
     """Pieces played at once: several together cost far less than one after the other, and more memory."""
+    decoder: str | None = None
+    """A decoder.safetensors of `woodshed codec tune`, tuned for this base's codec: it makes the sound of the tokens."""
     format: Literal["wav", "flac"] = "wav"
     """File format; the settings are written into the file's tags."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"

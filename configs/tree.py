@@ -4,6 +4,7 @@ import textwrap
 
 import yaml
 
+from configs.evaluate import EvaluateSettings
 from configs.fields import is_section
 from configs.live import LiveSettings
 from configs.prep import PrepSettings
@@ -21,6 +22,8 @@ class Settings(Section):
     """Settings of `woodshed train`."""
     sample: SampleSettings = SampleSettings()
     """Settings of `woodshed sample`."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Settings of `woodshed evaluate`."""
     live: LiveSettings = LiveSettings()
     """Settings of `woodshed live`."""
 

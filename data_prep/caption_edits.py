@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from configs.errors import UserError
-from data_prep.cache import written_beside
 from data_prep.captions import with_trigger
 from data_prep.prepared import ClipRow
+from data_prep.safe_write import written_beside
 from data_prep.scan import Rejection
 from data_prep.sidecar import decode_text
 from data_prep.song_words import caption_text

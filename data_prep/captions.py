@@ -53,13 +53,13 @@ class ClipFacts:
     """The owner's captions of the song."""
     tags: Mapping[str, str] = field(default_factory=dict)
     """From `tags.normalise`."""
-    heard: Sequence[Heard] = ()
-    """What listeners said, filtered, in the order in which they are trusted."""
     features: Features = Features()  # noqa: RUF009 (frozen)
     stems: str = MIX
     """Which version of the track the clip is from: the name of a `Selection`."""
     trigger: str = ""
     """Words that will be in every caption, so that no part says what they say."""
+    heard: Sequence[Heard] = ()
+    """What listeners said, filtered, in the order in which they are trusted."""
 
 
 class Captioner(Protocol):

@@ -56,7 +56,7 @@ def describe_clips(
         track, measured = clip.version.track, features[clip.id]
         known, heard = answers[clip.id]
         said = [answer for answer in heard.values() if "listeners" in settings.captions.sources]
-        facts = ClipFacts(known.own, known.tags, said, measured, known.stems)
+        facts = ClipFacts(known.own, known.tags, measured, known.stems, heard=said)
         written = (edited or {}).get(clip.id)
         described[clip.id] = Described(
             captions=final_captions(written, settings.captions.trigger)

@@ -150,7 +150,7 @@ def test_a_plain_peft_adapter_needs_its_base(mono_base, tmp_path, capsys):
     (plain / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
     command = ["blend", str(plain), "--out", str(tmp_path / "out")]
     assert main(command) == 2
-    assert "does not name its base" in capsys.readouterr().err
+    assert "does not say which base" in capsys.readouterr().err
     assert main([*command, "--base", str(mono_base)]) == 0
     with pytest.raises(UserError):
         adapter_files.load(tmp_path / "nothing")

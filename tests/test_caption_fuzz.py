@@ -267,7 +267,7 @@ def test_no_caption_states_two_tempi_or_two_keys(own, trigger, genre, mood, tagg
     """Which source said a thing is read off the numbers and notes, which no two sources share."""
     tags = {"genre": genre, "mood": mood, "bpm": str(tagged[0]), "key": f"{tagged[1]} minor"}
     features = Features(float(heard[0]), 0.9, f"{heard[1]} minor", 0.9)
-    facts = ClipFacts([text for text in own if text], tags, features)
+    facts = ClipFacts([text for text in own if text], tags, features=features)
     whole = CaptionSettings(trigger=trigger, sources=sources, variants=16)
     for caption in compose(facts, whole, 0, "x"):
         numbers = {int(number) for number in re.findall(r"(?<!\d)1\d\d(?!\d)", caption)}

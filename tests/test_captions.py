@@ -55,7 +55,7 @@ def test_a_more_trusted_source_silences_what_is_measured() -> None:
 )
 def test_what_the_owner_states_is_not_stated_again(own: str, said: list[str], unsaid: list[str]) -> None:
     for sources in (["own", "tags", "features"], ["features", "tags", "own"]):
-        found = captions(ClipFacts([own], TAGS, MEASURED), sources=sources, variants=32)
+        found = captions(ClipFacts([own], TAGS, features=MEASURED), sources=sources, variants=32)
         assert any(own in text for text in found)
         rest = " ".join(found).replace(own, "")
         assert all(word in rest for word in said) and not any(word in rest for word in unsaid), rest
@@ -65,7 +65,7 @@ def test_the_same_from_two_sources_is_no_contradiction() -> None:
     tags = {"genre": "Techno 140bpm", "bpm": "140", "mood": "slow"}
     found = captions(ClipFacts(["140 bpm, slow"], tags), variants=32)
     assert any("slow techno 140bpm" in text for text in found) and not any("140 bpm, 140" in text for text in found)
-    fast = ClipFacts(["fast punk"], {"genre": "Downtempo", "bpm": "70"}, Features(75.0, 0.9))
+    fast = ClipFacts(["fast punk"], {"genre": "Downtempo", "bpm": "70"}, features=Features(75.0, 0.9))
     assert captions(fast, variants=32) == [f"fast punk, {TRIGGER}"]
 
 

@@ -1,7 +1,7 @@
 """The filter: names that were made up go, what is heard and the language it is said in stay."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.listeners.listener import Heard, Known
@@ -84,6 +84,7 @@ def test_what_was_taken_out_is_kept_with_the_answer() -> None:
     assert found.flags == heard.flags and Heard.from_json(found.to_json()) == found
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_any_text_comes_out_short_on_one_line_and_again_the_same(said: str) -> None:
     removed: list[str] = []

@@ -19,6 +19,7 @@ from mrt2_fixtures import (
 )
 from torch.testing import assert_close
 
+from adapters.conditions import Condition, Conditions
 from adapters.decode.projections import has_fbgemm
 from adapters.family.magenta_rt2.conditions import MagentaConditions, strength_bins
 from adapters.family.magenta_rt2.lm import MagentaLM
@@ -27,6 +28,7 @@ from adapters.family.magenta_rt2.playing import laid_out_for_playing
 from adapters.family.magenta_rt2.ring import window_mask
 from adapters.family.magenta_rt2.spec import GROUPS
 from adapters.family.magenta_rt2.steps import MagentaSteps
+from adapters.pattern import IGNORE
 from data_prep.magenta_rt2.files import find_files
 
 K = 12
@@ -126,7 +128,7 @@ def test_memory_stays_as_it_is(tiny):
     for _ in range(299):
         steps.next(likeliest)
     assert kept(steps) == first and steps.n_frames == 300
-    assert steps._rings[0][0].keys.shape[2] == tiny.spec.window_frames + 2  # itself and the sink besides
+    assert steps._rings[0][0].keys.shape[2] == tiny.sizes.window_frames + 2  # itself and the sink besides
 
 
 def test_what_each_cell_knows(tiny):
@@ -138,7 +140,7 @@ def test_what_each_cell_knows(tiny):
     moved = (tiny(codes, conditions) - tiny(changed, conditions)).abs().amax((0, 3)) > 0  # [K, T]
     expected = torch.zeros(K, N_FRAMES, dtype=torch.bool)
     expected[level + 1 :, frame] = True
-    reach = tiny.spec.temporal.layers * tiny.spec.window_frames
+    reach = tiny.sizes.temporal.layers * tiny.sizes.window_frames
     expected[:, frame + 1 : frame + 1 + reach + 1] = True
     assert torch.equal(moved, expected)
 
@@ -176,6 +178,39 @@ def test_rows_are_independent(tiny):
     logits = tiny(codes, both)
     for row in range(2):
         assert_close(logits[row : row + 1], tiny(codes[row : row + 1], both.rows(torch.tensor([row]))))
+
+
+def test_conditions_by_kind(tiny):
+    """As batches hold them: a style for the clip, notes by the frame, what is masked or absent unknown."""
+    draw = torch.Generator().manual_seed(4)
+    style = torch.randint(0, 1024, (2, 1, 12), generator=draw)
+    notes = torch.randint(0, 4, (2, N_FRAMES, 128), generator=draw)
+    masks = torch.tensor([[True], [False]]), torch.arange(N_FRAMES)[None].expand(2, -1) < 5
+    by_kind = Conditions({"style": Condition(style, masks[0]), "notes": Condition(notes, masks[1])})
+    found = MagentaConditions.of_kinds(by_kind, 2)
+    assert torch.equal(found.style[0], style[0].expand(N_FRAMES, 12)) and (found.style[1] == -1).all()
+    assert torch.equal(found.notes[:, :5], notes[:, :5]) and (found.notes[:, 5:] == -1).all()
+    assert (found.drums == -1).all() and (found.strengths == torch.tensor([20, 10, 2])).all()
+    codes = case_inputs("tiny")["codes"].long().expand(2, -1, -1)
+    assert torch.equal(tiny(codes, by_kind), tiny(codes, found))
+    null = Conditions.null(2, tiny.spec)
+    assert torch.equal(tiny(codes, null), tiny(codes, MagentaConditions.unknown(2)))
+    wrong = Conditions({"notes": by_kind["notes"], "drums": Condition(notes[:, :3, :1], masks[1][:, :3])})
+    with pytest.raises(ValueError, match="different numbers"):
+        MagentaConditions.of_kinds(wrong, 2)
+
+
+def test_the_port_of_language_models(tiny):
+    codes, conditions = case_inputs("tiny")["codes"].long(), MagentaConditions.unknown(1)
+    inputs, labels = tiny.inputs_and_labels(codes, torch.tensor([9]))
+    assert torch.equal(labels[..., :9], codes[..., :9]) and (labels[..., 9:] == IGNORE).all()
+    whole = tiny(inputs, conditions)
+    for level in (0, 7):
+        columns = torch.cat([torch.full_like(codes[..., :1], tiny.spec.special), codes[..., :6]], dim=2)
+        next_level = tiny.next_logits(columns, codes[:, :level, 6], conditions)
+        assert_close(next_level[:, 0], whole[:, level, 6], rtol=1e-5, atol=2e-5)
+    assert len(tiny.blocks) == tiny.spec.layers == 2 and tiny.levels_at_once == 1
+    assert tiny.spec.frame_rate == 25 and tiny.spec.window_sec == 2 * 6 / 25
 
 
 def test_strengths_as_the_official_player_bins_them():

@@ -30,7 +30,15 @@ def test_songs_become_a_dataset(tmp_path, capsys):
     assert "warning: metadata.csv: nothing of its 1 row is in any caption: no column holds captions" in flat
     assert "captions for 1 of 2 songs (sidecars 1)" in flat and "passed over 1 hidden" in flat
     stages = [line.split(":")[0] for line in said.err.splitlines()]
-    assert stages == ["read files", "measure", "listen to tracks", "listen", "codec tokens", "text states"]
+    assert stages == [
+        "read files",
+        "measure",
+        "listen to tracks",
+        "listen",
+        "musicnn listens",
+        "codec tokens",
+        "text states",
+    ]
     rows = PreparedDataset(out).clips()
     assert len(rows) == 2 and all("my style" in caption for row in rows for caption in row.captions)
 

@@ -10,10 +10,10 @@ from torch.testing import assert_close
 
 pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
 
+from finetune.codec_tune.discriminators import Discriminators, discriminator_loss, generator_losses
+from finetune.codec_tune.losses import MelLoss
 from starter.recipe.codec_export import from_encodec, to_encodec
-from starter.recipe.codec_losses import MelLoss
 from starter.recipe.codec_model import CodecModel
-from starter.recipe.discriminator import Discriminators, discriminator_loss, generator_losses
 from starter.recipe.sizes import CODEC_SIZES, CodecSize
 from starter.recipe.stage import Stage, load_module
 from starter.recipe.train_codec import fix_tokens

@@ -3,6 +3,7 @@
 import argparse
 from importlib import import_module
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from finetune.flags import declare, read
 from finetune.word_order import options_first
 
 
-def line(command: str, *words: str):
+def line(command: str, *words: str) -> Any:
     return read(declare(command, COMMANDS[command], import_module(f"finetune.commands.{command}")), words)
 
 

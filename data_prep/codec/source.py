@@ -35,9 +35,10 @@ class CodecSource:
 
 def weights_fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """A name for a codec's weights: the same for both names that weight norm has in checkpoints."""
-    return fingerprint({_plain_name(key): tensor for key, tensor in tensors.items()})
+    return fingerprint({plain_name(key): tensor for key, tensor in tensors.items()})
 
 
-def _plain_name(key: str) -> str:
+def plain_name(key: str) -> str:
+    """A tensor's name with weight norm spelt the older of its two ways."""
     plain = key.replace(".parametrizations.weight.original0", ".weight_g")
     return plain.replace(".parametrizations.weight.original1", ".weight_v")

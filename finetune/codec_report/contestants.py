@@ -1,4 +1,4 @@
-"""What is compared: codecs with their first 1 … N codebooks, and Opus at a few bitrates: audio in, audio out."""
+"""What is compared: codecs with their first 1 … N codebooks, and Opus at a few bitrates."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

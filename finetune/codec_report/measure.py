@@ -6,6 +6,7 @@ counts against it, a mono codec is compared with the song's mono mix.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,13 @@ class Level:
     @property
     def mean(self) -> Measures:
         """Over all passages."""
-        columns = {name: [asdict(one)[name] for one in self.passages] for name in asdict(self.passages[0])}
-        means: dict[str, Any] = {n: None if None in column else float(np.mean(column)) for n, column in columns.items()}
-        return Measures(**means)
+        scores = [one.visqol for one in self.passages if one.visqol is not None]
+        return Measures(
+            mel_distance=fmean(one.mel_distance for one in self.passages),
+            stft_distance=fmean(one.stft_distance for one in self.passages),
+            si_sdr_db=fmean(one.si_sdr_db for one in self.passages),
+            visqol=fmean(scores) if scores else None,
+        )
 
 
 @dataclass

@@ -11,11 +11,11 @@ from jaxtyping import Float
 
 from data_prep.codec_measures.spectral import MEASURE_RATE_HZ
 from data_prep.report import ogg_uri
+from data_prep.safe_write import write_text
 from finetune.codec_report.contestants import Contestant
 from finetune.codec_report.measure import Result, play
 from finetune.codec_report.passages import Passage
 from finetune.demo.pictures import picture
-from finetune.run_folder import write_text
 
 MAX_LEVELS_HEARD = 4
 
@@ -75,8 +75,8 @@ def lost_sentence(result: Result) -> str:
     best = result.levels[-1]
     mono = "stereo becomes mono, " if result.channels == 1 else ""
     return (
-        f"{result.name}: {mono}everything above {result.sample_rate_hz / 2000:g} kHz is gone, the rest is kept in "
-        f"{best.bitrate_bps / 1000:.3g} kbps, {best.compression:.0f} times smaller than 16-bit PCM at its rate: "
+        f"{result.name}: {mono}everything above {result.sample_rate_hz / 2000:g} kHz is gone, and what is left is "
+        f"kept in {best.bitrate_bps / 1000:.3g} kbps, {best.compression:.0f} times smaller than 16-bit PCM: "
         f"mel distance {best.mean.mel_distance:.2f}, SI-SDR {best.mean.si_sdr_db:.1f} dB."
     )
 

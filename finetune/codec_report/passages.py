@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from configs.errors import UserError
 from data_prep.clips import read_clips
-from data_prep.decode import AudioError, probe, reason
+from data_prep.decode import AudioError, Source, probe, reason, stream
 from data_prep.scan import scan
 from data_prep.segment import Segment
 
@@ -54,11 +54,11 @@ def choose_passages(songs: Path, *, seconds: float, at_most: int) -> tuple[list[
     every: list[Passage] = []
     for song in found.songs:
         try:
-            duration_sec = probe(song.path).duration_sec
+            duration_sec = _duration_sec(song.path)
         except (AudioError, OSError) as error:
             left_out.append(f"{song.relative}: {reason(error)}")
             continue
-        count = int((duration_sec or 0.0) // seconds)
+        count = int(duration_sec // seconds)
         if count == 0:
             left_out.append(f"{song.relative}: shorter than a passage of {seconds:g} s")
         every += [Passage(song.relative, song.path, Segment(at * seconds, seconds)) for at in range(count)]
@@ -69,6 +69,17 @@ def choose_passages(songs: Path, *, seconds: float, at_most: int) -> tuple[list[
             fix=f"Give a folder with audio of at least {seconds:g} s, or another --seconds.",
         )
     return _spread(every, at_most), left_out
+
+
+def _duration_sec(path: Path) -> float:
+    """As the file states it; counted, where it states nothing that can be believed."""
+    stated_sec = probe(path).duration_sec
+    if stated_sec is not None:
+        return stated_sec
+    source = Source()
+    for _ in stream(path, source=source):
+        pass
+    return source.duration_sec
 
 
 def _spread(every: Sequence[Passage], at_most: int) -> list[Passage]:

@@ -34,6 +34,7 @@ def arguments(parser: Any) -> None:
         default="base",
         help="Of the weights written (default: the base's).",
     )
+    parser.add_argument("--decoder", type=Path, help="A decoder.safetensors of `woodshed codec tune` for this base.")
     parser.add_argument("--force", action="store_true", help="Merge although fingerprints say it is another base.")
 
 
@@ -54,7 +55,7 @@ def run(args: Namespace, settings: None) -> int:
     console = Console(highlight=False)
     chosen = [(load(folder, force=args.force), strength) for folder, strength in map(parse_spec, args.adapters)]
     files = base_of(chosen[0][0], args.base)
-    notes = merge(files, chosen, args.out, dtype=args.dtype, force=args.force)
+    notes = merge(files, chosen, args.out, dtype=args.dtype, force=args.force, decoder=args.decoder)
     for line in forced_lines(notes):
         console.print(line, soft_wrap=True)
     console.print(

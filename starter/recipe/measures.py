@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from starter.recipe.codec_losses import MelLoss
+from finetune.codec_tune.losses import MelLoss
 
 HOP = 160
 ONSET_WINDOW_SEC = 0.05

@@ -16,11 +16,11 @@ from torch import Tensor
 from data_prep.base_files import resolve_base
 from data_prep.codec import encodec
 from data_prep.codec.registry import base_codec_source
+from finetune.codec_tune.discriminators import Discriminators, discriminator_loss, generator_losses
+from finetune.codec_tune.losses import ATTACK_WEIGHT, COMMITMENT_WEIGHT, WAVE_WEIGHT, MelLoss
 from starter.recipe.codec_export import from_encodec
-from starter.recipe.codec_losses import ATTACK_WEIGHT, COMMITMENT_WEIGHT, WAVE_WEIGHT, MelLoss
 from starter.recipe.codec_model import CodecModel
 from starter.recipe.crops import Crops
-from starter.recipe.discriminator import Discriminators, discriminator_loss, generator_losses
 from starter.recipe.sizes import CODEC_SIZES, CodecSize
 from starter.recipe.stage import Stage, pick_device
 from starter.recipe.utilisation import utilisation

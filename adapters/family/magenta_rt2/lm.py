@@ -8,15 +8,20 @@ Everything held here is frozen and stays in eval; the official dropout is not pa
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from adapters.family.magenta_rt2.conditions import MagentaConditions
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
+from adapters.family.magenta_rt2.conditions import MagentaConditions, codes_before
 from adapters.family.magenta_rt2.layers import NORM_EPSILON, DepthLayer, TemporalLayer
 from adapters.family.magenta_rt2.ring import window_mask
+from adapters.family.magenta_rt2.spec import lm_spec
+from adapters.pattern import IGNORE
 from data_prep.magenta_rt2.sizes import (
     CONTROL_VOCABULARIES,
     N_RESERVED,
@@ -81,34 +86,28 @@ class Depth(nn.Module):
         self.reserved = nn.Linear(width, N_RESERVED)
 
 
-class MagentaLM(nn.Module):
-    """The language model of one size; `spec` says which. All weights are frozen.
+class MagentaLM(LM):
+    """The language model of one size; `sizes` says which. All weights are frozen.
 
-    `train()` reaches only an adapter's dropout.
+    `train()` reaches only an adapter's dropout. There is no special code: what stands before the first frame is not
+    given as codes, and a frame's levels are predicted one after another.
     """
 
-    is_loaded_in_8bit: bool = False  # these two names tell peft which of its layer classes to use
-    is_loaded_in_4bit: bool = False
-
-    def __init__(self, spec: MagentaSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.source = Source(spec)
-        self.codes = nn.Embedding(spec.n_ids, spec.temporal.width)
-        self.temporal = Temporal(spec)
-        self.depth = Depth(spec)
+    def __init__(self, sizes: MagentaSpec) -> None:
+        super().__init__(lm_spec(sizes))
+        self.levels_at_once = 1
+        self.sizes = sizes
+        self.source = Source(sizes)
+        self.codes = nn.Embedding(sizes.n_ids, sizes.temporal.width)
+        self.temporal = Temporal(sizes)
+        self.depth = Depth(sizes)
         self.requires_grad_(False)
         self.eval()
 
     @property
-    def n_codebooks(self) -> int:
-        """K."""
-        return self.spec.n_codebooks
-
-    @property
-    def card(self) -> int:
-        """Codes per codebook. There is no special code: what stands before the first frame is not given as codes."""
-        return self.spec.card
+    def blocks(self) -> Sequence[nn.Module]:
+        """The layers of the stack over frames; the stack over levels is small."""
+        return list(self.temporal.layers)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -120,30 +119,50 @@ class MagentaLM(nn.Module):
         """Where the weights are."""
         return self.source.norm.weight.device
 
-    def train(self, mode: bool = True) -> "MagentaLM":
-        """Switch an adapter's dropout on or off; the base itself has none and stays in eval."""
-        super().train(False)
-        self.training = mode
-        for module in self.modules():
-            if isinstance(module, nn.Dropout) or hasattr(module, "lora_dropout"):
-                module.training = mode
-        return self
-
     def forward(
         self,
-        codes: Int[Tensor, "B K T"],
-        conditions: MagentaConditions,
+        inputs: Int[Tensor, "B K T"],
+        conditions: MagentaConditions | Conditions,
         previous: Int[Tensor, "B K"] | None = None,
     ) -> Float[Tensor, "B K T card"]:
         """Logits of every code: frame t, level k knows frames before t, and levels before k of frame t.
 
         `conditions` hold for T frames, or for one that stands for all. `previous` is the frame before the first, for
         codes cut from the middle of a piece; without it the piece begins here. What lies further back is not heard:
-        the first window of frames after a cut knows less than it would have in the piece.
+        the first window of frames after a cut knows less than it would have in the piece. In a batch the frame before
+        is a condition of its own (`spec.PREVIOUS`), for the rows that have one.
         """
-        embedded = self.embed(codes.transpose(1, 2))  # [B, T, K, D]
-        states = self.temporal_states(self._inputs(embedded, previous), self.encode(conditions, codes.shape[2]))
+        has_previous = None
+        if isinstance(conditions, Conditions):
+            previous, has_previous = codes_before(conditions) or (previous, None)
+            conditions = MagentaConditions.of_kinds(conditions, len(inputs))
+        embedded = self.embed(inputs.transpose(1, 2))  # [B, T, K, D]
+        first = self._first(len(inputs), previous, has_previous)
+        source = self.encode(conditions, inputs.shape[2]).contiguous()  # once, not in every layer that reads it
+        states = self.temporal_states(torch.cat([first, embedded[:, :-1].mean(2)], dim=1), source)
         return self.level_logits(states, embedded)
+
+    def inputs_and_labels(
+        self, codes: Int[Tensor, "B K T"], n_frames: Int[Tensor, " B"]
+    ) -> tuple[Int[Tensor, "B K S"], Int[Tensor, "B K S"]]:
+        """The codes themselves, both times: `forward` moves them. Behind a clip's end nothing is to be predicted."""
+        behind = torch.arange(codes.shape[2], device=codes.device) >= n_frames[:, None, None]
+        return codes.masked_fill(behind, 0), codes.masked_fill(behind, IGNORE)
+
+    def next_logits(
+        self, columns: Int[Tensor, "B K S"], begun: Int[Tensor, "B k"], conditions: MagentaConditions | Conditions
+    ) -> Float[Tensor, "B n card"]:
+        """Logits of the next level of the frame behind `columns`: what `MagentaSteps` is compared with.
+
+        The first column is the start of the piece and holds no codes; those of rows that have ended mean nothing.
+        Conditions per frame may reach further than the columns.
+        """
+        level = begun.shape[1]
+        frame = torch.cat([begun, begun.new_zeros(len(begun), self.n_codebooks - level)], dim=1)
+        codes = torch.cat([columns[:, :, 1:], frame[:, :, None]], dim=2).clamp(0, self.card - 1)
+        if isinstance(conditions, Conditions):
+            conditions = MagentaConditions.of_kinds(conditions, len(columns))
+        return self(codes, conditions.frames(0, codes.shape[2]))[:, level : level + 1, -1]
 
     def embed(self, codes: Int[Tensor, "B T K"]) -> Float[Tensor, "B T K D"]:
         """Scaled embeddings of codes 0 … card - 1."""
@@ -172,7 +191,7 @@ class MagentaLM(nn.Module):
 
     def temporal_states(self, inputs: Float[Tensor, "B T D"], source: Float[Tensor, "B T E"]) -> Float[Tensor, "B T D"]:
         """What the temporal stack says of every frame, given the frame before each."""
-        mask = window_mask(inputs.shape[1], 0, self.spec.window_frames, sink=True, device=inputs.device)
+        mask = window_mask(inputs.shape[1], 0, self.sizes.window_frames, sink=True, device=inputs.device)
         x = inputs
         for layer in self.temporal.layers:
             x = layer(x, source, mask)
@@ -193,14 +212,17 @@ class MagentaLM(nn.Module):
 
     def logits_of(self, states: Float[Tensor, "*N D"], level: int) -> Float[Tensor, "*N card"]:
         """Soft-capped logits of one level from normalised states of the depth stack."""
-        cap = self.spec.logit_cap
+        cap = self.sizes.logit_cap
         return torch.tanh(self.depth.heads[level](states) / cap) * cap
 
-    def _inputs(
-        self, embedded: Float[Tensor, "B T K D"], previous: Int[Tensor, "B K"] | None
-    ) -> Float[Tensor, "B T D"]:
-        first = self.start(len(embedded)) if previous is None else self.embed(previous[:, None]).mean(2)
-        return torch.cat([first, embedded[:, :-1].mean(2)], dim=1)
+    def _first(
+        self, n_rows: int, previous: Int[Tensor, "B K"] | None, has_previous: Bool[Tensor, " B"] | None
+    ) -> Float[Tensor, "B 1 D"]:
+        """What the temporal stack hears before the first frame: the frame before, or that a piece begins."""
+        if previous is None:
+            return self.start(n_rows)
+        before = self.embed(previous[:, None]).mean(2)
+        return before if has_previous is None else torch.where(has_previous[:, None, None], before, self.start(n_rows))
 
     def _scaled(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N D"]:
-        return self.codes(ids) * math.sqrt(self.spec.temporal.width)
+        return self.codes(ids) * math.sqrt(self.sizes.temporal.width)

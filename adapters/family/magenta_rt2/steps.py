@@ -31,7 +31,7 @@ class MagentaSteps:
         self.lm = lm
         self.n_rows = conditions.n_rows
         self.n_frames = 0
-        window = lm.spec.window_frames
+        window = lm.sizes.window_frames
         layers: list[Any] = list(lm.temporal.layers)
         self._rings = [tuple(part.ring(self.n_rows, window) for part in (at.self_attn, at.cross_attn)) for at in layers]
         self._next_input = lm.start(self.n_rows)
@@ -50,6 +50,14 @@ class MagentaSteps:
         self._n_followed = 0
 
     @torch.inference_mode()
+    def keep(self, index: Int[Tensor, " n"]) -> None:
+        """Go on with these rows only."""
+        self.n_rows = len(index)
+        self._source, self._next_input = (held.index_select(0, index) for held in (self._source, self._next_input))
+        for ring in (ring for pair in self._rings for ring in pair):
+            ring.keep(index)
+
+    @torch.inference_mode()
     def read(self, columns: Int[Tensor, "B K n"]) -> None:
         """Take these frames as played, all at once: what `next` gives continues them."""
         n_frames = columns.shape[2]
@@ -63,10 +71,10 @@ class MagentaSteps:
     def next(self, draw: Draw) -> Int[Tensor, "B K"]:
         """Play one more frame: `draw` is called level after level, and each level hears what was drawn before."""
         known = self._advance(self._next_input)  # [B, 1, D]
-        spec = self.lm.spec
-        levels = [Levels(self.n_rows, spec.depth, spec.n_codebooks, known) for _ in range(spec.depth.layers)]
+        sizes = self.lm.sizes
+        levels = [Levels(self.n_rows, sizes.depth, sizes.n_codebooks, known) for _ in range(sizes.depth.layers)]
         column, embedded = [], []
-        for level in range(spec.n_codebooks):
+        for level in range(sizes.n_codebooks):
             code = draw(self._logits(known, level, levels), level)  # [B, 1]
             column.append(code)
             known = self.lm.embed_level(code, level)

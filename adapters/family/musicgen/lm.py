@@ -18,6 +18,7 @@ from transformers import MusicgenConfig, MusicgenForCausalLM
 
 from adapters.conditions import Conditions
 from adapters.family.lm import LM
+from data_prep.known_remarks import drop_known_remarks
 from data_prep.lm_spec import TEXT, LMSpec
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class MusicgenLM(LM):
     @staticmethod
     def of(files: "BaseFiles") -> "MusicgenLM":
         """Without weights: under the meta device; else with random ones."""
+        drop_known_remarks()
         return MusicgenLM(files.spec, MusicgenConfig.from_pretrained(files.folder, trust_remote_code=False))
 
     @property

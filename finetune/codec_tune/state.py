@@ -1,0 +1,51 @@
+"""What a tuning run keeps so that it goes on exactly where it was: decoder, optimizers, step, best."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from data_prep.safe_write import written_beside
+from finetune.state_tree import pack, unpack
+
+STATE = "state.safetensors"
+
+
+def save_state(
+    folder: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    told: dict[str, Any],
+) -> None:
+    """One file, written beside and renamed: it is whole or the one before."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, module in modules.items():
+        tensors |= {f"{name}.{key}": value.detach().to("cpu", copy=True) for key, value in module.state_dict().items()}
+    plain: dict[str, Any] = {}
+    for name, optimizer in optimizers.items():
+        plain[name], held = pack(optimizer.state_dict(), f"optimizers/{name}")
+        tensors |= held
+    with written_beside(folder / STATE) as part:
+        save_file(tensors, part, {"told": json.dumps(told), "optimizers": json.dumps(plain)})
+
+
+def load_state(
+    folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, Any]:
+    """Put everything back; returns what else was kept."""
+    from safetensors import safe_open
+
+    with safe_open(folder / STATE, framework="pt") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(folder / STATE)
+    for name, module in modules.items():
+        own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+        module.load_state_dict(own)
+    plain = json.loads(metadata["optimizers"])
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict(unpack(plain[name], tensors))
+    return json.loads(metadata["told"])

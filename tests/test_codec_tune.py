@@ -1,0 +1,187 @@
+"""`woodshed codec tune`: the decoder learns, tokens stay, a stopped run goes on exactly, and the file is checked."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from adapters.merge import merge
+from adapters.sampler import Sampler
+from configs.errors import UserError
+from configs.sample import SampleSettings
+from data_prep.base_files import resolve_base
+from data_prep.codec.registry import base_codec_fingerprint, load_base_codec
+from data_prep.codec.transformers_codec import TransformersCodec
+from data_prep.codec.tuned_decoder import decoder_of, read_decoder, use_decoder
+from data_prep.write_audio import write_audio
+from finetune import cli
+from finetune.codec_tune import tune as tune_module
+from finetune.codec_tune.recordings import Crops, hold_out, read_recordings
+from finetune.codec_tune.tune import TuneSettings, tune
+
+SETTINGS = TuneSettings(steps=8, lr=3e-3, batch_size=2, crop_sec=0.2, every_steps=4)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three short songs of plucked tones, and one that is too short."""
+    folder = tmp_path_factory.mktemp("songs")
+    time = np.arange(2 * 32_000) / 32_000
+    for number, hz in enumerate((220.0, 330.0, 440.0)):
+        plucks = np.sin(2 * np.pi * hz * time) * np.exp(-8 * (time % 0.5))
+        write_audio(folder / f"song {number}.wav", (0.5 * plucks)[None].astype(np.float32), 32_000)
+    write_audio(folder / "tiny.wav", np.zeros((1, 3_000), np.float32), 32_000)
+    return folder
+
+
+@pytest.fixture
+def codec(mono_base: Path) -> TransformersCodec:
+    loaded = load_base_codec(resolve_base(str(mono_base)))
+    assert isinstance(loaded, TransformersCodec)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def tuned(songs: Path, mono_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a decoder of a few steps."""
+    out = tmp_path_factory.mktemp("tuned") / "out"
+    loaded = load_base_codec(resolve_base(str(mono_base)))
+    assert isinstance(loaded, TransformersCodec)
+    result = tune(songs, out, loaded, SETTINGS)
+    assert result.after < result.before and "tiny.wav" in result.left_out[0]
+    return out
+
+
+def test_only_the_decoder_learns(tuned: Path, codec: TransformersCodec, songs: Path) -> None:
+    before = {name: tensor.clone() for name, tensor in codec.model.state_dict().items()}
+    (clip,) = codec.encode([torch.from_numpy(read_recordings(songs, codec, shortest_sec=0.1)[0][0].audio / 32767)])
+    plain = codec.decode(clip)
+    told = use_decoder(codec, tuned / "decoder.safetensors")
+    after = codec.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("decoder.") for name in changed)
+    assert float(told["held_out_mel_after"]) < float(told["held_out_mel_before"])
+    assert (codec.decode(clip) - plain).abs().max() > 1e-3
+
+
+def test_a_stopped_run_goes_on_exactly(
+    songs: Path, mono_base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fresh() -> TransformersCodec:
+        loaded = load_base_codec(resolve_base(str(mono_base)))
+        assert isinstance(loaded, TransformersCodec)
+        return loaded
+
+    real: Callable = tune_module._step
+
+    def stopped(*args):
+        if args[-1] == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(tune_module, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        tune(songs, tmp_path / "out", fresh(), SETTINGS)
+    monkeypatch.setattr(tune_module, "_step", real)
+    with pytest.raises(UserError, match="another lr"):
+        tune(songs, tmp_path / "out", fresh(), replace(SETTINGS, lr=1.0))
+    tune(songs, tmp_path / "out", fresh(), SETTINGS)
+    for file in ("decoder.safetensors", "state.safetensors"):
+        whole, resumed = load_file(tuned / file), load_file(tmp_path / "out" / file)
+        assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_crops_are_what_the_codes_say(codec: TransformersCodec, songs: Path) -> None:
+    recordings, _ = read_recordings(songs, codec, shortest_sec=0.5)
+    kept, held = hold_out(recordings)
+    assert len(kept) == 2 and [one.name for one in held] == ["song 1.wav"]
+    crops = Crops(kept, held, other_share=0.5, seed=0, hop=codec.hop_samples)
+    one, again = crops.batch(3, 4, 10, 5), crops.batch(3, 4, 10, 5)
+    assert torch.equal(one.codes, again.codes) and not torch.equal(one.codes, crops.batch(4, 4, 10, 5).codes)
+    assert one.codes.shape == (4, 4, 20) and one.audio.shape == (4, 1, 10 * codec.hop_samples)
+    for codes, audio in zip(one.codes, one.audio, strict=True):
+        places = [
+            (song, at)
+            for song in recordings
+            for at in range(song.codes.shape[1] - 19)
+            if np.array_equal(song.codes[:, at : at + 20], codes.numpy())
+        ]
+        wanted = [song.audio[:, (at + 5) * 640 : (at + 15) * 640] / 32767 for song, at in places]
+        assert any(np.allclose(audio.numpy(), sound, atol=1e-6) for sound in wanted)
+
+
+def test_other_music_is_measured_beside(songs: Path, codec: TransformersCodec, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, steps=1, every_steps=1, discriminators=True)
+    result = tune(songs, tmp_path / "out", codec, settings, other=songs)
+    assert result.other_before == pytest.approx(result.before) and result.other_after is not None
+    assert "judges" in (tmp_path / "out" / "log.jsonl").read_text()
+
+
+def test_sample_and_merge_take_it(tuned: Path, mono_base: Path, tmp_path: Path) -> None:
+    files, path = resolve_base(str(mono_base)), tuned / "decoder.safetensors"
+    settings = SampleSettings.model_validate({"duration_sec": 1.0, "device": "cpu", "decoder": str(path)})
+    take = Sampler.load(files, (), settings).sample(["drums"])[0]
+    codec = load_base_codec(files)
+    plain = codec.decode(take.codes)
+    use_decoder(codec, path)
+    torch.testing.assert_close(take.waveform, codec.decode(take.codes))
+    assert (take.waveform - plain).abs().max() > 1e-3
+    merge(files, (), tmp_path / "merged", decoder=path)
+    merged = load_base_codec(resolve_base(str(tmp_path / "merged")))
+    torch.testing.assert_close(merged.decode(take.codes), take.waveform)
+    (before,), (after,) = codec.encode([take.waveform]), merged.encode([take.waveform])
+    np.testing.assert_array_equal(before, after)
+    assert "tuned" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_files_that_do_not_belong_are_refused(tuned: Path, stereo_base: Path, mono_base: Path, tmp_path: Path) -> None:
+    path = tuned / "decoder.safetensors"
+    tensors, told = read_decoder(path)
+    codec = load_base_codec(resolve_base(str(mono_base)))
+    assert told["codec"] == base_codec_fingerprint(resolve_base(str(mono_base)))
+    save_file(tensors, tmp_path / "other.safetensors", told | {"codec": "0" * 16})
+    with pytest.raises(UserError, match="tuned for another codec"):
+        use_decoder(codec, tmp_path / "other.safetensors")
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] * torch.nan}, tmp_path / "nan.safetensors", told)
+    with pytest.raises(UserError, match="do not fit"):
+        use_decoder(codec, tmp_path / "nan.safetensors")
+    save_file(tensors, tmp_path / "plain.safetensors")
+    with pytest.raises(UserError, match="no tuned decoder"):
+        use_decoder(codec, tmp_path / "plain.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"not this")
+    with pytest.raises(UserError, match="cannot be read"):
+        use_decoder(codec, tmp_path / "broken.safetensors")
+    assert all(torch.equal(value, tensor) for value, tensor in zip(
+        decoder_of(codec).state_dict().values(),
+        decoder_of(load_base_codec(resolve_base(str(mono_base)))).state_dict().values(), strict=True
+    )), "a refused file changes nothing"  # fmt: skip
+
+
+def test_the_command(songs: Path, mono_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"codec tune#{songs}#{tmp_path / 'out'}#--codec#{mono_base}#--steps#1#--device#cpu"
+    assert cli.main(line.replace("codec tune", "codec#tune").split("#")) == 0
+    told = capsys.readouterr().out
+    assert "held-out songs: mel distance" in told and "left out: tiny.wav" in told
+    assert cli.main(["codec", "tune", str(songs)]) == 2
+
+
+def test_a_sampled_file_says_which_decoder_made_its_sound(
+    tuned: Path, mono_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hashlib
+    import json
+
+    from data_prep.decode import probe
+
+    path = tuned / "decoder.safetensors"
+    words = ["sample", "drums", "--base", str(mono_base), "--decoder", str(path), "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--duration_sec", "0.5", "--device", "cpu"]) == 0, capsys.readouterr().err
+    (piece,) = (tmp_path / "out").glob("*.wav")
+    told = " ".join(probe(piece).tags.values())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in told and str(tuned) not in told
+    assert json.dumps("decoder.safetensors") in told
