@@ -28,6 +28,8 @@ class ConditionKind:
     """Entries of a value where all clips have equally many; None where they differ."""
     rate_hz: float | None = None
     """Entries per second of music, for a kind per frame."""
+    lookahead: int = 0
+    """Entries behind the end of a crop or a window that are read with it, for a kind per frame."""
 
 
 TEXT = "text"

@@ -189,7 +189,8 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
     if values is None or kind.per == "clip":
         return values
     rate = (kind.rate_hz or frame_rate) / frame_rate
-    return values[round(draw.start_frame * rate) : round((draw.start_frame + draw.n_frames) * rate)]
+    last = round((draw.start_frame + draw.n_frames) * rate)
+    return values[round(draw.start_frame * rate) : last + kind.lookahead]
 
 
 def _pad_codes(codes: list[Any]) -> Int[Tensor, "B K T"]:

@@ -245,6 +245,6 @@ class Generation:
             if kind.per == "frame":
                 rate_hz = kind.rate_hz or self.plan.frame_rate
                 first, last = (round(at / self.plan.frame_rate * rate_hz) for at in (row.origin, row.end(self.plan)))
-                values = values[first:last]
+                values = values[first : last + kind.lookahead]
             found[name] = values
         return found

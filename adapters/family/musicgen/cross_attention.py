@@ -25,6 +25,8 @@ class TextStates:
     keys: list[Tensor]
     values: list[Tensor]
     mask: Bool[Tensor, "B 1 1 L"] | None
+    added: Float[Tensor, "B S D"] | None = None
+    """What an adapter adds to the decoder's input, step by step; nothing behind its end."""
 
 
 @dataclass

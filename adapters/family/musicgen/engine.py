@@ -10,7 +10,9 @@ from contextlib import AbstractContextManager
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
+from adapters.added_conditions.attach import AddedConditions
 from adapters.conditions import Conditions
 from adapters.decode.engine import Blend, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
@@ -37,12 +39,13 @@ from data_prep.lm_spec import TEXT, LMSpec
 class MusicgenEngine(Engine[TextStates]):
     """A MusicGen decoder's weights, ready to play."""
 
-    def __init__(self, weights: DecoderWeights) -> None:
+    def __init__(self, weights: DecoderWeights, added: AddedConditions | None = None) -> None:
         self.weights = weights
         self.spec = weights.spec
         self.pattern = Delays(weights.spec.lags)
         self.device, self.dtype, self.strengths = weights.device, weights.dtype, weights.strengths
         self.bytes_per_step = weights.bytes_per_step
+        self.added = None if added is None else added.to(self.device)
 
     @classmethod
     def pack(cls, lm: nn.Module, spec: LMSpec, packing: Packing) -> "MusicgenEngine":
@@ -51,20 +54,22 @@ class MusicgenEngine(Engine[TextStates]):
         Raises:
             UserError: an adapter touches a module that has no counterpart here.
         """
-        return cls(pack(lm, spec, packing))
+        return cls(pack(lm, spec, packing), getattr(lm, "added", None))
 
     @classmethod
     def borrow(cls, lm: nn.Module, spec: LMSpec) -> "MusicgenEngine":
         """Around modules that stay where they are."""
-        return cls(borrow(lm, spec))
+        return cls(borrow(lm, spec), getattr(lm, "added", None))
 
     def quietly(self) -> AbstractContextManager[None]:
         """No gradients; for weights of our own in inference mode, which saves a seventh of what calls cost."""
         return self.weights.quietly()
 
     def encode(self, conditions: Conditions) -> TextStates:
-        """Keys and values of cross-attention in every layer."""
-        return text_states(self.weights, conditions[TEXT])
+        """Keys and values of cross-attention in every layer, and what is added to the input of each step."""
+        states = text_states(self.weights, conditions[TEXT])
+        states.added = self._added(conditions)
+        return states
 
     def start(self, tape: Tape, knobs: Knobs) -> "MusicgenSteps":
         """Begin a window."""
@@ -77,11 +82,22 @@ class MusicgenEngine(Engine[TextStates]):
     @torch.no_grad()
     def _all_logits(self, columns: Int[Tensor, "1 K S"], conditions: Conditions) -> Float[Tensor, "1 K S card"]:
         weights, n_steps = self.weights, columns.shape[2]
-        x = (embed(weights, columns.to(self.device)) + weights.positions(n_steps))[0]  # [S, D]
-        cache = KeyValueCache(self.spec, 1, n_steps, self.device, weights.cache_dtype)
         states = ConditionStates([self.encode(conditions)])
+        x = embed(weights, columns.to(self.device)) + weights.positions(n_steps)
+        x = (x + _first(states.parts[0].added, x))[0]  # [S, D]
+        cache = KeyValueCache(self.spec, 1, n_steps, self.device, weights.cache_dtype)
         hidden = run_layers(weights, x, Rows(1, False), states, attend_from_start(cache, 0))
         return logits(weights, hidden).transpose(0, 1)[None]
+
+    def _added(self, conditions: Conditions) -> Float[Tensor, "B S D"] | None:
+        """As many steps as can hear anything: those of as many frames as are heard."""
+        kinds = [] if self.added is None else [held for name in self.added.kinds if (held := conditions.get(name))]
+        if self.added is None or not kinds:
+            return None
+        n_steps = self.pattern.n_steps(max(held.mask.shape[1] for held in kinds))
+        with torch.no_grad():
+            found = self.added(conditions.to(self.device), self.pattern, n_steps)
+        return None if found is None else found.to(self.dtype)
 
 
 class MusicgenSteps(Steps[TextStates]):
@@ -90,6 +106,7 @@ class MusicgenSteps(Steps[TextStates]):
     def __init__(self, weights: DecoderWeights, tape: Tape, knobs: Knobs) -> None:
         self.weights, self.tape, self.knobs = weights, tape, knobs
         self.states = ConditionStates([])
+        self.added: Tensor | None = None  # [B, S, D], for every column of the window
         self.rows = Rows(tape.n_rows, knobs.sampling.guidance != 1)
         self.cache = KeyValueCache(weights.spec, 0, 0, weights.device, weights.cache_dtype)
         self._read_from: Tensor | None = None
@@ -105,7 +122,8 @@ class MusicgenSteps(Steps[TextStates]):
         self._buffers_replaced()
 
     def follow(self, blend: Blend[TextStates]) -> None:
-        """Another text, or other shares of several."""
+        """Another text, or other shares of several. What is added to the input is the same beside each text."""
+        self._hear(blend.parts[0].added)
         states = ConditionStates(list(blend.parts), self._shares(blend))
         if not self.graphs.usable:
             self.states = states
@@ -127,6 +145,7 @@ class MusicgenSteps(Steps[TextStates]):
         """Their keys, values and texts go on; those of the others are dropped."""
         index = torch.tensor(rows, device=self.weights.device)
         self.states = self.states.keep(index)
+        self.added = None if self.added is None else self.added.index_select(0, index)
         self.cache.keep(torch.cat([index, index + self.rows.n_text]) if self.rows.guided else index)
         self.rows = Rows(len(rows), self.rows.guided)
         self._buffers_replaced()
@@ -146,8 +165,8 @@ class MusicgenSteps(Steps[TextStates]):
         """One step with its place `at [1]` on the device and fixed shapes: what a CUDA graph captures."""
         x = embed(self.weights, self.tape.tokens.index_select(2, at))[:, 0]  # [B, D]
         x = x + self.positions.index_select(0, at + self._offset)
-        if self.rows.guided:
-            x = torch.cat([x, x])
+        heard = x if self.added is None else x + self.added.index_select(1, at)[:, 0]
+        x = torch.cat([heard, x]) if self.rows.guided else heard
         hidden = self._layers(x, attend_in_bucket(self.cache, at + self._offset, reach))
         self._draw(hidden, at)
         at += 1
@@ -160,8 +179,8 @@ class MusicgenSteps(Steps[TextStates]):
     def _prefill(self, n: int) -> None:
         """Read the first n columns at once, from an empty cache."""
         x = embed(self.weights, self.tape.tokens[:, :, :n])  # [B, n, D]
-        if self.rows.guided:
-            x = torch.cat([x, x])
+        heard = x if self.added is None else x + self.added[:, :n]
+        x = torch.cat([heard, x]) if self.rows.guided else heard
         if self.states.prefix is not None:
             x = torch.cat([self.states.prefix[: self.rows.n], x], dim=1)
         x = x + self.positions[: self._offset + n]
@@ -174,8 +193,8 @@ class MusicgenSteps(Steps[TextStates]):
         """One column with its place known to the host: attention reads exactly what was played."""
         x = embed(self.weights, self.tape.tokens[:, :, self.at : self.at + 1])[:, 0]  # [B, D]
         x = x + self.positions[self._offset + self.at]
-        if self.rows.guided:
-            x = torch.cat([x, x])
+        heard = x if self.added is None else x + self.added[:, self.at]
+        x = torch.cat([heard, x]) if self.rows.guided else heard
         hidden = self._layers(x, attend_from_start(self.cache, self._offset + self.at))
         self._draw(hidden, self.at)
         self.at += 1
@@ -186,6 +205,18 @@ class MusicgenSteps(Steps[TextStates]):
     def _draw(self, hidden: Tensor, at: int | Tensor) -> None:
         """All K codes of the column behind `at`."""
         self.tape.draw(at, guide(logits(self.weights, hidden), self.knobs, self.rows.n_text, self.rows.guided))
+
+    def _hear(self, added: Tensor | None) -> None:
+        """What is added from here on, in the same buffer where it fits, so that graphs stay good."""
+        if added is None and self.added is None:
+            return
+        if added is None or self.added is None or self.added.shape[1] != self.tape.n_columns:
+            spec, shape = self.weights.spec, (self.tape.n_rows, self.tape.n_columns)
+            self.added = None if added is None else torch.zeros(*shape, spec.hidden, device=self.weights.device)
+            self.added = None if self.added is None else self.added.to(self.weights.dtype)
+            self._buffers_replaced()
+        if self.added is not None:
+            self.added.copy_(_first(added, self.added))
 
     def _shares(self, blend: Blend[TextStates]) -> Tensor | None:
         return None if blend.shares is None else blend.shares.to(self.weights.device, self.weights.dtype)
@@ -205,3 +236,11 @@ class MusicgenSteps(Steps[TextStates]):
     def _reach(self, at: int) -> int:
         """Places that attention must see for this step, in steps of a bucket."""
         return self.cache.reach(self._offset + at + 1)
+
+
+def _first(added: Float[Tensor, "B n D"] | None, like: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+    """The first S steps of what is added; zeros behind its end, or where there is nothing."""
+    if added is None:
+        return torch.zeros_like(like)
+    kept = added[:, : like.shape[1]]
+    return functional.pad(kept, (0, 0, 0, like.shape[1] - kept.shape[1]))
