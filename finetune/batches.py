@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
 from data_prep.captions import without_trigger
+from data_prep.heard import HEARD, degraded_name
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.prepared import PreparedDataset
 
@@ -52,6 +53,17 @@ class Draw:
     prior: bool = False
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
+    degraded: int = 0
+    """Which of a heard track's degraded versions it hears; 0 is the track as it is."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What clips hear besides their text: kinds, and how many degraded versions of a heard track there are."""
+
+    kinds: tuple[str, ...] = ()
+    versions: int = 0
+    degraded_share: float = 0.0
 
 
 @runtime_checkable
@@ -120,6 +132,7 @@ class Stream:
         condition_dropout: float,
         prior_share: float = 0.0,
         prior_pieces: Sequence[Clip] = (),
+        heard: Heard | None = None,
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -127,6 +140,7 @@ class Stream:
         self.condition_dropout = condition_dropout
         self.prior_share = prior_share
         self.prior_pieces = prior_pieces
+        self.heard = heard or Heard()
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -146,7 +160,18 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
-        return Draw(clip.id, caption, start, n_frames, prior)
+        dropped_kinds = frozenset(kind for kind in self.heard.kinds if self._drops(kind, epoch, clip, dropped))
+        return Draw(clip.id, caption, start, n_frames, prior, dropped_kinds, self._degraded(epoch, clip))
+
+    def _drops(self, kind: str, epoch: int, clip: Clip, without_text: bool) -> bool:
+        """Beside a text, as often as the text itself is left out; without one, half the time: the null condition."""
+        share = 0.5 if without_text else self.condition_dropout
+        return self._chance(f"condition {kind}", epoch, clip) < share
+
+    def _degraded(self, epoch: int, clip: Clip) -> int:
+        if not self.heard.versions or self._chance("degraded", epoch, clip) >= self.heard.degraded_share:
+            return 0
+        return 1 + int(self._chance("which version", epoch, clip) * self.heard.versions)
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))
@@ -186,6 +211,8 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
     if kind.per == "caption":
         return None if draw.caption is None else dataset.text_state(draw.caption)
     values = dataset.condition(kind.name, draw.clip_id)
+    if draw.degraded and kind.name == HEARD:
+        values = dataset.condition(degraded_name(draw.degraded), draw.clip_id)
     if values is None or kind.per == "clip":
         return values
     rate = (kind.rate_hz or frame_rate) / frame_rate

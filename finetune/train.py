@@ -19,11 +19,12 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
-from finetune.batches import Clip, Stream, clips_of, held_out
+from finetune.batches import Clip, Heard, Stream, clips_of, held_out
 from finetune.checkpoint import Position, State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
+from finetune.hearing import heard_infos, hearing
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.step_plan import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
@@ -134,10 +135,13 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
             save_pieces(played, folder.prior_pieces)
         accelerator.wait_for_everyone()
         pieces = load_pieces(folder.prior_pieces)
-    stream = stream_of(clips, pieces, settings, max_frames)
+    hears = heard_infos(dataset, settings, lm.spec)
+    stream = stream_of(clips, pieces, settings, max_frames, hearing(dataset, settings))
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
+    if hears:
+        adapter.hear(hears, settings.seed)
     lean_lora.install(lm)
     enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
@@ -192,7 +196,9 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     return outcome
 
 
-def stream_of(clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSettings, max_frames: int) -> Stream:
+def stream_of(
+    clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSettings, max_frames: int, heard: Heard | None = None
+) -> Stream:
     """Every step of the run."""
     return Stream(
         clips,
@@ -201,6 +207,7 @@ def stream_of(clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSetting
         condition_dropout=settings.condition_dropout,
         prior_share=settings.prior_share,
         prior_pieces=pieces.clips,
+        heard=heard,
     )
 
 

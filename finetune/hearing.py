@@ -1,0 +1,37 @@
+"""What an adapter learns to hear beside its base's own conditions: read from the dataset, shaped by the settings."""
+
+from typing import TYPE_CHECKING
+
+from adapters.metadata import AddedInfo
+from configs.train import TrainSettings
+from data_prep.heard import HEARD, n_degraded, pair_of
+from data_prep.lm_spec import LMSpec
+from finetune.batches import Heard
+
+if TYPE_CHECKING:
+    from data_prep.prepared import PreparedDataset
+
+
+def heard_infos(dataset: "PreparedDataset", settings: TrainSettings, spec: LMSpec) -> dict[str, AddedInfo]:
+    """By kind, what the adapter adds to a base of this description; nothing for a dataset without pairs."""
+    pair = pair_of(dataset.info)
+    if pair is None:
+        return {}
+    wanted = settings.heard
+    lookahead = round(wanted.lookahead_sec * spec.frame_rate)
+    told = AddedInfo(
+        name=HEARD,
+        values="codes",
+        width=spec.n_codebooks,
+        size=wanted.size,
+        lookahead_frames=lookahead,
+        pair=pair,
+    )
+    return {HEARD: told}
+
+
+def hearing(dataset: "PreparedDataset", settings: TrainSettings) -> Heard:
+    """What of it comes up with each clip."""
+    if pair_of(dataset.info) is None:
+        return Heard()
+    return Heard((HEARD,), n_degraded(dataset.info), settings.heard.degraded_share)
