@@ -4,7 +4,8 @@ Every family of models reads its own configuration files into an `LMSpec` (or a 
 preparation, the memory planner, the sampler and the adapter files all ask it, and nothing else.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,20 @@ class ConditionKind:
     """Entries per second of music, for a kind per frame."""
     lookahead: int = 0
     """Entries behind the end of a crop or a window that are read with it, for a kind per frame."""
+    made_with: Hashable = None
+    """What the source of this name (`data_prep.condition_sources`) must know to make the values."""
+
+    def stretch(self, first_frame: int, n_frames: int, frame_rate: float) -> slice:
+        """The entries, of a kind per frame, that belong to so many codec frames of a clip or piece.
+
+        Entries of a prefix are centred: the first stands for the very beginning, and the one at the end counts too.
+        """
+        rate = (self.rate_hz or frame_rate) / frame_rate
+        first = round(first_frame * rate)
+        if self.enters != "prefix":
+            return slice(first, round((first_frame + n_frames) * rate) + self.lookahead)
+        n_entries = 1 + math.floor(n_frames * rate + 1e-9)
+        return slice(first, first + min(n_entries, self.n_entries or n_entries))
 
 
 TEXT = "text"

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from configs.errors import UserError
-from data_prep.tokens import TokenReader
+from data_prep.tokens import VALUES, TokenReader
 
 FORMAT = "woodshed-dataset"
 FORMAT_VERSION = 1
@@ -100,6 +100,11 @@ class PreparedDataset:
         for row in self._rows:
             digest.update(json.dumps([row.id, row.split, row.n_frames, row.captions]).encode())
             digest.update(self.codes(row.id).tobytes())
+        for kind in sorted(self._conditions):
+            digest.update(kind.encode())
+            for row in self._rows:
+                values = self.condition(kind, row.id)
+                digest.update(b"none" if values is None else values.tobytes())
         return digest.hexdigest()[:32]
 
     def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
@@ -132,7 +137,7 @@ class PreparedDataset:
 
     def _open_condition(self, kind: str) -> TokenReader:
         try:
-            return TokenReader(self.folder / CONDITIONS_FOLDER / kind)
+            return TokenReader(self.folder / CONDITIONS_FOLDER / kind, VALUES)
         except (OSError, ValueError) as error:
             raise _damaged(self.folder, f"{CONDITIONS_FOLDER}/{kind}: {error}") from error
 

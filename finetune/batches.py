@@ -215,9 +215,7 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
         values = dataset.condition(degraded_name(draw.degraded), draw.clip_id)
     if values is None or kind.per == "clip":
         return values
-    rate = (kind.rate_hz or frame_rate) / frame_rate
-    last = round((draw.start_frame + draw.n_frames) * rate)
-    return values[round(draw.start_frame * rate) : last + kind.lookahead]
+    return values[kind.stretch(draw.start_frame, draw.n_frames, frame_rate)]
 
 
 def _pad_codes(codes: list[Any]) -> Int[Tensor, "B K T"]:

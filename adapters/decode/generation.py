@@ -243,8 +243,8 @@ class Generation:
         for name, values in row.request.also.items():
             kind = self.engine.spec.condition(name)
             if kind.per == "frame":
-                rate_hz = kind.rate_hz or self.plan.frame_rate
-                first, last = (round(at / self.plan.frame_rate * rate_hz) for at in (row.origin, row.end(self.plan)))
-                values = values[first : last + kind.lookahead]
+                # A prefix may look ahead of the piece's end: the model has read whole windows of it in training.
+                n_frames = self.plan.window if kind.enters == "prefix" else row.end(self.plan) - row.origin
+                values = values[kind.stretch(row.origin, n_frames, self.plan.frame_rate)]
             found[name] = values
         return found
