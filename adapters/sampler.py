@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
+from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
 from adapters.decode.generation import Generation, Request, WindowPlan
@@ -36,6 +37,7 @@ from data_prep.device import pick_device
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
+    from adapters.added_conditions.attach import AddedConditions
 
 Prompt = str | Tensor | PromptSchedule[str]
 """Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
@@ -76,6 +78,7 @@ class Sampler:
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
         label: str = "",
         forced: Sequence[str] = (),
+        added: "Mapping[str, AddedConditions] | None" = None,
     ) -> None:
         self.engine = engine
         self.encode = encode
@@ -85,6 +88,7 @@ class Sampler:
         self.schedules = dict(schedules or {})
         self.label = label
         self.forced = list(forced)
+        self.added = dict(added or {})
         self._guard = guard
 
     @classmethod
@@ -121,6 +125,7 @@ class Sampler:
         forced = [f"{name}: {note}" for name, (_, notes) in read.items() for note in notes]
         constant = not live and all(spec.strength.is_constant for spec in adapters)
         merged_at = {name: spec.strength.at(0.0) for name, spec in named.items()} if constant else None
+        added = _attach_added(lm, {name: adapter for name, (adapter, _) in read.items()}, named)
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
@@ -137,6 +142,7 @@ class Sampler:
             schedules=schedules,
             label=arithmetic.label,
             forced=forced,
+            added=added,
         )
 
     @classmethod
@@ -181,17 +187,19 @@ class Sampler:
         *,
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
+        also: RowConditions | None = None,
     ) -> list[Take]:
         """Play all prompts at once, each for `settings.duration_sec`; the n-th has seed `settings.seed` + n.
 
-        `continue_from` comes first and is part of what comes back.
+        `continue_from` comes first and is part of what comes back. `also` is what every piece follows besides its text,
+        from its first frame on.
 
         Raises:
             UserError: the model's output is not a number; see `Tape.check`.
         """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: use `codes`")
-        played = self.codes(prompts, seeds=seeds, continue_from=continue_from)
+        played = self.codes(prompts, seeds=seeds, continue_from=continue_from, also=also)
         return [Take(self.codec.decode(codes), codes) for codes in played]
 
     def codes(
@@ -201,24 +209,30 @@ class Sampler:
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
         n_frames: int | None = None,
+        also: RowConditions | None = None,
     ) -> list[Int16[np.ndarray, "K _"]]:
         """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`."""
         with self._guard():
-            generation = self._generation(prompts, seeds, continue_from, n_frames)
+            generation = self._generation(prompts, seeds, continue_from, n_frames, also)
             while not generation.done:
                 generation.advance(generation.plan.window)
             return [codes.to("cpu", torch.int16).numpy() for codes in generation.codes()]
 
     @contextmanager
     def stream(
-        self, prompt: Prompt, *, seed: int | None = None, continue_from: Int16[np.ndarray, "K P"] | None = None
+        self,
+        prompt: Prompt,
+        *,
+        seed: int | None = None,
+        continue_from: Int16[np.ndarray, "K P"] | None = None,
+        also: RowConditions | None = None,
     ) -> Iterator[AudioStream]:
         """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between."""
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            generation = self._generation([prompt], seeds, continue_from, None)
+            generation = self._generation([prompt], seeds, continue_from, None, also)
             yield AudioStream(generation, self.codec, self.schedules_of)
 
     def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor]]:
@@ -241,6 +255,7 @@ class Sampler:
         seeds: Sequence[int] | None,
         continue_from: Int16[np.ndarray, "K P"] | None,
         n_frames: int | None,
+        also: RowConditions | None = None,
     ) -> Generation:
         settings = self.settings
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
@@ -250,7 +265,8 @@ class Sampler:
         schedules = self.schedules_of(prompts)
         if len(seeds) != len(schedules):
             raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds")
-        requests = [Request(one, total, seed, known) for one, seed in zip(schedules, seeds, strict=True)]
+        also = also or {}
+        requests = [Request(one, total, seed, known, also) for one, seed in zip(schedules, seeds, strict=True)]
         return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
 
     def _plan(self) -> WindowPlan:
@@ -266,7 +282,10 @@ class Sampler:
 
     def _direct(self, second: float) -> bool:
         """Set the adapters to their strengths at this moment."""
-        return self.engine.strengths.set({name: schedule.at(second) for name, schedule in self.schedules.items()})
+        now = {name: schedule.at(second) for name, schedule in self.schedules.items()}
+        for name in self.added.keys() & now.keys():
+            self.added[name].set_strength(now[name])
+        return self.engine.strengths.set(now)
 
 
 def sampling_of(settings: SampleSettings) -> Sampling:
@@ -298,6 +317,29 @@ def _read(spec: AdapterSpec, files: BaseFiles, *, force: bool) -> "tuple[Adapter
 
     adapter = load(spec.path, force=force)
     return adapter, check_fit(adapter, files, force=force)
+
+
+def _attach_added(
+    lm: LM, adapters: "Mapping[str, Adapter]", named: Mapping[str, AdapterSpec]
+) -> "dict[str, AddedConditions]":
+    """What the adapters hear besides the base's own conditions, on the model; at most one of them may.
+
+    Raises:
+        UserError: two adapters hear something.
+    """
+    hearing = [name for name, adapter in adapters.items() if adapter.added]
+    if len(hearing) > 1:
+        raise UserError(
+            f"{hearing[0]} and {hearing[1]} both play along with another track, which only one adapter can at a time",
+            fix="play them one after the other: the second can hear what the first has played",
+        )
+    if not hearing:
+        return {}
+    from adapters.added_conditions.attach import attach
+
+    added = attach(lm, adapters[hearing[0]].added)
+    added.set_strength(named[hearing[0]].strength.at(0.0))
+    return {hearing[0]: added}
 
 
 def _no_words(prompts: Sequence[str]) -> list[Tensor]:

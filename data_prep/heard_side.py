@@ -77,7 +77,7 @@ def notes(pair: Pair, codes: Mapping[str, Mapping[str, np.ndarray]], files: Base
 
 
 def degrade(stems: Float[np.ndarray, "Q C N"], number: int, seed: str, sample_rate_hz: int) -> Float[np.ndarray, "C N"]:
-    """Degraded version `number` (1, 2, …) of the sum of stems: every second one lacks a stem. A function of the seed."""
+    """Degraded version `number` (1, 2, …) of a sum of stems: every second one lacks a stem. The seed decides all."""
     draw = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:8], "little"))
     missing = int(draw.integers(len(stems))) if number % 2 == 0 and len(stems) > 1 else None
     audio = stems.sum(axis=0) if missing is None else np.delete(stems, missing, axis=0).sum(axis=0)

@@ -74,6 +74,12 @@ def attach(lm: LM, modules: Mapping[str, FrameCondition]) -> AddedConditions:
         raise UserError(f"This base follows {doubled[0]} by itself.", fix="Use it without an adapter that adds it.")
     if lm.code_tables() is None:
         raise UserError(f"Nothing can be added to the input of a base of the family {lm.spec.family}.")
+    spec = lm.spec
+    for name, module in modules.items():
+        made_for = (module.out.out_features, getattr(module, "card", spec.card))
+        codes = module.kind.values != "ids" or module.kind.width == spec.n_codebooks
+        if made_for != (spec.hidden, spec.card) or not codes:
+            raise UserError(f"What this adapter adds to hear {name} was made for a base of other sizes.")
     added = AddedConditions(modules).to(lm.device)
     lm.added = added
     lm.spec = replace(lm.spec, conditions=(*lm.spec.conditions, *(module.kind for module in modules.values())))

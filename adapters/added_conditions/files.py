@@ -4,7 +4,7 @@ Tensors are named `<kind>.<weight>`; which there must be, and in which shapes, f
 that holds anything else, or too little, or values that are no numbers, is refused before a value is used.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from adapters.safe_files import check_header, read_tensors
 from configs.errors import UserError
 
 if TYPE_CHECKING:
+    from adapters.adapter_files import Adapter
     from adapters.added_conditions.frames import FrameCondition
     from adapters.metadata import Woodshed
 
@@ -52,6 +53,21 @@ def read(folder: Path, woodshed: "Woodshed | None") -> "dict[str, FrameCondition
         raise _unfit(path, f"woodshed.json asks for more than {MAX_NUMBERS:,} numbers")
     _compare(path, shapes, {name: tuple(entry["shape"]) for name, entry in entries.items()})
     return _built(path, woodshed)
+
+
+def refuse_hearing(adapters: "Sequence[Adapter]", why: str) -> None:
+    """Stop where weights of a condition would get lost without a word.
+
+    Raises:
+        UserError: one of the adapters hears another track, or something else that its base does not.
+    """
+    for adapter in adapters:
+        if adapter.added:
+            raise UserError(
+                f"{adapter.label} hears {', '.join(adapter.added)} and cannot be {why}.",
+                where=str(adapter.folder or ""),
+                fix="Use it as it is: woodshed sample ADAPTER PROMPT --with FILE.",
+            )
 
 
 def _built(path: Path, woodshed: "Woodshed") -> "dict[str, FrameCondition]":

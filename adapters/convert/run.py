@@ -109,4 +109,4 @@ def _named(adapter: "Adapter", name: str | None) -> "Adapter":
 
 def _save(adapter: "Adapter", out: Path) -> None:
     assert adapter.woodshed is not None
-    adapter_files.save(out, adapter.updates, adapter.woodshed, dropout=adapter.dropout)
+    adapter_files.save(out, adapter.updates, adapter.woodshed, dropout=adapter.dropout, added=adapter.added)
