@@ -55,7 +55,7 @@ def card(
         license_words=plain(woodshed.license),
         license_sentence=_license_sentence(woodshed),
         samples=[(plain(prompt), quote(file), quote(base_samples.get(prompt, ""))) for prompt, file in samples.items()],
-        hears=plain(_hears(woodshed)).replace("|", r"\|"),
+        hears=plain(_hears(woodshed)),
         snippet=snippet(base, woodshed.base.revision, prompt),
         shell_prompt=shlex.quote(prompt),
     )

@@ -93,7 +93,8 @@ class PrepSettings(Section):
     `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
     pair: str | None = None
     """To play along: what to learn, and what to hear while learning it: `drums|rest`, `rest|vocals`,
-    `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. In the place of stems.use."""
+    `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. Takes the
+    place of stems.use."""
     multitracks: bool = False
     """With `pair`: the song folder holds a folder per song with one aligned file per part, so nothing is separated."""
     stem_names: Path | None = None

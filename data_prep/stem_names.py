@@ -30,8 +30,10 @@ def read_table(path: Path | None) -> dict[str, str]:
         raise UserError(f"the table of stem names cannot be read: {error}", where=str(path)) from error
     bad = next((row for row in lines if len(row) != 2 or not row[1].strip()), None)
     if bad is not None:
-        fix = "one line for each name: guitar_left,other"
-        raise UserError(f"a line of the table of stem names is not `file,stem`: {','.join(bad)}", str(path), fix)
+        said, fix = ",".join(bad), "one line for each name: guitar_left,other"
+        raise UserError(
+            f"a line of the table of stem names is not `file,stem`: {','.join(bad)}", where=str(path), fix=fix
+        )
     return {PurePosixPath(name.strip().lower()).stem: stem.strip().lower() for name, stem in lines}
 
 

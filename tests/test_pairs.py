@@ -80,8 +80,8 @@ def test_degraded_versions_are_a_function_of_the_clip_and_lack_a_stem_every_seco
 def test_the_low_pass_delays_nothing():
     t = np.arange(RATE_HZ) / RATE_HZ
     low, high = np.sin(2 * np.pi * 500 * t)[None], np.sin(2 * np.pi * 9000 * t)[None]
-    assert np.abs(low_pass(low, 4000, RATE_HZ) - low).max() < 0.01
-    assert np.abs(low_pass(high, 4000, RATE_HZ)).max() < 0.05
+    assert np.abs(low_pass(low, 4000.0, RATE_HZ) - low).max() < 0.01
+    assert np.abs(low_pass(high, 4000.0, RATE_HZ)).max() < 0.05
 
 
 def write_multitracks(folder, n_songs=3, sec=4.0):

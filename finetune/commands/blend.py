@@ -56,6 +56,7 @@ def run(args: Namespace, settings: None) -> int:
     for folder, _ in map(parse_spec, args.adapters):
         find_weights(folder)  # before torch is imported
     from adapters import adapter_files
+    from adapters.added_conditions.files import refuse_hearing
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
 
     adapter_files.check_free(args.out, args.overwrite)
