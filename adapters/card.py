@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
-from data_prep.families import module_kind
+from data_prep.base_files import DEBUG_BASES
+from data_prep.families import format_named, module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-WITH_WOODSHED = ("starter", "debug", "debug-stereo")
+WITH_WOODSHED = ("starter", *DEBUG_BASES)
 """Bases that come with Woodshed, or that it makes: no hub knows them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -36,7 +37,7 @@ def card(
     template = jinja2.Environment(
         autoescape=False, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     ).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    prompt = example_prompt(woodshed)
+    prompt, model_class = example_prompt(woodshed), transformers_class(woodshed)
     return template.render(
         front_matter=front_matter(woodshed, samples),
         name=plain(woodshed.name),
@@ -49,6 +50,8 @@ def card(
         n_numbers=f"{sum(update.a.numel() + update.b.numel() for update in updates.values()):,}",
         kinds=", ".join(dict.fromkeys(module_kind(module) for module in updates)),
         strength=f"{woodshed.strength[0]:g} to {woodshed.strength[1]:g}",
+        recommended="" if woodshed.recommended_strength is None else f"{woodshed.recommended_strength:g}",
+        evaluation=_evaluation(woodshed),
         data=_data(woodshed),
         training=f"{woodshed.training.steps} steps" if woodshed.training else "",
         held_out=_held_out(woodshed),
@@ -56,7 +59,10 @@ def card(
         license_sentence=_license_sentence(woodshed),
         samples=[(plain(prompt), quote(file), quote(base_samples.get(prompt, ""))) for prompt, file in samples.items()],
         hears=plain(_hears(woodshed)),
-        snippet=snippet(base, woodshed.base.revision, prompt),
+        # plain peft would load half of an adapter that hears something
+        snippet=snippet(base, woodshed.base.revision, prompt, model_class)
+        if model_class and not woodshed.conditions
+        else "",
         shell_prompt=shlex.quote(prompt),
     )
 
@@ -74,9 +80,9 @@ def front_matter(woodshed: Woodshed, samples: Mapping[str, str]) -> str:
         "tags": [
             *([f"base_model:adapter:{base}"] if known else []),
             "lora",
-            "transformers",
+            *(["transformers"] if transformers_class(woodshed) else []),
             "text-to-music",
-            "musicgen",
+            *tags_of(woodshed),
         ],
     }
     if known:
@@ -88,7 +94,7 @@ def front_matter(woodshed: Woodshed, samples: Mapping[str, str]) -> str:
     return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=1000)
 
 
-def snippet(base: str, revision: str | None, prompt: str) -> str:
+def snippet(base: str, revision: str | None, prompt: str, model_class: str) -> str:
     """Python that loads the adapter with peft and transformers alone and plays it."""
     pinned = f", revision={_python(revision)}" if revision else ""
     where = f"base = {_python(base)}"
@@ -100,19 +106,31 @@ def snippet(base: str, revision: str | None, prompt: str) -> str:
     return f"""\
 import scipy
 {library}from peft import PeftModel
-from transformers import AutoProcessor, MusicgenForConditionalGeneration
+from transformers import AutoProcessor, {model_class}
 
 {where}
 adapter = "path/to/this/adapter"  # or its id on the hub
 
 processor = AutoProcessor.from_pretrained(base{pinned}, trust_remote_code=False)
-model = MusicgenForConditionalGeneration.from_pretrained(base{pinned})
+model = {model_class}.from_pretrained(base{pinned})
 model = PeftModel.from_pretrained(model, adapter).eval()
 
 inputs = processor(text=[{_python(prompt)}], padding=True, return_tensors="pt")
 audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 50 tokens a second
 rate = model.config.audio_encoder.sampling_rate
 scipy.io.wavfile.write("music.wav", rate, audio[0].T.float().numpy())"""
+
+
+def transformers_class(woodshed: Woodshed) -> str | None:
+    """The class that plain peft puts the adapter on; None where transformers does not have the model."""
+    format = format_named(woodshed.base.family)
+    return None if format is None else format.transformers_class
+
+
+def tags_of(woodshed: Woodshed) -> tuple[str, ...]:
+    """What the base's family adds to the card's tags."""
+    format = format_named(woodshed.base.family)
+    return () if format is None else format.tags
 
 
 def example_prompt(woodshed: Woodshed) -> str:
@@ -169,9 +187,17 @@ def _held_out(woodshed: Woodshed) -> str:
     )
 
 
+def _evaluation(woodshed: Woodshed) -> dict[str, Any] | None:
+    told = woodshed.evaluation
+    if told is None:
+        return None
+    lines = [plain(one.text) for one in told.findings]
+    return {"headline": plain(told.headline), "lines": lines, "pieces": told.pieces}
+
+
 def _license_sentence(woodshed: Woodshed) -> str:
     if woodshed.license == "cc-by-nc-4.0":
-        return "MusicGen's weights are licensed CC-BY-NC 4.0 (no commercial use), and so is this adapter."
+        return "The base's weights are licensed CC-BY-NC 4.0 (no commercial use), and so is this adapter."
     if woodshed.license == "unknown":
         return (
             "Its licence is not stated: ask its author, and look at the base's own, before you share or sell anything."

@@ -102,6 +102,7 @@ def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
     touched = {name: stored[name] for name in (f"{module}.weight" for module in modules) if name in stored}
     return BaseInfo(
         id=public_id(files),
+        family=spec.family,
         revision=files.revision,
         weight_fingerprint=fingerprint(touched),
         n_codebooks=spec.n_codebooks,

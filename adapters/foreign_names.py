@@ -5,20 +5,14 @@ Everything here is a renaming: no number changes, and a name that no rule knows 
 
 import re
 
+from data_prep.families import formats
+
 PREFIX = "base_model.model."
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _PART = re.compile(
     r"\.(lora_A|lora_B)(?:\.[A-Za-z0-9_-]+)?\.weight$"
     r"|\.(lora_embedding_A|lora_embedding_B)(?:\.[A-Za-z0-9_-]+)?$"
     r"|\.(lora_magnitude_vector)(?:\.(?!weight$)[A-Za-z0-9_-]+)?(?:\.weight)?$"
-)
-_ROOTS = (
-    ("model.decoder.", "decoder."),  # MusicgenForCausalLM
-    ("lm_heads.", "decoder."),
-    ("decoder.layers.", "decoder.model."),  # MusicgenModel
-    ("decoder.embed_tokens.", "decoder.model."),
-    ("layers.", "decoder.model.decoder."),  # MusicgenDecoder
-    ("embed_tokens.", "decoder.model.decoder."),
 )
 
 
@@ -40,5 +34,5 @@ def module_and_part(key: str) -> tuple[str, str] | None:
 
 def in_whole_model(module: str) -> str:
     """A module's name in the whole model, where the adapter was made on the decoder or a part of it alone."""
-    added = next((above for start, above in _ROOTS if module.startswith(start)), "")
-    return added + module
+    names = (format.whole_name(module) for format in formats())
+    return next((name for name in names if name != module), module)

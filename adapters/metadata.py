@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from configs.errors import UserError
 from data_prep.families import formats
-from data_prep.typed_paths import is_folder
+from data_prep.typed_paths import is_there
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -34,6 +34,7 @@ Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
@@ -45,6 +46,8 @@ class BaseInfo(_Part):
 
     id: Line
     """Hub id, or the name of a local folder."""
+    family: Line = "musicgen"
+    """Family of models that it belongs to."""
     revision: Line | None = None
     """Commit on the hub."""
     weight_fingerprint: Hash
@@ -148,6 +151,36 @@ class MadeInfo(_Part):
     """What the adapter misses of the ΔW that the method asks for: relative Frobenius norm over all modules."""
 
 
+class EvaluatedFinding(_Part):
+    """One thing that `woodshed evaluate` found."""
+
+    id: Annotated[str, StringConstraints(max_length=100)]
+    """`style`, `without_trigger`, `forgetting`, `prompt`, `health` or `copying`."""
+    text: Text
+    """In a sentence or two. Names no recording."""
+    level: Literal["good", "notice", "bad", "plain"] = "plain"
+    """Whether that is as it should be."""
+    interval: tuple[Number, Number, Number] | None = None
+    """Value and the ends of its 95 % interval."""
+    unit: Annotated[str, StringConstraints(max_length=20)] = ""
+    """Of the interval."""
+
+
+class EvaluationInfo(_Part):
+    """What `woodshed evaluate` found, at the recommended strength."""
+
+    headline: Text
+    """The verdict."""
+    findings: Annotated[list[EvaluatedFinding], Field(max_length=32)] = []
+    """What it rests on."""
+    choice: Text = ""
+    """Why this checkpoint and strength."""
+    embedding: Line = ""
+    """What distances were measured with."""
+    pieces: Count = 0
+    """Pieces of each kind that were played."""
+
+
 class Woodshed(_Part):
     """An adapter's description of itself."""
 
@@ -165,6 +198,10 @@ class Woodshed(_Part):
     """Prompts that suit it."""
     strength: tuple[Amount, Amount] = (0.0, 1.5)
     """Range of strengths worth using."""
+    recommended_strength: Annotated[float, Field(gt=0, le=4, allow_inf_nan=False)] | None = None
+    """The strength that was chosen by measure; what `woodshed sample` uses unless told otherwise."""
+    evaluation: EvaluationInfo | None = None
+    """What was measured of it."""
     data: DataInfo | None = None
     """Training data."""
     training: TrainingInfo | None = None
@@ -198,13 +235,13 @@ class Woodshed(_Part):
         """
         spec = {
             "sai_model_spec": "1.0.1",
-            "architecture": "musicgen/lora",
+            "architecture": f"{self.base.family}/lora",
             "implementation": "https://github.com/huggingface/transformers",
             "title": self.name,
             "date": self.created,
             "license": self.license,
             "trigger_phrase": self.trigger,
-            "tags": "lora, musicgen, text-to-music",
+            "tags": f"lora, {self.base.family}, text-to-music",
         }
         own = {
             "schema_version": str(self.schema_version),
@@ -261,7 +298,7 @@ def schema() -> dict[str, Any]:
 
 def public_id(files: "BaseFiles") -> str:
     """A base's id as it may be told to others: a hub id, or the last part of a local folder."""
-    return Path(files.id).name if is_folder(files.id) else files.id
+    return Path(files.id).name if is_there(files.id) else files.id
 
 
 def license_of(base_id: str) -> str:

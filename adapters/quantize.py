@@ -2,7 +2,7 @@
 
 int8 is LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339): activations beyond the threshold go through in half
 precision. nf4 is QLoRA's 4-bit normal float with doubly quantised scales (Dettmers et al. 2023, arXiv:2305.14314).
-Both run on CUDA and on a CPU. Knows nothing of which layers are worth it: `adapters.lm` decides.
+Both run on CUDA and on a CPU. Knows nothing of which layers are worth it: the family decides.
 """
 
 import functools

@@ -19,7 +19,8 @@ from torch import Tensor
 from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
-from adapters.decode.generation import Generation, Request, WindowPlan
+from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
     from adapters.added_conditions.attach import AddedConditions
 
-Prompt = str | Tensor | PromptSchedule[str]
-"""Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
+Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
+"""Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class Sampler:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
         from adapters.family.load import load_lm
-        from data_prep.text_encoder import TextEncoder
+        from data_prep.text_encoders.port import load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -129,7 +130,7 @@ class Sampler:
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
-        encoder = TextEncoder.load(files, device)
+        encoder = load_text_encoder(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
         codec = load_base_codec(files, device)
         if settings.decoder is not None:
@@ -187,12 +188,12 @@ class Sampler:
         *,
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
-        also: RowConditions | None = None,
+        also: Sequence[RowConditions] | None = None,
     ) -> list[Take]:
         """Play all prompts at once, each for `settings.duration_sec`; the n-th has seed `settings.seed` + n.
 
-        `continue_from` comes first and is part of what comes back. `also` is what every piece follows besides its text,
-        from its first frame on.
+        `continue_from` comes first and is part of what comes back. `also` holds each piece's other conditions by kind,
+        values [n, width] for the whole piece, what is continued included.
 
         Raises:
             UserError: the model's output is not a number; see `Tape.check`.
@@ -209,7 +210,7 @@ class Sampler:
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
         n_frames: int | None = None,
-        also: RowConditions | None = None,
+        also: Sequence[RowConditions] | None = None,
     ) -> list[Int16[np.ndarray, "K _"]]:
         """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`."""
         with self._guard():
@@ -225,29 +226,27 @@ class Sampler:
         *,
         seed: int | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
+        endless: bool = False,
         also: RowConditions | None = None,
     ) -> Iterator[AudioStream]:
-        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between."""
+        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between.
+
+        `endless`: it goes on for as long as it is asked, in constant memory, whatever `duration_sec` says.
+        """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            generation = self._generation([prompt], seeds, continue_from, None, also)
+            n_frames = ENDLESS if endless else None
+            generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
             yield AudioStream(generation, self.codec, self.schedules_of)
 
-    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor]]:
+    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:
         """Prompts with their words turned into text states."""
-        given = [prompt if isinstance(prompt, PromptSchedule) else PromptSchedule.of(prompt) for prompt in prompts]
+        given = [one if isinstance(one, PromptSchedule | PromptMix) else PromptSchedule.of(one) for one in prompts]
         words = list(dict.fromkeys(text for one in given for text in one.texts if isinstance(text, str)))
         states = dict(zip(words, self.encode(words), strict=True)) if words else {}
-        return [
-            PromptSchedule(
-                one.starts_sec,
-                [states[text] if isinstance(text, str) else text for text in one.texts],
-                one.fade_sec,
-            )
-            for one in given
-        ]
+        return [one.read_as(lambda text: states[text] if isinstance(text, str) else text) for one in given]
 
     def _generation(
         self,
@@ -255,18 +254,19 @@ class Sampler:
         seeds: Sequence[int] | None,
         continue_from: Int16[np.ndarray, "K P"] | None,
         n_frames: int | None,
-        also: RowConditions | None = None,
+        also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
+        also = also if also is not None else [{}] * len(prompts)
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         n_known = 0 if known is None else known.shape[1]
-        total = n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate)))
+        total = min(n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate))), ENDLESS)
         seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
         schedules = self.schedules_of(prompts)
-        if len(seeds) != len(schedules):
-            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds")
-        also = also or {}
-        requests = [Request(one, total, seed, known, also) for one, seed in zip(schedules, seeds, strict=True)]
+        if not len(seeds) == len(also) == len(schedules):
+            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds and {len(also)} sets of conditions")
+        rows = zip(schedules, seeds, also, strict=True)
+        requests = [Request(one, total, seed, known, more) for one, seed, more in rows]
         return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
 
     def _plan(self) -> WindowPlan:

@@ -108,7 +108,7 @@ def judged(args: argparse.Namespace, adapter: Path) -> dict[str, list[dict[str, 
     for number, (piece, band) in enumerate(zip(pieces, bands, strict=True)):
         others = sorted(range(len(pieces)), key=lambda other: -abs(np.log(pieces[other].tempo_bpm / piece.tempo_bpm)))
         for name, track in (("part", heard[number]), ("control", heard[others[0]])):
-            take = sampler.sample([f"drums, {piece.manner}"], also=track.conditions)[0]
+            take = sampler.sample([f"drums, {piece.manner}"], also=[track.conditions])[0]
             part = track.cut(take.waveform)[0].numpy()
             found[name].append(score(part, rate_hz, piece))
             write_audio(args.out / args.name / f"{number:02}-{name}.wav", part[None], rate_hz)

@@ -10,6 +10,7 @@ from configs.normal_text import normal_text
 from configs.section import Section
 
 MAX_TRIGGER_CHARS = 1000
+AUTO = "auto"
 
 
 class SegmentSettings(Section):
@@ -88,9 +89,9 @@ class PrepSettings(Section):
     """Source separation."""
     captions: CaptionSettings = CaptionSettings()
     """Captions."""
-    melody: str | None = None
-    """For a base that follows a melody: the stems that it is read from. `rest` (the default) is all but drums and bass,
-    `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
+    melody: str = AUTO
+    """For a base that follows a melody: the stems that it is read from. `rest` (which auto means) is all but drums and
+    bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
     pair: str | None = None
     """To play along: what to learn, and what to hear while learning it: `drums|rest`, `rest|vocals`,
     `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. Takes the

@@ -5,7 +5,6 @@ loudest class (Copet et al. 2023, arXiv:2306.05284, section 3.2). The numbers co
 with transformers' extractor of these features is a test.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -13,27 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from data_prep.chroma_shape import ChromaShape
+
 SILENT_DB = -60.0
 """RMS relative to full scale below which a clip has no melody."""
 PITCHED = 0.25
 """Share of the energy that its loudest pitch class must hold, on average over time, for a clip to have a melody. Flat
 is 1/12. Measured on made sounds: noise 0.09 to 0.11, drums 0.11 to 0.19, five lines at once 0.34, three 0.38, one 0.64
 (docs/melody.md)."""
-
-
-@dataclass(frozen=True)
-class ChromaShape:
-    """How a base's chroma is made. A frame stands at every `hop_samples`, the first at 0."""
-
-    sample_rate_hz: int = 32_000
-    n_fft: int = 16_384
-    hop_samples: int = 4096
-    n_chroma: int = 12
-
-    @property
-    def rate_hz(self) -> float:
-        """Frames per second; MusicGen's: 7.8125."""
-        return self.sample_rate_hz / self.hop_samples
 
 
 def chroma(audio: Float[Tensor, " N"], shape: ChromaShape) -> Float[Tensor, "n n_chroma"]:

@@ -31,9 +31,7 @@ def read_table(path: Path | None) -> dict[str, str]:
     bad = next((row for row in lines if len(row) != 2 or not row[1].strip()), None)
     if bad is not None:
         said, fix = ",".join(bad), "one line for each name: guitar_left,other"
-        raise UserError(
-            f"a line of the table of stem names is not `file,stem`: {','.join(bad)}", where=str(path), fix=fix
-        )
+        raise UserError(f"a line of the table of stem names is not `file,stem`: {said}", where=str(path), fix=fix)
     return {PurePosixPath(name.strip().lower()).stem: stem.strip().lower() for name, stem in lines}
 
 

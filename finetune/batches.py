@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int16
+from jaxtyping import Int, Int16, Num
 from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
@@ -26,6 +26,8 @@ from data_prep.prepared import PreparedDataset
 
 PIECES_SHARE = 0.5
 """Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
+INSTEAD_SHARE = 0.5
+"""Of the clips that have a caption, how many follow what may take its place (`ConditionKind.instead_of`)."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Draw:
     start_frame: int
     n_frames: int
     prior: bool = False
+    instead: bool = False
+    """It follows what takes the place of its caption, where the model knows such a kind and the clip has it."""
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
     degraded: int = 0
@@ -58,12 +62,11 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What clips hear besides their text: kinds, and how many degraded versions of a heard track there are."""
+class Degraded:
+    """How many degraded versions of a heard track a dataset has, and what share of the clips hears one of them."""
 
-    kinds: tuple[str, ...] = ()
     versions: int = 0
-    degraded_share: float = 0.0
+    share: float = 0.0
 
 
 @runtime_checkable
@@ -74,7 +77,7 @@ class ClipSource(Protocol):
         """Tokens of a clip."""
         ...
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of a caption."""
         ...
 
@@ -121,6 +124,8 @@ class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
+    there are other kinds, as many lose the caption alone, and each kind alone.
     """
 
     def __init__(
@@ -132,7 +137,8 @@ class Stream:
         condition_dropout: float,
         prior_share: float = 0.0,
         prior_pieces: Sequence[Clip] = (),
-        heard: Heard | None = None,
+        kinds: Sequence[str] = (),
+        degraded: Degraded | None = None,
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -140,7 +146,8 @@ class Stream:
         self.condition_dropout = condition_dropout
         self.prior_share = prior_share
         self.prior_pieces = prior_pieces
-        self.heard = heard or Heard()
+        self.kinds = tuple(kinds)
+        self.degraded = degraded or Degraded()
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -151,7 +158,9 @@ class Stream:
     def draw(self, clip: Clip, place: int) -> Draw:
         """The clip as it comes up at this place of the series."""
         epoch = place // len(self.clips)
-        dropped = self._chance("condition", epoch, clip) < self.condition_dropout
+        everything = self._chance("condition", epoch, clip) < self.condition_dropout
+        dropped = everything or (bool(self.kinds) and self._alone("text", epoch, clip))
+        without = {kind for kind in self.kinds if everything or self._alone(kind, epoch, clip)}
         bare = self._chance("prior", epoch, clip) < self.prior_share
         prior = bare or (dropped and self.prior_share > 0)
         if prior and self.prior_pieces and self._chance("piece or clip", epoch, clip) < PIECES_SHARE:
@@ -160,18 +169,19 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
-        dropped_kinds = frozenset(kind for kind in self.heard.kinds if self._drops(kind, epoch, clip, dropped))
-        return Draw(clip.id, caption, start, n_frames, prior, dropped_kinds, self._degraded(epoch, clip))
-
-    def _drops(self, kind: str, epoch: int, clip: Clip, without_text: bool) -> bool:
-        """Beside a text, as often as the text itself is left out; without one, half the time: the null condition."""
-        share = 0.5 if without_text else self.condition_dropout
-        return self._chance(f"condition {kind}", epoch, clip) < share
+        instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
+        version = self._degraded(epoch, clip)
+        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)
 
     def _degraded(self, epoch: int, clip: Clip) -> int:
-        if not self.heard.versions or self._chance("degraded", epoch, clip) >= self.heard.degraded_share:
+        """Which version of the heard track comes up."""
+        if not self.degraded.versions or self._chance("degraded", epoch, clip) >= self.degraded.share:
             return 0
-        return 1 + int(self._chance("which version", epoch, clip) * self.heard.versions)
+        return 1 + int(self._chance("which version", epoch, clip) * self.degraded.versions)
+
+    def _alone(self, kind: str, epoch: int, clip: Clip) -> bool:
+        """Whether this kind of condition is dropped, whatever becomes of the others."""
+        return self._chance(f"without {kind}", epoch, clip) < self.condition_dropout
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))
@@ -198,7 +208,7 @@ def conditions_of(draw: Draw, dataset: ClipSource, spec: LMSpec) -> RowCondition
     """What one draw follows: what was not dropped, and of a kind per frame the stretch that belongs to its crop."""
     found: dict[str, Tensor] = {}
     for kind in spec.conditions:
-        if kind.name in draw.dropped:
+        if kind.name in draw.dropped or (kind.instead_of is not None and not draw.instead):
             continue
         values = _values_of(draw, kind, dataset, spec.frame_rate)
         if values is not None:
@@ -210,6 +220,9 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
     """[n, width], or None where the clip has none."""
     if kind.per == "caption":
         return None if draw.caption is None else dataset.text_state(draw.caption)
+    if kind.per == "before":
+        codes = dataset.codes(draw.clip_id)[:, max(0, draw.start_frame - (kind.n_entries or 1)) : draw.start_frame]
+        return codes.T if codes.shape[1] else None
     values = dataset.condition(kind.name, draw.clip_id)
     if draw.degraded and kind.name == HEARD:
         values = dataset.condition(degraded_name(draw.degraded), draw.clip_id)

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from adapters import adapter_files
 from adapters.family.lm import LM
-from adapters.family.port import family_of
 from adapters.fit import describe_base, describe_codec
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
@@ -239,7 +239,19 @@ def snippet(outcome: Outcome) -> list[str]:
     if outcome.heard:  # plain peft would load half of it
         return [f'woodshed sample {path} "{prompt}" --with RECORDING --out out/']
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
-    return list(family_of(files).snippet(base, path, prompt))
+    model_class = files.format.transformers_class
+    if model_class is None:
+        return [f"woodshed sample {shlex.quote(path)} {shlex.quote(prompt)} --out out/"]
+    return [
+        "from peft import PeftModel",
+        f"from transformers import AutoProcessor, {model_class}",
+        "",
+        f"base = {base!r}",
+        f"model = {model_class}.from_pretrained(base)",
+        f"model = PeftModel.from_pretrained(model, {path!r})",
+        f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
+        "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s at 50 Hz",
+    ]
 
 
 def _copy_samples(source: Path, folder: Path, pieces: list[Piece]) -> None:

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING
 
 from adapters.metadata import AddedInfo
 from configs.train import TrainSettings
-from data_prep.heard import HEARD, n_degraded, pair_of
+from data_prep.heard import HEARD, pair_of
 from data_prep.lm_spec import LMSpec
-from finetune.batches import Heard
 
 if TYPE_CHECKING:
     from data_prep.prepared import PreparedDataset
@@ -28,10 +27,3 @@ def heard_infos(dataset: "PreparedDataset", settings: TrainSettings, spec: LMSpe
         pair=pair,
     )
     return {HEARD: told}
-
-
-def hearing(dataset: "PreparedDataset", settings: TrainSettings) -> Heard:
-    """What of it comes up with each clip."""
-    if pair_of(dataset.info) is None:
-        return Heard()
-    return Heard((HEARD,), n_degraded(dataset.info), settings.heard.degraded_share)

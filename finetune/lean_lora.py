@@ -22,23 +22,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from adapters.wrapped_forward import unwrap, wrap
+
+NAME = "lean LoRA"
+
 
 def install(model: nn.Module) -> int:
     """Give every LoRA layer of the model on a plain, 8-bit or 4-bit linear layer the lean forward; returns how many."""
     layers = [module for module in model.modules() if _is_lora_linear(module)]
     for layer in layers:
-        layer.forward = types.MethodType(_lean_forward, layer)
+        wrap(layer, NAME, lambda layer, plain: types.MethodType(_lean_forward, layer))
     for layer in _frozen_8bit_layers(model):
-        layer.forward = types.MethodType(_frozen_8bit_forward, layer)
+        wrap(layer, NAME, lambda layer, plain: types.MethodType(_frozen_8bit_forward, layer))
     return len(layers)
 
 
 def remove(model: nn.Module) -> int:
     """Put peft's and bitsandbytes' own forward back; returns how many LoRA layers had the lean one."""
-    layers = [module for module in model.modules() if _is_lora_linear(module) and "forward" in vars(module)]
-    for layer in [*layers, *_frozen_8bit_layers(model)]:
-        vars(layer).pop("forward", None)
-    return len(layers)
+    for layer in _frozen_8bit_layers(model):
+        unwrap(layer, NAME)
+    return sum(unwrap(module, NAME) for module in model.modules() if _is_lora_linear(module))
 
 
 def scaled_update(

@@ -16,12 +16,14 @@ from finetune.checkpoint import Position, State
 from finetune.evaluate import evaluate, mean
 from finetune.preview import Previews
 from finetune.run_folder import RunFolder
-from finetune.run_log import RunLog
+from finetune.run_log import RunLog, open_log
 from finetune.run_progress import RunProgress, memory_bytes
 from finetune.step import Gradients
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+    from data_prep.base_files import BaseFiles
 
 MOST_SKIPPED = 20
 """fp16 steps skipped in a row before it counts as broken: the loss scale has been halved that often by then."""
@@ -152,3 +154,23 @@ class Run:
 def due(every: int, step: int) -> bool:
     """Whether something that happens every so many steps happens now; 0 means never."""
     return every > 0 and step % every == 0
+
+
+def open_run(
+    folder: RunFolder,
+    settings: TrainSettings,
+    accelerator: "Accelerator",
+    dataset: PreparedDataset,
+    validation: Sequence[Draw],
+    files: "BaseFiles",
+    progress: RunProgress,
+    from_step: int | None,
+) -> Run:
+    """Open a run's log, behind `from_step` where it goes on, and load what its previews need.
+
+    Only the first process has either.
+    """
+    first = accelerator.is_main_process
+    log = open_log(folder, settings, from_step=from_step) if first else None
+    previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
+    return Run(folder, settings, accelerator, dataset, validation, files.spec.frame_rate, progress, log, previews)

@@ -7,7 +7,6 @@ the adapter folder out of the last state in `finish`.
 import signal
 import time
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -19,23 +18,21 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
-from finetune.batches import Clip, Heard, Stream, clips_of, held_out
-from finetune.checkpoint import Position, State, load
+from finetune.bare_base import ask_bare_base
+from finetune.batches import clips_of, held_out
+from finetune.checkpoint import State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
-from finetune.hearing import heard_infos, hearing
+from finetune.hearing import heard_infos
+from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.step_plan import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
-from finetune.preview import Previews
 from finetune.prior import check_prior
-from finetune.prior_pieces import PriorPieces, WithPriorPieces, play
-from finetune.prior_pieces import load as load_pieces
-from finetune.prior_pieces import save as save_pieces
 from finetune.processes import start_processes
-from finetune.run import Run
+from finetune.run import open_run
 from finetune.run_folder import (
     RunFolder,
     asked_before,
@@ -48,7 +45,7 @@ from finetune.run_folder import (
     saved_settings,
     standing_on,
 )
-from finetune.run_log import check_loggers, open_log
+from finetune.run_log import check_loggers
 from finetune.run_progress import RunProgress
 from finetune.schedule import factor, jump, total_steps
 from finetune.step import Learner, accumulate
@@ -66,7 +63,10 @@ def train(data: Path, run_path: Path, settings: TrainSettings, *, resume: bool =
         outcome = learn(data, run_path, settings, resume, stack)  # the model is let go here
         folder = finish(outcome)
         outcome.run.accelerator.end_training()
-        return folder
+    if outcome.run.accelerator.is_main_process:
+        trained_sec = time.perf_counter() - outcome.run.progress.started
+        evaluate_run(run_path, wanted=settings.evaluate, trained_sec=trained_sec, say=outcome.run.progress.say)
+    return folder
 
 
 def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, stack: ExitStack) -> Outcome:
@@ -113,48 +113,37 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     validation = held_out(clips_of(dataset, "validation"), max_clips=settings.eval.max_clips, max_frames=max_frames)
     total = total_steps(settings, len(clips), per_step)
 
-    # 6. The base alone, before anything is attached to it: its held-out loss, its previews, what should stay as it is;
-    #    every step of the run is known from here on
+    # 6. The base, asked while nothing is attached to it; every step of the run is known from here on
     done = int(checkpoint.name.split("-")[1]) if checkpoint else 0
-    log = open_log(folder, settings, from_step=done if checkpoint else None) if first else None
     progress = RunProgress(total, done, shown=first)
-    if log is not None:
-        stack.callback(log.close)
+    run = open_run(
+        folder, settings, accelerator, dataset, validation, files, progress, from_step=done if checkpoint else None
+    )
+    if run.log is not None:
+        stack.callback(run.log.close)
     if before is not None and (words := jump(before, settings, len(clips), per_step, done)):
         progress.say(words)
-    previews = Previews.prepare(files, dataset, settings.preview, folder.samples, progress.say) if first else None
-    run = Run(folder, settings, accelerator, dataset, validation, files.spec.frame_rate, progress, log, previews)
     lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
-    position = Position()
-    if checkpoint is None:
-        run.look_at_base(lm, position)
-    pieces = PriorPieces([], [], [])
-    if settings.prior_prompts:
-        if first and checkpoint is None:
-            played = play(lm, files, settings.prior_prompts, longest, settings.seed, progress.say)
-            save_pieces(played, folder.prior_pieces)
-        accelerator.wait_for_everyone()
-        pieces = load_pieces(folder.prior_pieces)
-    hears = heard_infos(dataset, settings, lm.spec)
-    stream = stream_of(clips, pieces, settings, max_frames, hearing(dataset, settings))
+    bare = ask_bare_base(lm, run, files, longest, resumed=checkpoint is not None)
+    stream = bare.stream(clips, run, max_frames)
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
-    if hears:
+    if hears := heard_infos(dataset, settings, lm.spec):
         adapter.hear(hears, settings.seed)
     lean_lora.install(lm)
     enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     model, optimizer = accelerator.prepare(lm, optimizer)
     ema = Ema(adapter.parameters(), settings.ema_decay)
-    state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, position)
+    state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, bare.position)
     if checkpoint is not None:
         load(checkpoint, state)
     learner = Learner(
         lm,
         model,
         list(state.weights.values()),
-        WithPriorPieces(dataset, pieces),
+        bare.source,
         accelerator,
         settings,
         max_frames if cap is None else longest,
@@ -163,7 +152,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
 
     if cap is not None:
-        prove(learner, [*clips, *pieces.clips], bounds_of(settings, files, clips, precision, cap), progress.say)
+        bounds = bounds_of(settings, files, clips, precision, cap)
+        prove(learner, [*clips, *bare.pieces.clips], bounds, progress.say)
 
     # 8. The loop
     stop = stack.enter_context(StopWish())
@@ -194,21 +184,6 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     outcome = gather(run, lm, adapter, files, precision, state)
     accelerator.free_memory()
     return outcome
-
-
-def stream_of(
-    clips: Sequence[Clip], pieces: PriorPieces, settings: TrainSettings, max_frames: int, heard: Heard | None = None
-) -> Stream:
-    """Every step of the run."""
-    return Stream(
-        clips,
-        seed=settings.seed,
-        max_frames=max_frames,
-        condition_dropout=settings.condition_dropout,
-        prior_share=settings.prior_share,
-        prior_pieces=pieces.clips,
-        heard=heard,
-    )
 
 
 def facts(

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_prep.chroma import ChromaShape, agreement, chroma, has_melody
+from data_prep.chroma import agreement, chroma, has_melody
+from data_prep.chroma_shape import ChromaShape
 from data_prep.condition_sources.registry import source_of
 from data_prep.lm_spec import ConditionKind
 from data_prep.tokens import VALUES, TokenReader, write_values
@@ -96,11 +97,6 @@ def test_values_lie_on_disk_as_tokens_do(tmp_path, dtype) -> None:
         np.testing.assert_array_equal(reader[name], value)
     with pytest.raises(ValueError, match="codes"):
         TokenReader(tmp_path / "v")
-
-
-def test_a_condition_that_no_clip_has_is_an_empty_table(tmp_path) -> None:
-    write_values(tmp_path / "v", {}, np.dtype(np.float32), "0" * 32)
-    assert len(TokenReader(tmp_path / "v", VALUES)) == 0
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def some_codes(codec: Codec, n_frames: int) -> np.ndarray:
 
 
 def test_the_field_s_own_numbers() -> None:
-    """DAC at 44.1 kHz: 7.75 kbps, 91 times smaller (Kumar et al. 2023, section 4); EnCodec in MusicGen: 2.2 kbps."""
+    """DAC at 44.1 kHz: 7.75 kbps, 91 times smaller (Kumar et al. 2023); EnCodec in MusicGen: 2.2 kbps."""
     dac = CodecSpec(44_100, 512, 1, 9, 1024)
     assert dac.frame_rate == 44_100 / 512 and not float(dac.frame_rate).is_integer()
     assert dac.bitrate_bps == pytest.approx(7751.95, abs=0.01) and round(dac.compression) == 91

@@ -34,6 +34,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_writes_a_page_and_its_figures(
     songs: Path, mono_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("finetune.codec_report.measure.visqol_available", lambda: False)
     monkeypatch.setattr("finetune.codec_report.run.visqol_available", lambda: False)
     write_codec(tmp_path / "dac", "dac-44")

@@ -168,3 +168,20 @@ def test_the_command(songs: Path, mono_base: Path, tmp_path: Path, capsys: pytes
     told = capsys.readouterr().out
     assert "held-out songs: mel distance" in told and "left out: tiny.wav" in told
     assert cli.main(["codec", "tune", str(songs)]) == 2
+
+
+def test_a_sampled_file_says_which_decoder_made_its_sound(
+    tuned: Path, mono_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import hashlib
+    import json
+
+    from data_prep.decode import probe
+
+    path = tuned / "decoder.safetensors"
+    words = ["sample", "drums", "--base", str(mono_base), "--decoder", str(path), "--out", str(tmp_path / "out")]
+    assert cli.main([*words, "--duration_sec", "0.5", "--device", "cpu"]) == 0, capsys.readouterr().err
+    (piece,) = (tmp_path / "out").glob("*.wav")
+    told = " ".join(probe(piece).tags.values())
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in told and str(tuned) not in told
+    assert json.dumps("decoder.safetensors") in told

@@ -258,3 +258,32 @@ def test_a_group_that_the_family_does_not_have_names_the_nearest(mono_base):
     lm = load_lm(resolve_base(str(mono_base)))
     with pytest.raises(UserError, match=r"atention(.|\n)*mean `attention`"):
         lora.matched_modules(lm, ["q", "atention"])
+
+
+def test_a_forward_is_replaced_once_and_in_one_place(mono_base):
+    from torch import nn
+
+    from adapters.wrapped_forward import unwrap, wrap
+
+    layer, x = nn.Linear(2, 2), torch.randn(1, 2)
+    plain = layer(x)
+    for _ in range(2):
+        wrap(layer, "doubled", lambda module, forward: lambda x: 2 * forward(x))
+    torch.testing.assert_close(layer(x), 2 * plain)
+    with pytest.raises(RuntimeError, match="already doubled"):
+        wrap(layer, "other", lambda module, forward: forward)
+    assert not unwrap(layer, "other") and unwrap(layer, "doubled") and not unwrap(layer, "doubled")
+    torch.testing.assert_close(layer(x), plain)
+    layer.forward = lambda input: input
+    with pytest.raises(RuntimeError, match="not its own"):
+        wrap(layer, "late", lambda module, forward: forward)
+
+
+def test_the_base_is_asked_before_anything_is_attached(mono_base):
+    from finetune.bare_base import refuse_attached
+
+    lm = load_lm(resolve_base(str(mono_base)))
+    refuse_attached(lm)
+    lora.attach(lm, LoraSettings(rank=2))
+    with pytest.raises(RuntimeError, match="before an adapter is attached"):
+        refuse_attached(lm)

@@ -26,7 +26,9 @@ def case(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory) -> SpectroStreamCodec:
-    return load_magenta_codec(find_files(write_case("tiny", tmp_path_factory.mktemp("codec") / "tiny")))
+    found = load_magenta_codec(find_files(write_case("tiny", tmp_path_factory.mktemp("codec") / "tiny")))
+    assert isinstance(found, SpectroStreamCodec)
+    return found
 
 
 def random_codes(codec, n_frames, seed=0):

@@ -16,7 +16,7 @@ import soundfile
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, texts, track_sound, tracks
+from data_prep import clip_features, text_encoder, track_sound, tracks
 from data_prep import prepare as prepare_module
 from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.pool import run_here
@@ -105,7 +105,7 @@ def count_work(monkeypatch):
     counted(tracks, "measure", "measure", lambda path: 1)
     counted(clip_features, "measure_features", "features", lambda *_: 1)
     counted(TransformersCodec, "encode", "codec", lambda self, clips: len(clips))
-    counted(texts.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
+    counted(text_encoder.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
     return counts
 
 
@@ -124,7 +124,8 @@ def test_the_dataset_says_what_the_songs_are(prepared, songs, mono_base):
     assert all("my style" in caption for row in rows for caption in row.captions)
     assert any("a tune of my own" in caption for row in rows if row.source == "two.flac" for caption in row.captions)
     assert dataset.info["codec"]["n_codebooks"] == 4 and dataset.info["base"]["id"] == str(mono_base)
-    assert "<audio" in (out / "report.html").read_text()
+    page = (out / "report.html").read_text()
+    assert "<audio" in page and "everything above 16 kHz, left and right" in page and "woodshed codec report" in page
 
 
 def test_tokens_are_those_of_the_clip_alone(prepared, songs, mono_base):

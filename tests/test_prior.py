@@ -186,7 +186,7 @@ def test_the_base_plays_once_and_a_resumed_run_hears_the_same(
     assert (heard.text_state(own.bare[0]) == PreparedDataset(tiny_data).text_state(own.bare[0])).all()
 
     train(tiny_data, tmp_path / "halves", settings.model_copy(update={"steps": 3}))
-    monkeypatch.setattr("finetune.train.play", lambda *_: pytest.fail("it was played already"))
+    monkeypatch.setattr("finetune.bare_base.play", lambda *_: pytest.fail("it was played already"))
     again = train(tiny_data, tmp_path / "halves", settings, resume=True)
     left, right = (adapter_files.load(folder).updates for folder in (straight, again))
     assert left.keys() == right.keys()

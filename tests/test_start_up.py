@@ -34,6 +34,8 @@ MISTAKES = {
     "pull": ["pull", "ada/blues", str(ROOT)],
     "prep": ["prep", "nowhere", "out"],
     "train": ["train", "nowhere", "out"],
+    "live": ["live", "nowhere"],
+    "live, no base": ["live"],
     "sample": ["sample", "nowhere", "x"],
     "sample, no prompt": ["sample", "--base", "debug"],
     "sample, no player's flags": ["sample", "--base", "debug", "x", "--loop", "--play"],

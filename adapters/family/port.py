@@ -6,10 +6,11 @@ called FAMILY. docs/extending.md goes through it step by step.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from adapters.decode.engine import Engine, Packing
 from adapters.decode.whole_sequence import WholeSequence
@@ -33,8 +34,6 @@ class Family(ABC):
     """Each group of LoRA targets as a regular expression over whole module names."""
     elsewhere: Mapping[str, str] = {}
     """First parts of module names that an adapter of others may name and this LM does not hold, and what they are."""
-    card_tags: Sequence[str] = ()
-    """Tags of a shared adapter's card."""
 
     @abstractmethod
     def from_spec(self, spec: LMSpec) -> LM:
@@ -52,6 +51,14 @@ class Family(ABC):
     def is_quantised(self, name: str) -> bool:
         """Whether a weight of this name is held in 8 or 4 bits where the base is."""
 
+    def parts_of(self, files: "BaseFiles", name: str) -> Sequence[str]:
+        """Our names of what a tensor of the base's files holds of the LM; most families have it under that name."""
+        return (name,)
+
+    def changed(self, files: "BaseFiles", name: str, tensor: Tensor, change: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """A tensor of the base's files with each of its `parts_of` passed through `change(our name, weight)`."""
+        return change(name, tensor)
+
     def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
         """Make what is computed and not stored, once all weights are in place; most families have nothing such."""
 
@@ -66,10 +73,6 @@ class Family(ABC):
     def borrow(self, lm: LM) -> Engine:
         """An engine around a model that stays where it is, its adapters included."""
         return WholeSequence(lm)
-
-    def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
-        """Lines of Python that use an adapter with plain peft; none where plain peft cannot."""
-        return iter(())
 
 
 def register(family: Family) -> None:

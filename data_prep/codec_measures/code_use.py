@@ -1,6 +1,6 @@
 """How well codebooks are used: a code that is never chosen is wasted, and so are bits of codes that hardly are.
 
-Bitrate efficiency as in the Descript Audio Codec's paper (arXiv:2306.06546, section 4.3): the entropies of the
+Bitrate efficiency as in the Descript Audio Codec's paper (Kumar et al. 2023, arXiv:2306.06546): the entropies of the
 codebooks over a test set, summed, over the bits that the codes take. Few frames cannot fill a large codebook: with
 fewer frames than entries both figures are too low, and `n_frames` says how many there were.
 """

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from data_prep.chroma import PITCHED, SILENT_DB, ChromaShape, chroma, has_melody
+from data_prep.chroma import PITCHED, SILENT_DB, chroma, has_melody
+from data_prep.chroma_shape import ChromaShape
 from data_prep.condition_sources.port import ConditionSource
 from data_prep.lm_spec import ConditionKind
 from data_prep.stems import MIX, REST, Selection, parse_selection, rest_of

@@ -38,6 +38,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="Length of a passage (10).")
     parser.add_argument("--players", type=int, default=4, help="Passages to listen to on the page, worst first (4).")
     parser.add_argument("--other", type=Path, help="tune: other music, mixed in and measured, against forgetting.")
+    parser.add_argument("--other_share", type=float, default=0.25, help="tune: share of crops from it (0.25).")
     parser.add_argument("--steps", type=int, default=600, help="tune: optimizer steps (600).")
     parser.add_argument("--lr", type=float, default=3e-4, help="tune: learning rate (0.0003).")
     parser.add_argument("--discriminators", action="store_true", help="tune: against STFT discriminators, too.")
@@ -82,15 +83,17 @@ def _tune(args: Namespace) -> int:
     from finetune.codec_tune.tune import TuneSettings, tune
     from finetune.terminal import harmless
 
-    if args.folder is None or len(args.codec) > 1 or args.steps < 1 or args.lr <= 0:
+    if args.folder is None or len(args.codec) > 1 or args.steps < 1 or args.lr <= 0 or not 0 <= args.other_share < 1:
         raise UserError(
-            "`codec tune` takes songs, a folder for the decoder, at most one --codec, and steps and lr above 0.",
+            "`codec tune` takes songs, a folder, at most one --codec, steps and lr above 0, and a share below 1.",
             fix="For example: woodshed codec tune my_songs/ my-decoder/ --codec starter",
         )
     codec = load_codec(resolve_codec(args.codec[0] if args.codec else "starter"), pick_device(args.device))
     if not isinstance(codec, TransformersCodec):
         raise UserError("The decoder of this codec cannot be tuned.", fix="Use an EnCodec, DAC, Mimi or X-Codec.")
-    settings = TuneSettings(steps=args.steps, lr=args.lr, discriminators=args.discriminators)
+    settings = TuneSettings(
+        steps=args.steps, lr=args.lr, other_share=args.other_share, discriminators=args.discriminators
+    )
     tuned = tune(args.songs, args.folder, codec, settings, other=args.other)
     for line in tuned.left_out:
         print(f"left out: {harmless(line)}")
@@ -112,8 +115,8 @@ def _print(report: "Report") -> None:
     from finetune.terminal import harmless
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("codec", "bits spent", "kbps", "smaller", "mel", "STFT", "SI-SDR dB", "ViSQOL", "efficiency"):
-        table.add_column(heading, justify="left" if heading in ("codec", "bits spent") else "right")
+    for heading in ("codec", "bits spent", "kbps", "mel", "STFT", "SI-SDR dB", "ViSQOL", "efficiency"):
+        table.add_column(heading, no_wrap=True, justify="left" if heading in ("codec", "bits spent") else "right")
     for result in report.results:
         for number, level in enumerate(result.levels):
             mean, efficiency = level.mean, level.bitrate_efficiency
@@ -121,7 +124,6 @@ def _print(report: "Report") -> None:
                 harmless(result.name) if number == 0 else "",
                 level.name,
                 f"{level.bitrate_bps / 1000:.3g}",
-                f"{level.compression:.0f} ×",
                 f"{mean.mel_distance:.3f}",
                 f"{mean.stft_distance:.3f}",
                 f"{mean.si_sdr_db:.2f}",

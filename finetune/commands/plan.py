@@ -72,8 +72,9 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
         UserError: the base cannot be found.
     """
     from adapters.family.musicgen.format import spec_of_sizes
+    from adapters.family.musicgen_melody.format import spec_of_sizes as melody_of_sizes
     from data_prep.base_files import resolve_base
-    from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
+    from data_prep.debug_base import MELODY_CONFIGS, T5_BASE, TRUE_CONFIGS
     from data_prep.typed_paths import is_folder
 
     base = settings.base
@@ -81,6 +82,9 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
     if base in TRUE_CONFIGS and not is_folder(base):
         (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[base]
         return spec_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
+    if base in MELODY_CONFIGS and not is_folder(base):
+        (hidden, layers, heads, ffn), channels = MELODY_CONFIGS[base]
+        return melody_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
     return resolve_base(base, settings.revision).spec
 
 

@@ -39,6 +39,8 @@ class Request:
     force: bool = False
     heard: Path | None = None
     """The recording to play along with."""
+    melody: Path | None = None
+    melody_stems: str = "mix"
 
     @property
     def streams(self) -> bool:
@@ -72,6 +74,8 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         pipe=args.pipe,
         force=args.force,
         heard=args.heard,
+        melody=args.melody,
+        melody_stems=args.melody_stems,
     )
 
 
@@ -80,14 +84,16 @@ def is_adapter(path: Path) -> bool:
     return any(is_file(path / mark) for mark in MARKS)
 
 
-Named = tuple[Path, StrengthSchedule]
-"""An adapter's folder and its strength, before anything heavy is imported."""
+Named = tuple[Path, StrengthSchedule | None]
+"""An adapter's folder and its strength, before anything heavy is imported; None: the strength it recommends."""
 
 
 def _specs(named: Sequence[Named]) -> "list[AdapterSpec]":
     from adapters.sampler import AdapterSpec
 
-    return [AdapterSpec(path, strength) for path, strength in named]
+    return [
+        AdapterSpec(path, strength or StrengthSchedule.constant(recommended_strength(path))) for path, strength in named
+    ]
 
 
 def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
@@ -117,11 +123,22 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
     return words, specs
 
 
+def recommended_strength(folder: Path) -> float:
+    """The strength that `woodshed evaluate` chose for an adapter; 1 where nobody did, or nobody can tell."""
+    from adapters.adapter_files import DESCRIPTION
+    from adapters.metadata import parse
+    from adapters.safe_files import read_json
+
+    if not is_adapter(folder) or not (folder / DESCRIPTION).is_file():
+        return 1.0
+    return parse(read_json(folder / DESCRIPTION), str(folder)).recommended_strength or 1.0
+
+
 def _spec(text: str) -> Named:
     """`folder`, `folder@0.8` or `folder@0:1,10:0`. A folder of exactly that name comes first."""
     path, at, strength = text.rpartition("@")
     if not at or is_adapter(Path(text)) or not is_adapter(Path(path)):
-        return Path(text), StrengthSchedule.constant(1.0)
+        return Path(text), None
     return Path(path), StrengthSchedule.read(strength, f"the strength of {path}")
 
 
@@ -131,7 +148,7 @@ def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule
         prompts += read_prompts(args.prompts_file)
     if args.story:
         prompts.append(read_prompt_schedule(args.story))
-    if not prompts and args.continued is not None:
+    if not prompts and (args.continued is not None or args.melody is not None):
         prompts.append("")  # the recording says enough
     return prompts
 
@@ -155,15 +172,24 @@ def read_prompts(path: Path) -> list[str]:
 def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
-    if args.from_sec is not None and args.continued is None and args.heard is None:
-        fix = "add --continue FILE, or --with FILE"
+    beginnings = (args.continued, args.melody, args.heard)
+    if args.from_sec is not None and not any(beginnings):
+        fix = "add --continue FILE, --melody FILE or --with FILE"
         raise UserError("--from says where to go on in a recording, but there is none", fix=fix)
     if args.heard is not None and (args.continued is not None or args.loop):
         raise UserError("--with plays along from a recording's start on", fix="leave out --continue and --loop")
+    if args.heard is not None and args.melody is not None and args.from_sec is not None:
+        raise UserError("--from could belong to --melody or to --with", fix="cut one of the two recordings instead")
     if args.heard is not None and not is_file(args.heard):
         raise UserError("the recording to play along with is not there", where=str(args.heard))
     if args.from_sec is not None and args.continued is not None and not 0 < args.from_sec < float("inf"):
         raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
+    if args.from_sec is not None and not 0 <= args.from_sec < float("inf"):
+        raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
+    if args.melody is not None and not is_file(args.melody):
+        raise UserError("the melody's recording is not there", where=str(args.melody))
+    if args.melody is not None and args.loop:
+        raise UserError("a loop cannot follow a melody", fix="leave out --loop, or --melody")
     if args.continued is not None and not is_file(args.continued):
         raise UserError("the recording to continue is not there", where=str(args.continued))
     if args.loop and (streams or args.continued is not None):

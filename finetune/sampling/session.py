@@ -3,6 +3,7 @@
 Nothing but audio ever goes to standard output while piping: everything for people goes to standard error then.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from data_prep.heard import HEARD
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request
+from finetune.sampling.melody import PieceMelody, read_melody
 from finetune.terminal import forced_lines, harmless
 
 
@@ -51,9 +53,13 @@ def play_line(request: Request) -> int:
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
+    melody = None
+    if request.melody is not None:
+        melody = read_melody(request, sampler, before)
+        console.print(harmless(melody.said), soft_wrap=True)
     if request.streams:
-        return _stream_all(request, sampler, before, console, heard)
-    _write_all(request, sampler, before, console, heard)
+        return _stream_all(request, sampler, before, melody, console, heard)
+    _write_all(request, sampler, before, melody, console, heard)
     return 0
 
 
@@ -87,7 +93,12 @@ def _heard(request: Request, sampler: Sampler) -> HeardTrack | None:
 
 
 def _write_all(
-    request: Request, sampler: Sampler, before: Continuation | None, console: Console, heard: HeardTrack | None
+    request: Request,
+    sampler: Sampler,
+    before: Continuation | None,
+    melody: PieceMelody | None,
+    console: Console,
+    heard: HeardTrack | None,
 ) -> None:
     assert sampler.codec is not None
     loop = _loop(request, sampler.codec)
@@ -101,10 +112,13 @@ def _write_all(
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=_also(heard))
+            also = [_also(heard, melody)] * len(prompts)
+            takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
         spent = time.perf_counter() - begun
         new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
+            if melody is not None:
+                console.print(melody.compare(take.waveform, sampler.codec.sample_rate_hz))
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
@@ -113,16 +127,23 @@ def _write_all(
 
 
 def _stream_all(
-    request: Request, sampler: Sampler, before: Continuation | None, console: Console, heard: HeardTrack | None
+    request: Request,
+    sampler: Sampler,
+    before: Continuation | None,
+    melody: PieceMelody | None,
+    console: Console,
+    heard: HeardTrack | None,
 ) -> int:
     listener = _Listener()
     kept = []
     with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, console, heard)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, melody, console, heard)
             if chunks is None:
                 return 0
+            if melody is not None:
+                console.print(melody.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz))
             kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
                 _write(request, prompt, seed, kept.pop()[2], sampler, console, heard)
@@ -164,13 +185,14 @@ def _stream_one(
     prompt: str | PromptSchedule[str],
     seed: int,
     before: Continuation | None,
+    melody: PieceMelody | None,
     console: Console,
     heard: HeardTrack | None,
 ) -> list[Tensor] | None:
     """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     known = None if before is None else before.codes
-    with sampler.stream(prompt, seed=seed, continue_from=known, also=_also(heard)) as music:
+    with sampler.stream(prompt, seed=seed, continue_from=known, also=_also(heard, melody)) as music:
         for chunk in music:
             try:
                 if not listener.failed:
@@ -222,8 +244,8 @@ def _known_frames(before: Continuation | None) -> int:
     return 0 if before is None else before.codes.shape[1]
 
 
-def _also(heard: HeardTrack | None) -> RowConditions:
-    return {} if heard is None else heard.conditions
+def _also(heard: HeardTrack | None, melody: PieceMelody | None) -> RowConditions:
+    return {**({} if heard is None else heard.conditions), **({} if melody is None else melody.conditions)}
 
 
 def _write(
@@ -253,7 +275,7 @@ def _write(
 
 def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
-    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed"})
+    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed", "decoder"})
     told: Any = prompt
     if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
@@ -263,6 +285,11 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
         made["continues"] = {"file": request.continued.name, "from_sec": request.from_sec}
     if request.heard is not None:
         made["with"] = {"file": request.heard.name, "from_sec": request.from_sec or 0.0}
+    if request.melody is not None:
+        made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
+    if request.settings.decoder is not None:
+        decoder = Path(request.settings.decoder).expanduser()
+        made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}
     if request.bars is not None:
         made["loop"] = {"bpm": request.bars[0], "bars": request.bars[1]}
     return {**made, **settings, "precision": sampler.label}

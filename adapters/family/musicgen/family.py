@@ -1,7 +1,6 @@
 """MusicGen, text to music (Copet et al. 2023, arXiv:2306.05284), as transformers publishes it."""
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -47,7 +46,6 @@ class MusicgenFamily(Family):
         "audio_encoder": "the codec, which Woodshed leaves as it is",
         "audio_enc_to_dec_proj": "the melody projection, which only melody-conditioned bases have",
     }
-    card_tags = ("transformers", "musicgen")
 
     def from_spec(self, spec: LMSpec) -> LM:
         """Whatever the spec does not say has transformers' default."""
@@ -81,19 +79,6 @@ class MusicgenFamily(Family):
     def borrow(self, lm: LM) -> Engine:
         """MusicGen's own engine, around the model's own modules."""
         return MusicgenEngine.borrow(lm, lm.spec)
-
-    def snippet(self, base: str, adapter: str, prompt: str) -> Iterator[str]:
-        """With transformers' own model class."""
-        yield from (
-            "from peft import PeftModel",
-            "from transformers import AutoProcessor, MusicgenForConditionalGeneration",
-            "",
-            f"base = {base!r}",
-            "model = MusicgenForConditionalGeneration.from_pretrained(base)",
-            f"model = PeftModel.from_pretrained(model, {adapter!r})",
-            f"inputs = AutoProcessor.from_pretrained(base)(text=[{prompt!r}], return_tensors='pt')",
-            "audio = model.generate(**inputs, do_sample=True, guidance_scale=3.0, max_new_tokens=500)  # 10 s",
-        )
 
 
 FAMILY = MusicgenFamily()

@@ -4,6 +4,7 @@ Read from config.json alone, without transformers; what is absent there has tran
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,14 @@ KINDS = {
     "enc_to_dec_proj": "text projection",
 }
 """What a module is, by a part of its name; the first that fits counts."""
+_OF_A_LAYER = r"layers\.\d+\.(self_attn|encoder_attn|fc1|fc2)"
+ROOTS = {
+    rf"model\.decoder\.({_OF_A_LAYER}|embed_tokens)": "decoder.",  # MusicgenForCausalLM
+    r"lm_heads\.\d+": "decoder.",
+    rf"decoder\.({_OF_A_LAYER}|embed_tokens)": "decoder.model.",  # MusicgenModel
+    rf"({_OF_A_LAYER}|embed_tokens)": "decoder.model.decoder.",  # MusicgenDecoder
+}
+"""Names that begin inside the whole model, and what stands above them there."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,8 @@ class MusicgenFormat(BaseFormat):
     family = "musicgen"
     needed_files = NEEDED_FILES
     licences = LICENCES
+    tags = ("musicgen",)
+    transformers_class = "MusicgenForConditionalGeneration"
     parts = {"codec": "audio_encoder", "text_encoder": "text_encoder"}  # noqa: RUF012
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:
@@ -89,6 +100,11 @@ class MusicgenFormat(BaseFormat):
     def module_kind(self, module: str) -> str | None:
         """In the words of a decoder layer."""
         return next((kind for part, kind in KINDS.items() if part in module), None)
+
+    def whole_name(self, module: str) -> str:
+        """Of a module named from the decoder with its heads, without them, or from the stack of layers."""
+        above = next((above for start, above in ROOTS.items() if re.match(start, module)), "")
+        return above + module
 
     def weight_files(self, folder: Path) -> list[Path]:
         """The shards of the index, or the one file."""
