@@ -107,7 +107,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         tracks, silent = with_music(tracks, settings.segment, files)
         both = list({selection.name: selection for selection in [*selections, *read_pair, *read_from]}.values())
         if own is not None:
-            made = Separation([v for v in own.versions if v.track in tracks], None)
+            with_clips = {track.source_sha256 for track in tracks}
+            made = Separation([v for v in own.versions if v.track.source_sha256 in with_clips], None)
         else:
             made = make_versions(tracks, both, settings.stems, cache, device=device, seed=settings.seed)
         learned = {selection.name for selection in selections}
