@@ -102,7 +102,8 @@ def write_multitracks(folder, n_songs=3, sec=4.0):
 
 def settings_of(**more):
     given = {"base": "debug", "pair": "drums|rest", "multitracks": True, "segment": {"max_sec": 2, "min_sec": 1}}
-    return PrepSettings.model_validate({**given, "workers": 1, "device": "cpu", **more})
+    captions = {"sources": ["features"]}  # no model listens: it would take longer than all the rest
+    return PrepSettings.model_validate({**given, "captions": captions, "workers": 1, "device": "cpu", **more})
 
 
 @pytest.fixture(scope="module")
