@@ -63,7 +63,7 @@ class Previews:
     settings: PreviewSettings
     say: Callable[[str], None]
     heard: "RowConditions" = field(default_factory=dict)
-    """What the pieces play along with, for an adapter that hears another track: that of one clip, the same each time."""
+    """What the pieces play along with, for an adapter that hears another track: one clip's, the same each time."""
 
     @classmethod
     def prepare(
