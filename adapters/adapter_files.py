@@ -4,6 +4,7 @@
     adapter_config.json         PEFT's settings
     woodshed.json               the whole description (`adapters.metadata`)
     README.md                   the card (`adapters.card`)
+    conditions.safetensors      weights of what it hears besides, in some adapters (`adapters.added_conditions`)
 
 Adapters that plain peft wrote have the first two only; they are read as well. Where an adapter fits is for
 `adapters.fit` to say.
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from adapters import peft_layout
-from adapters.adapter_folder import CARD, CONFIG, DESCRIPTION, WEIGHTS, find_weights
+from adapters.adapter_folder import CARD, CONDITIONS, CONFIG, DESCRIPTION, WEIGHTS, find_weights
+from adapters.added_conditions import files as condition_files
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed, parse
 from adapters.printable import printable
@@ -28,7 +30,20 @@ from data_prep.safe_write import AGAIN, check_writable, folder_beside
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CARD", "CONFIG", "DESCRIPTION", "WEIGHTS", "Adapter", "check_free", "find_weights", "load", "save"]
+    from adapters.added_conditions.frames import FrameCondition
+
+__all__ = [
+    "CARD",
+    "CONDITIONS",
+    "CONFIG",
+    "DESCRIPTION",
+    "WEIGHTS",
+    "Adapter",
+    "check_free",
+    "find_weights",
+    "load",
+    "save",
+]
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class Adapter:
     """adapter_config.json as it was read."""
     header: dict[str, str] = field(default_factory=dict)
     """The safetensors header's own words."""
+    added: "dict[str, FrameCondition]" = field(default_factory=dict)
+    """What it hears besides the base's own conditions, by kind."""
 
     @property
     def label(self) -> str:
@@ -65,6 +82,7 @@ def save(
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32",
     overwrite: bool = False,
     again: str = AGAIN,
+    added: "Mapping[str, FrameCondition] | None" = None,
 ) -> Path:
     """Write an adapter folder that plain peft loads; returns it. It appears complete or not at all.
 
@@ -78,6 +96,7 @@ def save(
         dtype: of the numbers in the file.
         overwrite: replace an adapter that is there.
         again: what to do after making room, as the end of a sentence.
+        added: weights of the conditions that `woodshed` names.
 
     Raises:
         UserError: the folder is taken, or holds something that is no adapter; the disk is full or refuses.
@@ -88,8 +107,13 @@ def save(
     tensors = _in_dtype(peft_layout.to_tensors(updates), dtype)
     config = peft_layout.to_config(updates, base_id=woodshed.base.id, revision=woodshed.base.revision, dropout=dropout)
     text = card(woodshed, updates, samples, base_samples)
+    added = added or {}
+    assert {info.name for info in woodshed.conditions} == added.keys(), "woodshed.json names what is added"
     with folder_beside(folder, replace=overwrite, again=again) as made:
         _write(made, tensors, config, woodshed, text)
+        if added:
+            condition_files.write(made / CONDITIONS, added)
+            shutil.copymode(made / CONFIG, made / CONDITIONS)
     return folder
 
 
@@ -119,6 +143,7 @@ def load(folder: Path, *, force: bool = False) -> Adapter:
         folder=folder,
         config=config,
         header=header,
+        added=condition_files.read(folder, woodshed),
     )
 
 

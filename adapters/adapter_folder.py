@@ -7,6 +7,8 @@ from configs.errors import UserError
 from data_prep.typed_paths import is_file, is_folder
 
 WEIGHTS, CONFIG, DESCRIPTION, CARD = "adapter_model.safetensors", "adapter_config.json", "woodshed.json", "README.md"
+CONDITIONS = "conditions.safetensors"
+"""Weights of what it hears besides the base's own conditions; only some adapters have it."""
 
 
 def find_weights(folder: Path) -> Path:

@@ -58,7 +58,11 @@ def card(
         license_words=plain(woodshed.license),
         license_sentence=_license_sentence(woodshed),
         samples=[(plain(prompt), quote(file), quote(base_samples.get(prompt, ""))) for prompt, file in samples.items()],
-        snippet=snippet(base, woodshed.base.revision, prompt, model_class) if model_class else "",
+        hears=plain(_hears(woodshed)),
+        # plain peft would load half of an adapter that hears something
+        snippet=snippet(base, woodshed.base.revision, prompt, model_class)
+        if model_class and not woodshed.conditions
+        else "",
         shell_prompt=shlex.quote(prompt),
     )
 
@@ -172,6 +176,11 @@ def _base_note(base: str) -> str:
     if base in WITH_WOODSHED:
         return "It is a tiny random model that Woodshed makes to try its commands with: its music is noise."
     return "" if on_hub(base) else "It was a folder on its author's machine: ask there for the same files."
+
+
+def _hears(woodshed: Woodshed) -> str:
+    """What it plays along with."""
+    return "; ".join(f"{info.name} ({info.pair})" if info.pair else info.name for info in woodshed.conditions)
 
 
 def _data(woodshed: Woodshed) -> str:

@@ -12,7 +12,7 @@ What is handed out is relative to the ORIGINAL base all the same: ΔW = s·(BA �
 import math
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,15 +20,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters.added_conditions import attach as added_conditions
+from adapters.added_conditions.frames import FrameCondition
 from adapters.family.lm import LM
 from adapters.family.port import family_named
 from adapters.lora_start import draw_a, principal, seed_of
 from adapters.low_rank import LowRank
+from adapters.metadata import AddedInfo
 from configs.errors import UserError
 from configs.fields import nearest
 from configs.train import LoraSettings
 
 NAME = "default"
+ADDED = "added_conditions"
+"""How the names of weights begin that are no LoRA."""
 
 
 def matched_modules(lm: LM, groups: Sequence[str]) -> list[str]:
@@ -68,6 +73,8 @@ class TrainableAdapter:
     settings: LoraSettings
     layers: dict[str, Any]  # peft's layer of each adapted module
     initial: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    added: dict[str, FrameCondition] = field(default_factory=dict)
+    """What it hears besides the base's own conditions, by kind; the model holds these too."""
 
     @property
     def modules(self) -> list[str]:
@@ -87,7 +94,20 @@ class TrainableAdapter:
             found[f"{module}.lora_B.weight"] = layer.lora_B[NAME].weight
             if self.settings.dora:
                 found[f"{module}.lora_magnitude_vector"] = layer.lora_magnitude_vector[NAME].weight
+        for kind, module in self.added.items():
+            found |= {f"{ADDED}.{kind}.{name}": parameter for name, parameter in module.named_parameters()}
         return found
+
+    def hear(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
+        """Let the adapter learn to follow conditions that the base does not have; nothing changes yet.
+
+        Raises:
+            UserError: this base cannot, or follows one of them already.
+        """
+        self.added = added_conditions.start(self.lm, infos, seed)
+        added_conditions.attach(self.lm, self.added)
+        for module in self.added.values():
+            module.requires_grad_(True)
 
     def tensors(self) -> dict[str, Tensor]:
         """Copies of `parameters`, on the CPU, for a checkpoint: attach with the same seed, then `load_tensors`."""
@@ -122,16 +142,17 @@ class TrainableAdapter:
     @contextmanager
     def disabled(self) -> Iterator[None]:
         """The untuned base for a while, to compare with; whatever took part of its weights out puts it back."""
-        if not self.initial:
-            with disabled(self.lm):
+        with added_conditions.silenced(self.lm):
+            if not self.initial:
+                with disabled(self.lm):
+                    yield
+                return
+            learnt = self.tensors()
+            self.load_tensors(self._at_start() | {name: learnt[name] for name in learnt if name.startswith(ADDED)})
+            try:
                 yield
-            return
-        learnt = self.tensors()
-        self.load_tensors(self._at_start())
-        try:
-            yield
-        finally:
-            self.load_tensors(learnt)
+            finally:
+                self.load_tensors(learnt)
 
     def _at_start(self) -> dict[str, Tensor]:
         values = {}

@@ -1,4 +1,7 @@
-"""woodshed.json: what an adapter says of itself. Version 1 of the schema, which is published as woodshed.schema.json.
+"""woodshed.json: what an adapter says of itself. The schema is published as woodshed.schema.json.
+
+Version 2 is version 1 with `conditions`: an adapter that brings weights of its own for what it hears says so, and a
+program that knows only version 1 refuses it; it would use half of it.
 
 Nothing here names a file or a folder of the person who made it: recordings appear as hashes only, a local base by its
 folder's name. docs/adapter-format.md explains every field. It knows no tensors and opens no files.
@@ -10,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from configs.errors import UserError
 from data_prep.families import formats
@@ -19,7 +22,10 @@ from data_prep.typed_paths import is_there
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""The newest that is read."""
+PLAIN_VERSION = 1
+"""What an adapter without conditions of its own is written as."""
 SCHEMA_FILE = Path(__file__).with_name("woodshed.schema.json")
 MAX_NAME, MAX_TRIGGER, MAX_PROMPTS, MAX_TEXT = 200, 1000, 64, 4000
 """Characters of a name and of a trigger (what `woodshed prep` keeps of one), number of prompts, characters of each."""
@@ -104,6 +110,23 @@ class HeldOut(_Part):
     """How many clips."""
 
 
+class AddedInfo(_Part):
+    """A condition that the base does not follow by itself: its weights are in conditions.safetensors."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
+    """`heard` for another track, `melody`, `beat`."""
+    values: Literal["codes", "floats"]
+    """What there is for each codec frame: the K codes of the base's codec, or `width` numbers."""
+    width: Annotated[int, Field(ge=1, le=1024)]
+    """Codebooks K, or numbers per frame."""
+    size: Annotated[int, Field(ge=1, le=4096)]
+    """Width of the small vector that a frame becomes first."""
+    lookahead_frames: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """How far ahead of the frame that it predicts a step hears."""
+    pair: Annotated[str, StringConstraints(max_length=200)] = ""
+    """What was learnt, and from hearing what: `drums|rest`."""
+
+
 class SourceInfo(_Part):
     """One of the models or adapters that this one was made from."""
 
@@ -161,7 +184,7 @@ class EvaluationInfo(_Part):
 class Woodshed(_Part):
     """An adapter's description of itself."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1, 2] = PLAIN_VERSION
     """Version of this format. A reader refuses a version it does not know."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
     """What to call it."""
@@ -187,12 +210,23 @@ class Woodshed(_Part):
     """Evidence that it does something, on music it was not trained on."""
     made: MadeInfo | None = None
     """How it was made of others, where it was not trained."""
+    conditions: Annotated[list[AddedInfo], Field(max_length=8)] = []
+    """What it hears besides the base's own conditions. Only in version 2."""
     license: Line = "unknown"
     """Inherited from the base: cc-by-nc-4.0 for MusicGen's weights. `unknown` means: ask its author."""
     versions: dict[Line, Line] = {}
     """Versions of the libraries it was made with."""
     created: Line = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     """When, in ISO 8601, UTC."""
+
+    @model_validator(mode="after")
+    def _version_fits(self) -> "Woodshed":
+        if bool(self.conditions) != (self.schema_version > PLAIN_VERSION):
+            raise ValueError("conditions come with schema_version 2, and it with them")
+        names = [info.name for info in self.conditions]
+        if len(set(names)) < len(names):
+            raise ValueError("a condition is named twice")
+        return self
 
     def flat(self) -> dict[str, str]:
         """The same in short as flat strings, for a safetensors header: ModelSpec's keys where they fit, then ours.

@@ -39,6 +39,7 @@ from data_prep.device import pick_device
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
+    from adapters.added_conditions.attach import AddedConditions
 
 Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
 """Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
@@ -79,6 +80,7 @@ class Sampler:
         guard: Callable[[], AbstractContextManager[None]] = nullcontext,
         label: str = "",
         forced: Sequence[str] = (),
+        added: "Mapping[str, AddedConditions] | None" = None,
     ) -> None:
         self.engine = engine
         self.encode = encode
@@ -88,6 +90,7 @@ class Sampler:
         self.schedules = dict(schedules or {})
         self.label = label
         self.forced = list(forced)
+        self.added = dict(added or {})
         self._guard = guard
         self.most_at_once: int | None = None
         """Pieces that memory has room for at once; None until more were asked for than that."""
@@ -126,6 +129,7 @@ class Sampler:
         forced = [f"{name}: {note}" for name, (_, notes) in read.items() for note in notes]
         constant = not live and all(spec.strength.is_constant for spec in adapters)
         merged_at = {name: spec.strength.at(0.0) for name, spec in named.items()} if constant else None
+        added = _attach_added(lm, {name: adapter for name, (adapter, _) in read.items()}, named)
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
@@ -142,6 +146,7 @@ class Sampler:
             schedules=schedules,
             label=arithmetic.label,
             forced=forced,
+            added=added,
         )
 
     @classmethod
@@ -324,7 +329,10 @@ class Sampler:
 
     def _direct(self, second: float) -> bool:
         """Set the adapters to their strengths at this moment."""
-        return self.engine.strengths.set({name: schedule.at(second) for name, schedule in self.schedules.items()})
+        now = {name: schedule.at(second) for name, schedule in self.schedules.items()}
+        for name in self.added.keys() & now.keys():
+            self.added[name].set_strength(now[name])
+        return self.engine.strengths.set(now)
 
 
 def sampling_of(settings: SampleSettings) -> Sampling:
@@ -356,6 +364,29 @@ def _read(spec: AdapterSpec, files: BaseFiles, *, force: bool) -> "tuple[Adapter
 
     adapter = load(spec.path, force=force)
     return adapter, check_fit(adapter, files, force=force)
+
+
+def _attach_added(
+    lm: LM, adapters: "Mapping[str, Adapter]", named: Mapping[str, AdapterSpec]
+) -> "dict[str, AddedConditions]":
+    """What the adapters hear besides the base's own conditions, on the model; at most one of them may.
+
+    Raises:
+        UserError: two adapters hear something.
+    """
+    hearing = [name for name, adapter in adapters.items() if adapter.added]
+    if len(hearing) > 1:
+        raise UserError(
+            f"{hearing[0]} and {hearing[1]} both play along with another track, which only one adapter can at a time",
+            fix="play them one after the other: the second can hear what the first has played",
+        )
+    if not hearing:
+        return {}
+    from adapters.added_conditions.attach import attach
+
+    added = attach(lm, adapters[hearing[0]].added)
+    added.set_strength(named[hearing[0]].strength.at(0.0))
+    return {hearing[0]: added}
 
 
 def _no_words(prompts: Sequence[str]) -> list[Tensor]:

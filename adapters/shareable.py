@@ -8,13 +8,13 @@ import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.adapter_files import CARD, CONFIG, DESCRIPTION, WEIGHTS
+from adapters.adapter_files import CARD, CONDITIONS, CONFIG, DESCRIPTION, WEIGHTS
 from adapters.printable import short
 from configs.errors import UserError
 
 MIB = 2**20
-MAX_BYTES = {WEIGHTS: 2**31, CONFIG: 4 * MIB, DESCRIPTION: 4 * MIB, CARD: MIB}
-"""The four files and how large each may be. A rank of 256 on every layer of the 3.3 B model takes 1.6 GB in fp16."""
+MAX_BYTES = {WEIGHTS: 2**31, CONFIG: 4 * MIB, DESCRIPTION: 4 * MIB, CARD: MIB, CONDITIONS: 256 * MIB}
+"""The files and how large each may be. A rank of 256 on every layer of the 3.3 B model takes 1.6 GB in fp16."""
 SAMPLE = re.compile(r"samples/[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}\.(wav|flac|mp3|ogg|opus)")
 MAX_SAMPLE_BYTES, MAX_SAMPLES = 64 * MIB, 64
 DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

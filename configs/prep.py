@@ -92,6 +92,14 @@ class PrepSettings(Section):
     melody: str = AUTO
     """For a base that follows a melody: the stems that it is read from. `rest` (which auto means) is all but drums and
     bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
+    pair: str | None = None
+    """To play along: what to learn, and what to hear while learning it: `drums|rest`, `rest|vocals`,
+    `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. Takes the
+    place of stems.use."""
+    multitracks: bool = False
+    """With `pair`: the song folder holds a folder per song with one aligned file per part, so nothing is separated."""
+    stem_names: Path | None = None
+    """With `multitracks`: a table of two columns, file name and stem, for names that do not say it (kick, vox do)."""
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Share of the music held out for validation, by whole tracks. At least one track whenever there are two."""
     max_track_sec: float = Field(default=4 * 3600.0, gt=0)

@@ -32,6 +32,18 @@ class LoraSettings(Section):
     """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): learning rate of B over that of A. 1 switches it off."""
 
 
+class HeardSettings(Section):
+    """How an adapter hears another track, for a dataset made with `--pair`."""
+
+    size: int = Field(default=64, ge=4, le=1024)
+    """Width of the small vector that a heard frame becomes before it is added to the decoder's input."""
+    lookahead_sec: float = Field(default=0.32, ge=0, le=10)
+    """How far ahead in the heard track each step listens: it is a recording, so what comes next may be known."""
+    degraded_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of clips that hear a degraded version of the track (noise, low-pass, gain, a stem left out), so that what
+    separation leaks is no cue."""
+
+
 class OptimSettings(Section):
     """The optimizer and its schedule."""
 
@@ -107,8 +119,8 @@ class TrainSettings(Section):
     max_clip_sec: float = Field(default=30.0, ge=0.1)
     """Longer clips are cropped at a random place each time they come up."""
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of clips trained without their caption, so that guidance keeps working. With a base that follows a melody,
-    this share loses both, as many the caption alone, and as many the melody alone."""
+    """Share of clips trained without their caption, so that guidance keeps working. Where a melody or another track is
+    followed too, this share loses both, as many the caption alone, and as many the other alone."""
     prior_share: float = Field(default=0.0, ge=0, lt=1)
     """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
@@ -132,6 +144,8 @@ class TrainSettings(Section):
     """Keep a running average of the adapter with this decay and save that; 0 switches it off."""
     lora: LoraSettings = LoraSettings()
     """The adapter."""
+    heard: HeardSettings = HeardSettings()
+    """Hearing another track."""
     optim: OptimSettings = OptimSettings()
     """The optimizer."""
     eval: EvalSettings = EvalSettings()

@@ -30,6 +30,8 @@ class ConditionKind:
     """Entries of a value where all clips have equally many; None where they differ."""
     rate_hz: float | None = None
     """Entries per second of music, for a kind per frame."""
+    lookahead: int = 0
+    """Entries behind the end of a crop or a window that are read with it, for a kind per frame."""
     instead_of: str | None = None
     """A kind whose place this one takes: a clip follows one or the other, in training by chance."""
     made_with: Hashable = None
@@ -43,7 +45,7 @@ class ConditionKind:
         rate = (self.rate_hz or frame_rate) / frame_rate
         first = round(first_frame * rate)
         if self.enters != "prefix":
-            return slice(first, round((first_frame + n_frames) * rate))
+            return slice(first, round((first_frame + n_frames) * rate) + self.lookahead)
         n_entries = 1 + math.floor(n_frames * rate + 1e-9)
         return slice(first, first + min(n_entries, self.n_entries or n_entries))
 

@@ -24,19 +24,24 @@ from data_prep.describe import Described, SongAccount, describe_clips, song_acco
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.folders import check_folders, nothing_usable
+from data_prep.heard_side import heard_codes
+from data_prep.heard_side import notes as pair_notes
 from data_prep.lock import only_one
+from data_prep.multitracks import own_stems
+from data_prep.pairs import asked_pair, with_both
 from data_prep.players import make_players
 from data_prep.prepared import ClipRow
 from data_prep.report import render
 from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
+from data_prep.stem_names import read_table
 from data_prep.stems import check_published
 from data_prep.text_encoders.port import text_encoder_fingerprint
 from data_prep.texts import TextState, encode_captions
 from data_prep.track_sound import listen_to_tracks
 from data_prep.tracks import measure_tracks
-from data_prep.versions import make_versions
+from data_prep.versions import Separation, make_versions
 
 
 @dataclass(frozen=True)
@@ -73,8 +78,12 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
     started = time.perf_counter()
     found = scan(songs)
     check_folders(songs, out)
-    selections = list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
-    check_published(selections, settings.stems.model)
+    pair = asked_pair(settings)
+    selections = [pair.target] if pair else list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
+    read_pair = list(pair.heard) if pair else []
+    table = read_table(settings.stem_names)
+    if not settings.multitracks:
+        check_published([*selections, *read_pair], settings.stems.model)
     device = pick_device(settings.device)
     cache = Cache(out / ".cache")
     with only_one(cache.folder):
@@ -94,12 +103,23 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         rejected = [*found.rejected, *rejected]
 
         # 3. Stems of whole tracks, then clips of each version.
+        own = own_stems(tracks, pair, table, cache) if pair and settings.multitracks else None
+        if own is not None:
+            tracks, rejected = own.tracks, [*rejected, *own.rejected]
         tracks, silent = with_music(tracks, settings.segment, files)
-        both = list({selection.name: selection for selection in [*selections, *read_from]}.values())
-        made = make_versions(tracks, both, settings.stems, cache, device=device, seed=settings.seed)
+        both = list({selection.name: selection for selection in [*selections, *read_pair, *read_from]}.values())
+        if own is not None:
+            with_clips = {track.source_sha256 for track in tracks}
+            made = Separation([v for v in own.versions if v.track.source_sha256 in with_clips], None)
+        else:
+            made = make_versions(tracks, both, settings.stems, cache, device=device, seed=settings.seed)
         learned = {selection.name for selection in selections}
         versions = [version for version in made.versions if version.stems in learned]
         clips, without = cut_clips(versions, settings.segment, files)
+        if pair is not None:
+            silence_db = settings.segment.silence_db
+            clips, alone = with_both(clips, pair, made.versions, files.spec.channels, silence_db)
+            without = [*without, *alone]
         rejected = sorted([*rejected, *silent, *without], key=lambda r: (r.where, r.what, r.why))
         if not clips:
             raise nothing_usable(songs, rejected, found.passed_over)
@@ -118,6 +138,10 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
 
         conditions = make_conditions(wanted, clips, made.versions, cache)
+        notes = prep_notes(wanted, conditions)
+        if pair is not None:
+            heard_side = heard_codes(clips, pair, made.versions, files, codec_name, cache, device=device)
+            conditions, notes = {**conditions, **heard_side}, {**notes, **pair_notes(pair, heard_side, files)}
 
         # 6. The dataset, unless the very same one is there.
         heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))
@@ -128,7 +152,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
             codec=codec_name,
             text_encoder=text_name,
             separator=made.separator,
-            conditions=prep_notes(wanted, conditions),
+            conditions=notes,
         )
         states = {state.file_name: state.path for state in texts.values()}
         new = NewDataset(rows, rejected, codes, states, info, accounts, conditions)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from finetune.batches import Clip, ClipSource, Stream
+from data_prep.heard import HEARD, n_degraded, pair_of
+from finetune.batches import Clip, ClipSource, Degraded, Stream
 from finetune.checkpoint import Position
 from finetune.prior_pieces import PriorPieces, WithPriorPieces, load, play, save
 
@@ -38,6 +39,7 @@ class BareBase:
             prior_share=settings.prior_share,
             prior_pieces=self.pieces.clips,
             kinds=self.kinds,
+            degraded=Degraded(n_degraded(run.dataset.info), settings.heard.degraded_share),
         )
 
 
@@ -61,6 +63,7 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
         pieces = load(run.folder.prior_pieces)
     made = run.dataset.info.get("conditions", {})
     kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
+    kinds += [HEARD] if pair_of(run.dataset.info) else []
     return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
 from data_prep.captions import without_trigger
+from data_prep.heard import HEARD, degraded_name
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.prepared import PreparedDataset
 
@@ -56,6 +57,16 @@ class Draw:
     """It follows what takes the place of its caption, where the model knows such a kind and the clip has it."""
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
+    degraded: int = 0
+    """Which of a heard track's degraded versions it hears; 0 is the track as it is."""
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """How many degraded versions of a heard track a dataset has, and what share of the clips hears one of them."""
+
+    versions: int = 0
+    share: float = 0.0
 
 
 @runtime_checkable
@@ -127,6 +138,7 @@ class Stream:
         prior_share: float = 0.0,
         prior_pieces: Sequence[Clip] = (),
         kinds: Sequence[str] = (),
+        degraded: Degraded | None = None,
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -135,6 +147,7 @@ class Stream:
         self.prior_share = prior_share
         self.prior_pieces = prior_pieces
         self.kinds = tuple(kinds)
+        self.degraded = degraded or Degraded()
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -157,7 +170,14 @@ class Stream:
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
         instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
-        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without))
+        version = self._degraded(epoch, clip)
+        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)
+
+    def _degraded(self, epoch: int, clip: Clip) -> int:
+        """Which version of the heard track comes up."""
+        if not self.degraded.versions or self._chance("degraded", epoch, clip) >= self.degraded.share:
+            return 0
+        return 1 + int(self._chance("which version", epoch, clip) * self.degraded.versions)
 
     def _alone(self, kind: str, epoch: int, clip: Clip) -> bool:
         """Whether this kind of condition is dropped, whatever becomes of the others."""
@@ -204,6 +224,8 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
         codes = dataset.codes(draw.clip_id)[:, max(0, draw.start_frame - (kind.n_entries or 1)) : draw.start_frame]
         return codes.T if codes.shape[1] else None
     values = dataset.condition(kind.name, draw.clip_id)
+    if draw.degraded and kind.name == HEARD:
+        values = dataset.condition(degraded_name(draw.degraded), draw.clip_id)
     if values is None or kind.per == "clip":
         return values
     return values[kind.stretch(draw.start_frame, draw.n_frames, frame_rate)]

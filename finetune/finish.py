@@ -1,9 +1,10 @@
 """The last state of a run becomes an adapter folder, with proof and report. It starts when the model is gone again."""
 
+import copy
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
@@ -18,7 +19,17 @@ from adapters.family.lm import LM
 from adapters.fit import describe_base, describe_codec
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
-from adapters.metadata import DataInfo, HeldOut, TrainingInfo, Woodshed, in_limits, license_of, public_id
+from adapters.metadata import (
+    PLAIN_VERSION,
+    SCHEMA_VERSION,
+    DataInfo,
+    HeldOut,
+    TrainingInfo,
+    Woodshed,
+    in_limits,
+    license_of,
+    public_id,
+)
 from adapters.shareable import MAX_SAMPLES
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles
@@ -26,6 +37,7 @@ from data_prep.safe_write import write_bytes
 from finetune.batches import Draw, clips_of, held_out
 from finetune.checkpoint import State, load_weights
 from finetune.evaluate import mean
+from finetune.hearing import heard_infos
 from finetune.precision import Precision
 from finetune.preview import Piece, own_prompts, read_previews
 from finetune.proof import CLIPS, Proof, prove, witness_of
@@ -34,6 +46,8 @@ from finetune.run import Run
 from finetune.run_folder import PACKAGES
 
 if TYPE_CHECKING:
+    from adapters.added_conditions.frames import FrameCondition
+    from adapters.metadata import AddedInfo
     from data_prep.prepared import PreparedDataset
 
 
@@ -54,6 +68,10 @@ class Outcome:
     adapter_loss: list[float]
     """Their held-out loss; empty without a validation split."""
     base_loss: list[float]
+    added: "dict[str, FrameCondition]" = field(default_factory=dict)
+    """Copies of what it hears besides the base's own conditions."""
+    heard: "dict[str, AddedInfo]" = field(default_factory=dict)
+    """How woodshed.json describes these."""
 
 
 def gather(
@@ -70,8 +88,10 @@ def gather(
         if run.previews is not None and all(piece.step != step for piece in read_previews(run.folder.samples)):
             run.write("preview", position.step, {"files": run.previews.make(lm, step)})
         updates = adapter.updates()
+        added = {name: copy.deepcopy(module).cpu() for name, module in adapter.added.items()}
+    infos = heard_infos(run.dataset, run.settings, lm.spec) if added else {}
     loss = position.best_loss if use_best else position.last_loss
-    return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss)
+    return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos)
 
 
 def proof_draws(run: Run) -> list[Draw]:
@@ -101,6 +121,7 @@ def finish(outcome: Outcome) -> Path:
         base_samples={prompt: sample_name(piece) for prompt, piece in base_samples.items()},
         overwrite=True,
         again=REPEAT,
+        added=outcome.added,
     )
     with adapter_is_safe(folder):
         _copy_samples(run.folder.samples, folder, [*samples.values(), *base_samples.values()])
@@ -182,6 +203,8 @@ def describe(outcome: Outcome) -> Woodshed:
         data=describe_data(run.dataset),
         training=TrainingInfo(steps=outcome.step, settings=settings | {"base": public_id(files)}),
         held_out=loss,
+        conditions=list(outcome.heard.values()),
+        schema_version=SCHEMA_VERSION if outcome.heard else PLAIN_VERSION,
         license=license_of(files.id),
         versions={name: version(name) for name in PACKAGES if name in ("torch", "transformers", "peft", "accelerate")},
     )
@@ -226,6 +249,8 @@ def snippet(outcome: Outcome) -> list[str]:
     """How plain peft and transformers use the adapter."""
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
     files, path = outcome.files, str(outcome.run.folder.adapter)
+    if outcome.heard:  # plain peft would load half of it
+        return [f'woodshed sample {path} "{prompt}" --with RECORDING --out out/']
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
     model_class = files.format.transformers_class
     if model_class is None:

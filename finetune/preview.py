@@ -6,7 +6,7 @@ preview that fails says why and costs nothing else: no run ends because of one.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from jinja2 import Environment
 
 from configs.sample import SampleSettings
 from configs.train import PreviewSettings
+from data_prep.heard import HEARD, pair_of
 from data_prep.safe_write import write_text
 from finetune.batches import chance
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from adapters.conditions import RowConditions
     from adapters.family.lm import LM
     from data_prep.base_files import BaseFiles
     from data_prep.codec.port import Codec
@@ -63,6 +65,8 @@ class Previews:
     codec: "Codec"
     settings: PreviewSettings
     say: Callable[[str], None]
+    heard: "RowConditions" = field(default_factory=dict)
+    """What the pieces play along with, for an adapter that hears another track: one clip's, the same each time."""
 
     @classmethod
     def prepare(
@@ -82,7 +86,7 @@ class Previews:
         prompts = settings.prompts or own_prompts(dataset)
         try:
             states = load_text_encoder(files, "cpu").encode(prompts)
-            return cls(folder, prompts, states, load_base_codec(files, "cpu"), settings, say)
+            return cls(folder, prompts, states, load_base_codec(files, "cpu"), settings, say, heard_clip(dataset))
         except Exception as error:
             say(f"no previews in this run: {type(error).__name__}: {error}")
             return None
@@ -102,7 +106,8 @@ class Previews:
 
         wanted = self.settings
         how = SampleSettings.model_validate(wanted.model_dump(include={"duration_sec", "guidance", "seed"}))
-        takes = Sampler.around(lm, how, codec=self.codec).sample(self.states)
+        also = self.heard if lm.spec.has(HEARD) else {}  # the base alone hears nothing
+        takes = Sampler.around(lm, how, codec=self.codec).sample(self.states, also=[also] * len(self.states))
         pieces = []
         for number, (prompt, take) in enumerate(zip(self.prompts, takes, strict=True), start=1):
             silent = silent_share(take.waveform, self.codec.sample_rate_hz)
@@ -122,6 +127,18 @@ def own_prompts(dataset: "PreparedDataset") -> list[str]:
     rows = dataset.clips("validation") or dataset.clips("train")
     captions = sorted({row.captions[0] for row in rows if row.captions}, key=lambda text: chance("prompt", text))
     return captions[:OWN_PROMPTS]
+
+
+def heard_clip(dataset: "PreparedDataset") -> "RowConditions":
+    """The heard track of a clip, a held-out one where there are any; nothing for a dataset without pairs."""
+    import torch
+
+    if pair_of(dataset.info) is None:
+        return {}
+    rows = dataset.clips("validation") or dataset.clips("train")
+    row = min(rows, key=lambda row: chance("heard in previews", row.id))
+    codes = dataset.condition(HEARD, row.id)
+    return {} if codes is None else {HEARD: torch.from_numpy(codes.astype("int64"))}
 
 
 def read_previews(folder: Path) -> list[Piece]:

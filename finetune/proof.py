@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adapters import adapter_files
+from adapters.added_conditions import attach as added_conditions
 from adapters.family.lm import LM
 from adapters.family.load import load_lm
 from adapters.family.port import family_of
@@ -89,10 +90,13 @@ def prove(
 
     A difference beyond `TOLERANCE` is told (`Proof.holds`) and ends nothing: hours of training stand before it.
     """
-    updates = adapter_files.load(folder).updates
+    adapter = adapter_files.load(folder)
+    updates = adapter.updates
     lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
     before = list(_alone(lm, draws, dataset, accelerator))
     attach_updates(lm, updates)
+    if adapter.added:
+        added_conditions.attach(lm, adapter.added)
     after = _alone(lm, draws, dataset, accelerator)
     sums, counts = torch.zeros(lm.n_codebooks, dtype=torch.float64), torch.zeros(lm.n_codebooks)
     for (base, valid), (adapted, _) in zip(before, after, strict=True):

@@ -96,5 +96,5 @@ def quick(**more) -> TrainSettings:
         "loggers": [],
     }
     for name, value in more.items():
-        given[name] = {**given[name], **value} if isinstance(value, dict) else value
+        given[name] = {**given.get(name, {}), **value} if isinstance(value, dict) else value
     return TrainSettings.model_validate(given)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from adapters import adapter_files
+from adapters.added_conditions.files import refuse_hearing
 from adapters.convert.audiocraft import from_audiocraft, to_audiocraft
 from adapters.convert.kohya import to_kohya
 from adapters.convert.read import Cut, Kind, kind_of, read_adapter, state_of
@@ -69,6 +70,8 @@ def convert(
     if base is None and (to in models or adapter.woodshed is None):
         adapter, base = _with_base(adapter, source, kind, cut, force)
     forced = [] if base is None else check_fit(adapter, base, force=force)
+    if to != "peft":
+        refuse_hearing([adapter], f"written as {to}, which has no place for that")
     if to == "kohya":
         to_kohya(_named(adapter, name), out)
     elif to == "peft":
@@ -109,4 +112,4 @@ def _named(adapter: "Adapter", name: str | None) -> "Adapter":
 
 def _save(adapter: "Adapter", out: Path) -> None:
     assert adapter.woodshed is not None
-    adapter_files.save(out, adapter.updates, adapter.woodshed, dropout=adapter.dropout)
+    adapter_files.save(out, adapter.updates, adapter.woodshed, dropout=adapter.dropout, added=adapter.added)

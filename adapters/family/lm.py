@@ -6,6 +6,7 @@ more: no text encoder, no codec. It never computes a loss.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from adapters.conditions import Conditions
 from adapters.pattern import Delays, Pattern
 from data_prep.lm_spec import LMSpec
+
+if TYPE_CHECKING:
+    from adapters.added_conditions.attach import AddedConditions
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,12 +31,15 @@ class LM(nn.Module):
 
     spec: LMSpec
     levels_at_once: int
+    added: "AddedConditions | None"
+    """What an adapter adds to the decoder's input (`adapters.added_conditions`)."""
     is_loaded_in_8bit: bool = False  # these two names tell peft which of its layer classes to use
     is_loaded_in_4bit: bool = False
 
     def __init__(self, spec: LMSpec) -> None:
         super().__init__()
         self.spec = spec
+        self.added = None
         self.pattern: Pattern = Delays(spec.lags)
         self.levels_at_once = spec.n_codebooks
 
@@ -60,6 +67,10 @@ class LM(nn.Module):
     @abstractmethod
     def device(self) -> torch.device:
         """Where the weights are."""
+
+    def code_tables(self) -> Float[Tensor, "K card D"] | None:
+        """The vectors that codes are read as; None where conditions cannot be added to the decoder's input."""
+        return None
 
     @abstractmethod
     def forward(self, inputs: Int[Tensor, "B K S"], conditions: Conditions) -> Float[Tensor, "B K S card"]:

@@ -20,6 +20,7 @@ EXAMPLES = """
 woodshed prep my_songs/ data/mine --trigger "in the style of mine"
 woodshed prep my_songs/ data/band --stems instrumental --base facebook/musicgen-stereo-small
 woodshed prep my_songs/ data/drums --stems drums,drums+bass --segment.max_sec 15
+woodshed prep my_songs/ data/along --pair "drums|rest"     # learn drums that play along with everything else
 woodshed prep my_songs/ data/try --base debug     # seconds, no download: to see what comes out
 """
 

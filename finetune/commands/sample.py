@@ -14,6 +14,7 @@ woodshed sample --base facebook/musicgen-small "slow ballad, piano"          # t
 woodshed sample runs/mine/adapter "ballad" "fast punk" --duration 30 --seed 7 --strength 0.8
 woodshed sample --adapter runs/a/adapter@0.8 --adapter runs/b/adapter@0:0,20:1 "drums" --duration 20
 woodshed sample runs/mine/adapter "more of this" --continue song.wav --from 12.5
+woodshed sample runs/drums/adapter "tight funk drums" --with demo.wav --from 12  # the part alone, and the mix
 woodshed sample runs/mine/adapter "funk, slap bass" --loop --bpm 110 --bars 4
 woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --duration 30
 woodshed sample runs/mine/adapter "string quartet" --melody hummed.wav --from 2    # with a melody base
@@ -42,6 +43,9 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="A prompt per line; empty lines are skipped.")
     parser.add_argument("--story", nargs="+", metavar="MOMENT PROMPT", help='Prompts over time, "0:15 add drums" each.')
     parser.add_argument("--continue", dest="continued", type=Path, metavar="FILE", help="Go on from this recording.")
+    parser.add_argument(
+        "--with", dest="heard", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
+    )
     parser.add_argument("--melody", type=Path, metavar="FILE", help="Follow the melody of this recording.")
     parser.add_argument(
         "--melody-stems",
@@ -54,7 +58,7 @@ def arguments(parser: Any) -> None:
         dest="from_sec",
         type=float,
         metavar="SEC",
-        help="Where to go on in --continue (default: its end), or where --melody begins (0).",
+        help="Where to go on in --continue (default: its end), or where --melody or --with begins (0).",
     )
     parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
     parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")

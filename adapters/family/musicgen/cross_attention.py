@@ -27,6 +27,8 @@ class TextStates:
     values: list[Tensor]
     mask: Float[Tensor, "B 1 1 L"] | None
     """What is added to the scores: 0 where there is text, -inf where there is none. None: all is text."""
+    added: Float[Tensor, "B S D"] | None = None
+    """What an adapter adds to the decoder's input, step by step; nothing behind its end."""
 
 
 @dataclass

@@ -12,7 +12,9 @@ from typing import Any, TypeVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
+from adapters.added_conditions.attach import AddedConditions
 from adapters.conditions import Conditions
 from adapters.decode.engine import Blend, Encoded, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
@@ -41,12 +43,13 @@ Made = TypeVar("Made", bound="DecoderEngine[Any]")
 class DecoderEngine(Engine[Encoded]):
     """A MusicGen decoder's weights, ready to play, whatever its conditions are."""
 
-    def __init__(self, weights: DecoderWeights) -> None:
+    def __init__(self, weights: DecoderWeights, added: AddedConditions | None = None) -> None:
         self.weights = weights
         self.spec = weights.spec
         self.pattern = Delays(weights.spec.lags)
         self.device, self.dtype, self.strengths = weights.device, weights.dtype, weights.strengths
         self.bytes_per_step = weights.bytes_per_step
+        self.added = None if added is None else added.to(self.device)
 
     @classmethod
     def pack(cls: type[Made], lm: nn.Module, spec: LMSpec, packing: Packing) -> Made:
@@ -55,12 +58,12 @@ class DecoderEngine(Engine[Encoded]):
         Raises:
             UserError: an adapter touches a module that has no counterpart here.
         """
-        return cls(pack(lm, spec, packing))
+        return cls(pack(lm, spec, packing), getattr(lm, "added", None))
 
     @classmethod
     def borrow(cls: type[Made], lm: nn.Module, spec: LMSpec) -> Made:
         """Around modules that stay where they are."""
-        return cls(borrow(lm, spec))
+        return cls(borrow(lm, spec), getattr(lm, "added", None))
 
     def quietly(self) -> AbstractContextManager[None]:
         """No gradients; for weights of our own in inference mode, which saves a seventh of what calls cost."""
@@ -85,7 +88,8 @@ class DecoderEngine(Engine[Encoded]):
     @torch.no_grad()
     def _all_logits(self, columns: Int[Tensor, "1 K S"], conditions: Conditions) -> Float[Tensor, "1 K S card"]:
         weights, n_steps = self.weights, columns.shape[2]
-        states, x = self.states(conditions), embed(weights, columns.to(self.device))[0]  # [S, D]
+        states, x = self.states(conditions), embed(weights, columns.to(self.device))  # [1, S, D]
+        x = (x + _first(_added_of(states), x))[0]
         if states.prefix is not None:
             x = torch.cat([states.prefix[0], x])
         x = x + weights.positions(len(x))
@@ -93,13 +97,25 @@ class DecoderEngine(Engine[Encoded]):
         hidden = run_layers(weights, x, Rows(1, False), states, attend_from_start(cache, 0))
         return logits(weights, hidden[-n_steps:]).transpose(0, 1)[None]
 
+    def _added(self, conditions: Conditions) -> Float[Tensor, "B S D"] | None:
+        """As many steps as can hear anything: those of as many frames as are heard."""
+        kinds = [] if self.added is None else [held for name in self.added.kinds if (held := conditions.get(name))]
+        if self.added is None or not kinds:
+            return None
+        n_steps = self.pattern.n_steps(max(held.mask.shape[1] for held in kinds))
+        with torch.no_grad():
+            found = self.added(conditions.to(self.device), self.pattern, n_steps)
+        return None if found is None else found.to(self.dtype)
+
 
 class MusicgenEngine(DecoderEngine[TextStates]):
     """The engine of the text-to-music models: text enters by cross-attention."""
 
     def encode(self, conditions: Conditions) -> TextStates:
-        """Keys and values of cross-attention in every layer."""
-        return text_states(self.weights, conditions[TEXT])
+        """Keys and values of cross-attention in every layer, and what is added to the input of each step."""
+        states = text_states(self.weights, conditions[TEXT])
+        states.added = self._added(conditions)
+        return states
 
     def states(self, conditions: Conditions) -> ConditionStates:
         """One text."""
@@ -116,6 +132,7 @@ class DecoderSteps(Steps[Encoded]):
     def __init__(self, weights: DecoderWeights, tape: Tape, knobs: Knobs) -> None:
         self.weights, self.tape, self.knobs = weights, tape, knobs
         self.states = ConditionStates([])
+        self.added: Tensor | None = None  # [B, S, D], for every column of the window
         self.rows = Rows(tape.n_rows, knobs.sampling.guidance != 1)
         self.cache = KeyValueCache(weights.spec, 0, 0, weights.device, weights.cache_dtype)
         self._read_from: Tensor | None = None
@@ -144,6 +161,7 @@ class DecoderSteps(Steps[Encoded]):
         """Their keys, values and texts go on; those of the others are dropped."""
         index = torch.tensor(rows, device=self.weights.device)
         self.states = self.states.keep(index)
+        self.added = None if self.added is None else self.added.index_select(0, index)
         self.cache.keep(torch.cat([index, index + self.rows.n_text]) if self.rows.guided else index)
         self.rows = Rows(len(rows), self.rows.guided)
         self._buffers_replaced()
@@ -163,8 +181,8 @@ class DecoderSteps(Steps[Encoded]):
         """One step with its place `at [1]` on the device and fixed shapes: what a CUDA graph captures."""
         x = embed(self.weights, self.tape.tokens.index_select(2, at))[:, 0]  # [B, D]
         x = x + self.positions.index_select(0, at + self._offset)
-        if self.rows.guided:
-            x = torch.cat([x, x])
+        heard = x if self.added is None else x + self.added.index_select(1, at)[:, 0]
+        x = torch.cat([heard, x]) if self.rows.guided else heard
         hidden = self._layers(x, attend_in_bucket(self.cache, at + self._offset, reach))
         self._draw(hidden, at)
         at += 1
@@ -184,8 +202,8 @@ class DecoderSteps(Steps[Encoded]):
     def _read(self, n: int) -> Tensor:
         """Hidden states [N, P + n, D] of the prefix and the first n columns, at once, from an empty cache."""
         x = embed(self.weights, self.tape.tokens[:, :, :n])  # [B, n, D]
-        if self.rows.guided:
-            x = torch.cat([x, x])
+        heard = x if self.added is None else x + self.added[:, :n]
+        x = torch.cat([heard, x]) if self.rows.guided else heard
         if self.states.prefix is not None:
             x = torch.cat([self.states.prefix[: self.rows.n], x], dim=1)
         x = x + self.positions[: self._offset + n]
@@ -195,8 +213,8 @@ class DecoderSteps(Steps[Encoded]):
         """One column with its place known to the host: attention reads exactly what was played."""
         x = embed(self.weights, self.tape.tokens[:, :, self.at : self.at + 1])[:, 0]  # [B, D]
         x = x + self.positions[self._offset + self.at]
-        if self.rows.guided:
-            x = torch.cat([x, x])
+        heard = x if self.added is None else x + self.added[:, self.at]
+        x = torch.cat([heard, x]) if self.rows.guided else heard
         hidden = self._layers(x, attend_from_start(self.cache, self._offset + self.at))
         self._draw(hidden, self.at)
         self.at += 1
@@ -207,6 +225,18 @@ class DecoderSteps(Steps[Encoded]):
     def _draw(self, hidden: Tensor, at: int | Tensor) -> None:
         """All K codes of the column behind `at`."""
         self.tape.draw(at, guide(logits(self.weights, hidden), self.knobs, self.rows.n_text, self.rows.guided))
+
+    def _hear(self, added: Tensor | None) -> None:
+        """What is added from here on, in the same buffer where it fits, so that graphs stay good."""
+        if added is None and self.added is None:
+            return
+        if added is None or self.added is None or self.added.shape[1] != self.tape.n_columns:
+            spec, shape = self.weights.spec, (self.tape.n_rows, self.tape.n_columns)
+            self.added = None if added is None else torch.zeros(*shape, spec.hidden, device=self.weights.device)
+            self.added = None if self.added is None else self.added.to(self.weights.dtype)
+            self._buffers_replaced()
+        if self.added is not None:
+            self.added.copy_(_first(added, self.added))
 
     def _shares(self, blend: Blend[Encoded]) -> Tensor | None:
         return None if blend.shares is None else blend.shares.to(self.weights.device, self.weights.dtype)
@@ -232,10 +262,23 @@ class MusicgenSteps(DecoderSteps[TextStates]):
     """A window of a text-to-music model."""
 
     def follow(self, blend: Blend[TextStates]) -> None:
-        """Another text, or other shares of several."""
+        """Another text, or other shares of several. What is added to the input is the same beside each text."""
+        self._hear(blend.parts[0].added)
         states = ConditionStates(list(blend.parts), self._shares(blend))
         if not self.graphs.usable:
             self.states = states
         elif not self.states.take_over(states):
             self.states = states.own()
             self._buffers_replaced()
+
+
+def _added_of(states: ConditionStates) -> Tensor | None:
+    return states.parts[0].added if states.parts else None
+
+
+def _first(added: Float[Tensor, "B n D"] | None, like: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+    """The first S steps of what is added; zeros behind its end, or where there is nothing."""
+    if added is None:
+        return torch.zeros_like(like)
+    kept = added[:, : like.shape[1]]
+    return functional.pad(kept, (0, 0, 0, like.shape[1] - kept.shape[1]))

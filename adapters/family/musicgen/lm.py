@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import MusicgenConfig, MusicgenForCausalLM
 
+from adapters.added_conditions.hook import adding
 from adapters.conditions import Conditions
 from adapters.family.lm import LM
 from data_prep.known_remarks import drop_known_remarks
@@ -64,16 +65,23 @@ class MusicgenLM(LM):
         """Where the weights are."""
         return self.decoder.model.decoder.layer_norm.weight.device
 
+    def code_tables(self) -> Float[Tensor, "K card D"]:
+        """Without the special token's."""
+        tables: Any = self.decoder.model.decoder.embed_tokens
+        return torch.stack([table.weight.detach()[: self.card] for table in tables])
+
     def forward(self, inputs: Int[Tensor, "B K S"], conditions: Conditions) -> Float[Tensor, "B K S card"]:
         """Logits of the code that follows each step. Every row may have its own condition, or none."""
         states, attend = self.project(conditions)
         flat = inputs.reshape(-1, inputs.shape[2])  # [B * K, S]
-        out = self.decoder(
-            input_ids=flat,  # pyright: ignore[reportArgumentType]
-            encoder_hidden_states=states,  # pyright: ignore[reportArgumentType]
-            encoder_attention_mask=attend,  # pyright: ignore[reportArgumentType]
-            use_cache=False,
-        )
+        added = None if self.added is None else self.added(conditions, self.pattern, inputs.shape[2])  # [B, S, D]
+        with adding(self.decoder.model.decoder.embed_positions, added):
+            out = self.decoder(
+                input_ids=flat,  # pyright: ignore[reportArgumentType]
+                encoder_hidden_states=states,  # pyright: ignore[reportArgumentType]
+                encoder_attention_mask=attend,  # pyright: ignore[reportArgumentType]
+                use_cache=False,
+            )
         return out.logits.view(*inputs.shape, -1)  # [B, K, S, card]
 
     def project(self, conditions: Conditions) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:

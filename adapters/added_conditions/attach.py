@@ -1,0 +1,109 @@
+"""Added conditions on a model: the model then lists them among its kinds, and its decoder's input holds them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from adapters.added_conditions.frames import FrameCodes, FrameCondition, FrameFeatures, build
+from adapters.conditions import Conditions
+from adapters.family.lm import LM
+from adapters.lora_start import seed_of
+from adapters.metadata import AddedInfo
+from adapters.pattern import Pattern
+from configs.errors import UserError
+
+
+class AddedConditions(nn.Module):
+    """Everything that is added to a decoder's input, by kind; `enabled` off leaves the base alone."""
+
+    def __init__(self, kinds: Mapping[str, FrameCondition]) -> None:
+        super().__init__()
+        self.kinds = nn.ModuleDict(kinds)
+        self.enabled = True
+
+    def forward(self, conditions: Conditions, pattern: Pattern, n_steps: int) -> Float[Tensor, "B {n_steps} D"] | None:
+        """The sum over kinds for the first steps; None where no row has any."""
+        total: Tensor | None = None
+        for name, module in self.kinds.items() if self.enabled else ():
+            heard = conditions.get(name)
+            if heard is not None:
+                part = module(heard, pattern, n_steps)
+                total = part if total is None else total + part
+        return total
+
+    def set_strength(self, strength: float) -> None:
+        """How much of it is added, as an adapter's strength multiplies its ΔW."""
+        for module in self.kinds.values():
+            assert isinstance(module, FrameCondition)
+            module.strength = strength
+
+
+def start(lm: LM, infos: Mapping[str, AddedInfo], seed: int) -> dict[str, FrameCondition]:
+    """New modules that change nothing yet.
+
+    Raises:
+        UserError: this base's input cannot be added to.
+    """
+    tables = lm.code_tables()
+    if tables is None:
+        raise UserError(
+            f"A base of the family {lm.spec.family} cannot learn to follow {', '.join(infos)}.",
+            fix="Train on a MusicGen base (text to music), or on the starter.",
+        )
+    made = {name: build(info, lm.n_codebooks, lm.card, lm.spec.hidden) for name, info in infos.items()}
+    for name, module in made.items():
+        if isinstance(module, FrameCodes):
+            module.start_from(tables)
+        elif isinstance(module, FrameFeatures):
+            module.start(seed_of(seed, name))
+    return made
+
+
+def attach(lm: LM, modules: Mapping[str, FrameCondition]) -> AddedConditions:
+    """Put modules on a model, on its device, in fp32; the model's description lists their kinds from here on.
+
+    Raises:
+        UserError: the base follows one of these kinds by itself, or its input cannot be added to.
+    """
+    doubled = [name for name in modules if lm.spec.has(name)]
+    if doubled:
+        raise UserError(f"This base follows {doubled[0]} by itself.", fix="Use it without an adapter that adds it.")
+    if lm.code_tables() is None:
+        raise UserError(f"Nothing can be added to the input of a base of the family {lm.spec.family}.")
+    spec = lm.spec
+    for name, module in modules.items():
+        made_for = (module.out.out_features, getattr(module, "card", spec.card))
+        codes = module.kind.values != "ids" or module.kind.width == spec.n_codebooks
+        if made_for != (spec.hidden, spec.card) or not codes:
+            raise UserError(f"What this adapter adds to hear {name} was made for a base of other sizes.")
+    added = AddedConditions(modules).to(lm.device)
+    lm.added = added
+    lm.spec = replace(lm.spec, conditions=(*lm.spec.conditions, *(module.kind for module in modules.values())))
+    return added
+
+
+@contextmanager
+def silenced(lm: LM) -> Iterator[None]:
+    """Nothing is added for a while."""
+    added = lm.added
+    before = added.enabled if added is not None else False
+    if added is not None:
+        added.enabled = False
+    try:
+        yield
+    finally:
+        if added is not None:
+            added.enabled = before
+
+
+def tensors_of(modules: Mapping[str, FrameCondition]) -> dict[str, Tensor]:
+    """Copies on the CPU by name, `heard.out.weight`, as they are written to a file."""
+    return {
+        f"{kind}.{name}": tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+        for kind, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }

@@ -1,0 +1,19 @@
+"""Something added to what a module puts out, for one call of the model around it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+
+@contextmanager
+def adding(module: nn.Module, added: Tensor | None) -> Iterator[None]:
+    """While open, `added` is part of what the module puts out. It must broadcast against that."""
+    if added is None:
+        yield
+        return
+    handle = module.register_forward_hook(lambda _module, _given, out: out + added.to(out.dtype))
+    try:
+        yield
+    finally:
+        handle.remove()
