@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
+from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
 from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
@@ -108,7 +109,7 @@ class Sampler:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
         from adapters.family.load import load_lm
-        from data_prep.text_encoder import TextEncoder
+        from data_prep.text_encoders.port import load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -125,7 +126,7 @@ class Sampler:
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
-        encoder = TextEncoder.load(files, device)
+        encoder = load_text_encoder(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
         codec = load_base_codec(files, device)
         if settings.decoder is not None:
@@ -182,17 +183,19 @@ class Sampler:
         *,
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
+        also: Sequence[RowConditions] | None = None,
     ) -> list[Take]:
         """Play all prompts at once, each for `settings.duration_sec`; the n-th has seed `settings.seed` + n.
 
-        `continue_from` comes first and is part of what comes back.
+        `continue_from` comes first and is part of what comes back. `also` holds each piece's other conditions by kind,
+        values [n, width] for the whole piece, what is continued included.
 
         Raises:
             UserError: the model's output is not a number; see `Tape.check`.
         """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: use `codes`")
-        played = self.codes(prompts, seeds=seeds, continue_from=continue_from)
+        played = self.codes(prompts, seeds=seeds, continue_from=continue_from, also=also)
         return [Take(self.codec.decode(codes), codes) for codes in played]
 
     def codes(
@@ -202,10 +205,11 @@ class Sampler:
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
         n_frames: int | None = None,
+        also: Sequence[RowConditions] | None = None,
     ) -> list[Int16[np.ndarray, "K _"]]:
         """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`."""
         with self._guard():
-            generation = self._generation(prompts, seeds, continue_from, n_frames)
+            generation = self._generation(prompts, seeds, continue_from, n_frames, also)
             while not generation.done:
                 generation.advance(generation.plan.window)
             return [codes.to("cpu", torch.int16).numpy() for codes in generation.codes()]
@@ -218,6 +222,7 @@ class Sampler:
         seed: int | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
         endless: bool = False,
+        also: RowConditions | None = None,
     ) -> Iterator[AudioStream]:
         """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between.
 
@@ -227,7 +232,8 @@ class Sampler:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            generation = self._generation([prompt], seeds, continue_from, ENDLESS if endless else None)
+            n_frames = ENDLESS if endless else None
+            generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
             yield AudioStream(generation, self.codec, self.schedules_of)
 
     def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:
@@ -243,16 +249,19 @@ class Sampler:
         seeds: Sequence[int] | None,
         continue_from: Int16[np.ndarray, "K P"] | None,
         n_frames: int | None,
+        also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
+        also = also if also is not None else [{}] * len(prompts)
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         n_known = 0 if known is None else known.shape[1]
         total = min(n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate))), ENDLESS)
         seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
         schedules = self.schedules_of(prompts)
-        if len(seeds) != len(schedules):
-            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds")
-        requests = [Request(one, total, seed, known) for one, seed in zip(schedules, seeds, strict=True)]
+        if not len(seeds) == len(also) == len(schedules):
+            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds and {len(also)} sets of conditions")
+        rows = zip(schedules, seeds, also, strict=True)
+        requests = [Request(one, total, seed, known, more) for one, seed, more in rows]
         return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
 
     def _plan(self) -> WindowPlan:

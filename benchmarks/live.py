@@ -2,8 +2,8 @@
 
 The latency is that of a listener on this machine: from the call that a message makes, to the moment at which the first
 sample is heard that differs from the same piece without it. The listener is the one that every page is: it begins when
-`buffer_sec` of music are there, and hears one second per second. The piece without the change is made beforehand, so the
-first changed sample is found by comparison and not by what the program says of itself.
+`buffer_sec` of music are there, and hears one second per second. The piece without the change is made beforehand, so
+the first changed sample is found by comparison and not by what the program says of itself.
 """
 
 import argparse
@@ -53,8 +53,9 @@ def _report(session: LiveSession, chunk_sec: float, buffer_sec: float) -> None:
     found = [_latency(session, unchanged, after) for after in CHANGE_AFTER_SEC]
     latencies = [latency for latency, _, _ in found]
     assert session._sampler is not None
+    precision = session._sampler.label
     print(
-        f"chunk {chunk_sec:g} s, ahead {buffer_sec:g} s, {session._sampler.label}: real-time factor {factor:.2f} alone; "
+        f"chunk {chunk_sec:g} s, ahead {buffer_sec:g} s, {precision}: real-time factor {factor:.2f} alone; "
         f"latency median {statistics.median(latencies):.2f} s, worst {max(latencies):.2f} s "
         f"(the program says {', '.join(f'{told:.2f}' for _, told, _ in found)}); "
         f"gaps {sum(gaps for _, _, gaps in found)}; load {os.getloadavg()[0]:.1f}"

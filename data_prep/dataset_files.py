@@ -95,6 +95,8 @@ def _write(beside: Path, out: Path, cache: Cache, new: NewDataset, content: str,
     beside.mkdir()
     write_tokens(beside / TOKENS_FOLDER, [r.id for r in new.rows], [new.codes[r.id] for r in new.rows], content)
     for kind, values in new.conditions.items():
+        if not values:
+            continue  # prep.yaml says that no clip has it
         ordered = {row.id: values[row.id] for row in new.rows if row.id in values}
         dtype = next((value.dtype for value in values.values()), np.dtype(np.float32))
         write_values(beside / CONDITIONS_FOLDER / kind, ordered, dtype, content)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from configs.prep import PrepSettings
+from configs.prep import AUTO, PrepSettings
 from data_prep.base_files import BaseFiles
 from data_prep.prepared import FORMAT, FORMAT_VERSION
 
@@ -33,7 +33,7 @@ def dataset_info(
     """
     spec = files.spec
     here = {"device", "workers", "batch_size"}
-    unsaid = {"melody"} if settings.melody is None else set()
+    unsaid = {"melody"} if settings.melody == AUTO else set()
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

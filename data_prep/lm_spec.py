@@ -20,8 +20,9 @@ class ConditionKind:
     name: str
     width: int
     """Numbers per entry (text: width of the text encoder; melody: pitch classes)."""
-    per: Literal["caption", "clip", "frame"] = "caption"
-    """What has a value of its own: a caption, a whole clip, or each of a clip's frames (cropped with the clip)."""
+    per: Literal["caption", "clip", "frame", "before"] = "caption"
+    """What has a value of its own: a caption, a whole clip, or each of a clip's frames (cropped with the clip).
+    `before`: the codes of the last `n_entries` frames before a crop; nothing where the crop begins with the clip."""
     values: Literal["floats", "ids"] = "floats"
     enters: Literal["cross-attention", "prefix", "frames"] = "cross-attention"
     """How the LM reads it: cross-attention states, entries before the first step, or added at each frame."""
@@ -29,6 +30,8 @@ class ConditionKind:
     """Entries of a value where all clips have equally many; None where they differ."""
     rate_hz: float | None = None
     """Entries per second of music, for a kind per frame."""
+    instead_of: str | None = None
+    """A kind whose place this one takes: a clip follows one or the other, in training by chance."""
     made_with: Hashable = None
     """What the source of this name (`data_prep.condition_sources`) must know to make the values."""
 

@@ -32,7 +32,7 @@ from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
 from data_prep.stems import check_published
-from data_prep.text_encoder import text_encoder_fingerprint
+from data_prep.text_encoders.port import text_encoder_fingerprint
 from data_prep.texts import TextState, encode_captions
 from data_prep.track_sound import listen_to_tracks
 from data_prep.tracks import measure_tracks

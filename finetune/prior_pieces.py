@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Int16, Num
 
 from configs.errors import UserError
 from configs.sample import SampleSettings
@@ -37,7 +37,7 @@ class PriorPieces:
 
     prompts: list[str]
     codes: list[Int16[np.ndarray, "K T"]]
-    states: list[Float[np.ndarray, "_ D_text"]]
+    states: list[Num[np.ndarray, "_ D_text"]]
 
     @property
     def clips(self) -> list[Clip]:
@@ -60,7 +60,7 @@ class WithPriorPieces:
         """Tokens of a clip or of a piece."""
         return self._codes[clip_id] if clip_id in self._codes else self._dataset.codes(clip_id)
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of a caption or of a piece's prompt."""
         return self._states[caption] if caption in self._states else self._dataset.text_state(caption)
 
@@ -78,9 +78,9 @@ def play(
         UserError: not even one piece fits into the memory of this device.
     """
     from adapters.sampler import Sampler
-    from data_prep.text_encoder import TextEncoder
+    from data_prep.text_encoders.port import load_text_encoder
 
-    states = TextEncoder.load(files, "cpu").encode(list(prompts))
+    states = load_text_encoder(files, "cpu").encode(list(prompts))
     sampler = Sampler.around(lm, SampleSettings.model_validate({}))
     codes: list[Int16[np.ndarray, "K T"]] = []
     for first in range(0, len(prompts), AT_ONCE):

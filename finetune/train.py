@@ -24,6 +24,7 @@ from finetune.checkpoint import State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
+from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.step_plan import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
@@ -61,7 +62,10 @@ def train(data: Path, run_path: Path, settings: TrainSettings, *, resume: bool =
         outcome = learn(data, run_path, settings, resume, stack)  # the model is let go here
         folder = finish(outcome)
         outcome.run.accelerator.end_training()
-        return folder
+    if outcome.run.accelerator.is_main_process:
+        trained_sec = time.perf_counter() - outcome.run.progress.started
+        evaluate_run(run_path, wanted=settings.evaluate, trained_sec=trained_sec, say=outcome.run.progress.say)
+    return folder
 
 
 def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, stack: ExitStack) -> Outcome:

@@ -99,11 +99,6 @@ def test_values_lie_on_disk_as_tokens_do(tmp_path, dtype) -> None:
         TokenReader(tmp_path / "v")
 
 
-def test_a_condition_that_no_clip_has_is_an_empty_table(tmp_path) -> None:
-    write_values(tmp_path / "v", {}, np.dtype(np.float32), "0" * 32)
-    assert len(TokenReader(tmp_path / "v", VALUES)) == 0
-
-
 @pytest.mark.parametrize(
     ("first", "n_frames", "expected"),
     [(0, 1500, (0, 235)), (0, 500, (0, 79)), (750, 500, (117, 196)), (0, 3000, (0, 235))],

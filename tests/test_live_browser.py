@@ -1,4 +1,4 @@
-"""The page in a real browser: `pytest -m browser`, with Playwright for Python and Chromium (WOODSHED_CHROMIUM, or found).
+"""The page in a real browser: `pytest -m browser`, with Playwright for Python and a Chromium (or WOODSHED_CHROMIUM).
 
 WOODSHED_SCREENSHOT names a file to keep a picture of the page in.
 """
@@ -103,10 +103,8 @@ def test_what_reaches_the_speaker_is_the_stream(page: Any, stage: Any) -> None:
     """The audio clock runs and the sound at its end is no silence."""
     page.get_by_role("button", name="Play").click()
     wait(page, "scope !== null && woodshed.stats.samples > 32000")
-    wait(
-        page,
-        "(() => { const w = new Float32Array(2048); scope.getFloatTimeDomainData(w); return Math.max(...w) > 0.003; })()",
-    )
+    loud = "const w = new Float32Array(2048); scope.getFloatTimeDomainData(w); return Math.max(...w) > 0.003;"
+    wait(page, f"(() => {{ {loud} }})()")
     first = page.evaluate("context.currentTime")
     wait(page, f"context.currentTime > {first} + 0.5")
     page.get_by_role("button", name="Stop", exact=True).click()

@@ -23,8 +23,8 @@ def session(mono_base: Path, tmp_path: Path) -> Iterator[LiveSession]:
 def test_addresses_turn_knobs_and_mistakes_are_told(session: LiveSession) -> None:
     ear = Ear(session)
     osc = OscInput(session, "127.0.0.1", 0)
+    client = SimpleUDPClient("127.0.0.1", osc.server.server_address[1])
     try:
-        client = SimpleUDPClient("127.0.0.1", osc.server.server_address[1])
         client.send_message("/woodshed/strength", ["mine", 0.5])
         client.send_message("/woodshed/guidance", 2.0)
         client.send_message("/woodshed/weight", [1, 0.75])
@@ -39,6 +39,7 @@ def test_addresses_turn_knobs_and_mistakes_are_told(session: LiveSession) -> Non
         eventually(lambda: len(session.controls.prompts) == 2 and session.controls.prompts[0].text == "rain")
         assert len(ear.of_type("error")) == 2
     finally:
+        client._sock.close()
         osc.close()
 
 

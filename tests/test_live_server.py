@@ -5,6 +5,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,9 @@ class Client:
 
     def __init__(self, server: LiveServer, **more: Any) -> None:
         where = f"ws://127.0.0.1:{server.port}/live"
-        self.socket = connections.connect(where, open_timeout=PATIENCE_SEC, max_size=2**24, compression=None, **more)
+        opening = connections.connect(where, open_timeout=PATIENCE_SEC, max_size=2**24, compression=None, **more)
+        self.stack = ExitStack()
+        self.socket = self.stack.enter_context(opening)
         self.heard: list[Any] = []
 
     def say(self, **message: Any) -> None:
@@ -76,7 +79,7 @@ class Client:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self.socket.close()
+        self.stack.close()
 
 
 def fetched(address: str, **headers: str) -> tuple[int, bytes, Any]:
@@ -97,7 +100,7 @@ def test_many_pages_hear_one_stream(server: LiveServer) -> None:
         other.of_type("state")
         one.say(type="start")
         first, same = one.chunk(), other.chunk()
-        run, number, second = HEADER.unpack_from(first)
+        run, _, second = HEADER.unpack_from(first)
         assert (run, second) == (state["run"], 0.0)
         samples = np.frombuffer(first, "<i2", offset=HEADER.size)
         assert len(samples) and np.abs(samples).max() > 100

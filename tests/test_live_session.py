@@ -271,6 +271,24 @@ def test_the_clock_counts_every_gap() -> None:
     assert clock.level_sec == pytest.approx(0.4) and clock.gaps == 1
 
 
+@pytest.mark.parametrize("moved", ["resumed", "a shorter buffer"])
+def test_the_clock_begins_without_more_music_where_enough_is_there(moved: str) -> None:
+    """Else the one who makes music would wait for the ear, and the ear for music."""
+    now = [0.0]
+    clock = PlayClock(0.5, lambda: now[0])
+    if moved == "resumed":
+        clock.pause()
+        clock.push(0.6)
+        clock.resume()
+    else:
+        clock.push(0.4)
+        clock.begin_sec = 0.3
+    assert clock.hears
+    before = clock.level_sec
+    now[0] += 0.2
+    assert clock.level_sec == pytest.approx(before - 0.2)
+
+
 def test_hints_name_what_helps() -> None:
     controls = Controls(checked_prompts([Weighted("a"), Weighted("b")]))
     assert hint(2.0, False, controls, "fp16", 20.0) == "" and hint(None, False, controls, "fp16", 20.0) == ""

@@ -74,6 +74,10 @@ class MemoryModel(ABC):
         """Rows of activations in every block: batch times steps, and what a family puts before the first step."""
         return plan.batch_size * plan.steps
 
+    def after_blocks_bytes(self, plan: StepPlan) -> tuple[int, int]:
+        """What stands between the last block and the logits keeps, and its largest temporary; most have nothing."""
+        return 0, 0
+
     @abstractmethod
     def block_bytes(self, plan: StepPlan) -> int:
         """What one block keeps for its backward pass when it is not recomputed."""

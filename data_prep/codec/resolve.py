@@ -11,6 +11,7 @@ from data_prep.base_files import DEBUG_BASES, BaseFiles, from_hub, load_tensors,
 from data_prep.checkpoint_files import checkpoint_files
 from data_prep.codec.registry import KINDS, base_codec_source
 from data_prep.codec.source import CodecSource
+from data_prep.families import format_of
 
 BASES = (*DEBUG_BASES, "starter")
 
@@ -29,6 +30,8 @@ def resolve_codec(id: str, revision: str | None = None, *, channels: int | None 
     if id in BASES:
         return base_codec_source(resolve_base(id))
     folder = Path(id).expanduser()
+    if not (folder / "config.json").exists() and format_of(folder) is not None:
+        return base_codec_source(resolve_base(id))
     files = BaseFiles(id, None, folder.resolve()) if folder.is_dir() else from_hub(id, revision)
     config = _config(files)
     kind = config.get("model_type")

@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from configs.errors import UserError
-from configs.prep import PrepSettings
+from configs.prep import AUTO, PrepSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, Version, changed, read_clips
 from data_prep.condition_sources.port import ConditionSource
@@ -42,19 +42,20 @@ def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
     Raises:
         UserError: a condition is asked for that the base does not follow.
     """
-    asked = {"melody": settings.melody}
+    asked = {"melody": settings.melody.strip().lower()}
     for name, said in asked.items():
-        if said is not None and said != NONE and not spec.has(name):
+        if said not in (AUTO, NONE) and not spec.has(name):
             raise UserError(
                 f"This base does not follow a {name}.",
                 where=f"--{name} {said}",
                 fix=f"Leave --{name} out, or choose a base that does, e.g. facebook/musicgen-melody.",
             )
+    said = {name: words for name, words in asked.items() if words != AUTO}
     found = [
-        Wanted(kind, source, asked.get(kind.name) or source.usual, settings.stems.model)
+        Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model)
         for kind, source in sources_for(spec)
     ]
-    return [wanted for wanted in found if wanted.asked.strip().lower() != NONE]
+    return [wanted for wanted in found if wanted.asked != NONE]
 
 
 def selections_of(wanted: Sequence[Wanted], versions: Sequence[str]) -> list[Selection]:

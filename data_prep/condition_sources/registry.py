@@ -2,9 +2,10 @@
 
 from data_prep.condition_sources.melody import Melody
 from data_prep.condition_sources.port import ConditionSource
+from data_prep.condition_sources.style import StyleOfSound
 from data_prep.lm_spec import ConditionKind, LMSpec
 
-_SOURCES: dict[str, ConditionSource] = {source.kind: source for source in (Melody(),)}
+_SOURCES: dict[str, ConditionSource] = {source.kind: source for source in (Melody(), StyleOfSound())}
 
 
 def register(source: ConditionSource) -> None:

@@ -13,19 +13,26 @@ from finetune.live.messages import as_message
 from finetune.live.session import LiveSession, error_message
 
 PREFIX = "/woodshed/"
+
+
+def _number(value: Any) -> float:
+    """OSC has 32-bit floats: 0.4 comes as 0.4000000059604645."""
+    return round(float(value), 6)
+
+
 FIELDS: dict[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
     "start": (),
     "stop": (),
     "reset": (("seed", int),),
-    "weight": (("prompt", int), ("weight", float)),
-    "strength": (("adapter", str), ("strength", float)),
-    "guidance": (("guidance", float),),
-    "temperature": (("temperature", float),),
+    "weight": (("prompt", int), ("weight", _number)),
+    "strength": (("adapter", str), ("strength", _number)),
+    "guidance": (("guidance", _number),),
+    "temperature": (("temperature", _number),),
     "top_k": (("top_k", int),),
-    "top_p": (("top_p", float),),
-    "chaos": (("amount", float),),
-    "chunk_sec": (("chunk_sec", float),),
-    "buffer_sec": (("buffer_sec", float),),
+    "top_p": (("top_p", _number),),
+    "chaos": (("amount", _number),),
+    "chunk_sec": (("chunk_sec", _number),),
+    "buffer_sec": (("buffer_sec", _number),),
     "record": (("on", bool),),
 }
 """Address → the fields of its message, in order. `/woodshed/prompts` takes text, weight, text, weight, …"""
@@ -43,7 +50,7 @@ def fields_of(address: str, values: Sequence[Any]) -> dict[str, Any]:
     try:
         if name == "prompts" and values and len(values) % 2 == 0:
             pairs = zip(values[::2], values[1::2], strict=True)
-            return {"type": "prompts", "prompts": [{"text": str(text), "weight": float(w)} for text, w in pairs]}
+            return {"type": "prompts", "prompts": [{"text": str(text), "weight": _number(w)} for text, w in pairs]}
         fields = FIELDS[name]
         if len(values) > len(fields):
             raise ValueError("too many values")
@@ -77,7 +84,7 @@ class OscInput:
             except UserError as problem:
                 session.tell(error_message(problem))
 
-        dispatcher = Dispatcher()
+        dispatcher = Dispatcher(strict_timing=False)  # a bundle from the future must not hold up the others
         dispatcher.set_default_handler(take)
         try:
             self.server = BlockingOSCUDPServer((host, port), dispatcher)

@@ -26,8 +26,7 @@ class PlayClock:
         """More music is there."""
         self._settle()
         self._level_sec += seconds
-        if not self._running and not self._paused and self._level_sec >= self.begin_sec:
-            self._running = True
+        self._settle()
 
     @property
     def level_sec(self) -> float:
@@ -50,6 +49,7 @@ class PlayClock:
         """Go on."""
         self._settle()
         self._paused = False
+        self._settle()
 
     def _settle(self) -> None:
         now = self._now()
@@ -58,6 +58,7 @@ class PlayClock:
             return
         if not self._running:
             self.gap_sec += passed if self.gaps else 0.0
+            self._running = self._level_sec >= self.begin_sec
             return
         if passed > self._level_sec:
             self.gaps += 1

@@ -91,11 +91,13 @@ def batch(plan: StepPlan, device: str) -> tuple[Tensor, Tensor, Conditions]:
     """Codes [B, K, S] twice, as input and as labels, a text of which one token is masked, all else. All zeros."""
     spec, B = plan.spec, plan.batch_size
     codes = torch.zeros(B, spec.n_codebooks, plan.steps, dtype=torch.int64, device=device)
-    states = torch.zeros(B, plan.text_tokens, spec.text_width, device=device)
-    mask = torch.ones(B, plan.text_tokens, dtype=torch.bool, device=device)
-    mask[:, -1] = False
-    others = {kind.name: _whole(kind, plan, device) for kind in spec.conditions if kind.name != TEXT}
-    return codes, torch.zeros_like(codes), Conditions({TEXT: Condition(states, mask), **others})
+    others = {kind.name: _whole(kind, plan, device) for kind in spec.conditions}
+    if spec.condition(TEXT).n_entries is None:
+        states = torch.zeros(B, plan.text_tokens, spec.text_width, device=device)
+        mask = torch.ones(B, plan.text_tokens, dtype=torch.bool, device=device)
+        mask[:, -1] = False
+        others[TEXT] = Condition(states, mask)
+    return codes, torch.zeros_like(codes), Conditions(others)
 
 
 def _whole(kind: ConditionKind, plan: StepPlan, device: str) -> Condition:

@@ -30,6 +30,12 @@ class MelodySpec(LMSpec):
         return self.condition(MELODY)
 
     @property
+    def chroma(self) -> ChromaShape:
+        """How the melody is made of audio."""
+        assert isinstance(self.melody.made_with, ChromaShape)
+        return self.melody.made_with
+
+    @property
     def melody_entries(self) -> int:
         """Entries of the prefix that the melody takes, with or without one."""
         return self.melody.n_entries or CHROMA_LENGTH
@@ -44,8 +50,7 @@ class MelodyFormat(MusicgenFormat):
         """Those of MusicGen, and a chroma extractor that does not fit the model."""
         yield from super().problems(folder, config)
         spec = self.spec(folder, config)
-        shape = spec.melody.made_with
-        assert isinstance(shape, ChromaShape)
+        shape = spec.chroma
         if shape.n_chroma != spec.melody.width:
             yield (
                 f"its preprocessor_config.json makes {shape.n_chroma} pitch classes, its config.json reads "
