@@ -14,6 +14,7 @@ special token:
 Step 0 is the start step. A whole sequence has `n_steps(T)` steps, here 1 + T + (largest lag); a training input leaves
 the last step out and the labels leave the first out. All lags 0 is the parallel pattern: a column is a frame.
 
+Other kinds stand beside this file: `pattern_flattened` (one code per step, or few) and `pattern_coarse_first`.
 A pattern is a value: two with equal lags are equal. It knows nothing of models: the special id is an argument.
 """
 
@@ -32,7 +33,9 @@ IGNORE = -100
 class Pattern(ABC):
     """What every pattern can do, given which frame a cell belongs to.
 
-    A subclass says `n_codebooks`, `n_steps` and `frame_of_cell`; a frame's cells are in the order of its codebooks.
+    A subclass says `n_codebooks`, `n_steps`, `n_frames`, `frame_of_cell` and `step_of_frame`. Within a codebook, frames
+    follow each other. Where a code stands may depend on the length of the whole, as with coarse first: there, `n_steps`
+    and `n_frames` as arguments must be those of a whole sequence; elsewhere those of any beginning will do.
     """
 
     @property
@@ -50,7 +53,7 @@ class Pattern(ABC):
 
     @abstractmethod
     def frame_of_cell(self, n_steps: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_steps}"]:
-        """The frame of each cell; negative where a cell belongs to none. Frames go on without end."""
+        """The frame of each cell; negative where a cell belongs to none. Frames past the last may go on; mask them."""
 
     @abstractmethod
     def step_of_frame(self, n_frames: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_frames}"]:
@@ -108,6 +111,14 @@ class Pattern(ABC):
             return torch.zeros_like(holds_data, dtype=torch.long), holds_data
         frame = self.frame_of_cell(n_steps, codes.device).clamp(0, width - 1)  # [K, S]
         return codes.long().gather(2, frame.expand(n_clips, -1, -1)), holds_data  # [B, K, S]
+
+
+def frames_at(step_of_frame: Int[Tensor, "K T"], n_steps: int) -> Int[Tensor, "K {n_steps}"]:
+    """The frame of each cell, from the step of each frame's codes: -1 where there is none; later steps are left out."""
+    n_codebooks, n_frames = step_of_frame.shape
+    frames = torch.full((n_codebooks, n_steps + 1), -1, device=step_of_frame.device)
+    number = torch.arange(n_frames, device=step_of_frame.device).expand(n_codebooks, -1)
+    return frames.scatter_(1, step_of_frame.clamp(max=n_steps), number)[:, :n_steps]
 
 
 @dataclass(frozen=True)

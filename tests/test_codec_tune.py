@@ -21,7 +21,8 @@ from data_prep.write_audio import write_audio
 from finetune import cli
 from finetune.codec_tune import tune as tune_module
 from finetune.codec_tune.recordings import Crops, hold_out, read_recordings
-from finetune.codec_tune.tune import TuneSettings, tune
+from finetune.codec_tune.strength import choose_strength
+from finetune.codec_tune.tune import Tuned, TuneSettings, tune
 
 SETTINGS = TuneSettings(steps=8, lr=3e-3, batch_size=2, crop_sec=0.2, every_steps=4)
 
@@ -119,6 +120,42 @@ def test_other_music_is_measured_beside(songs: Path, codec: TransformersCodec, t
     result = tune(songs, tmp_path / "out", codec, settings, other=songs)
     assert result.other_before == pytest.approx(result.before) and result.other_after is not None
     assert "judges" in (tmp_path / "out" / "log.jsonl").read_text()
+
+
+def test_other_music_loses_no_more_than_it_may(songs: Path, mono_base: Path, tmp_path: Path) -> None:
+    def again(forget: float, other: Path | None = songs) -> Tuned:
+        loaded = load_base_codec(resolve_base(str(mono_base)))
+        assert isinstance(loaded, TransformersCodec)
+        return tune(songs, tmp_path / "out", loaded, replace(SETTINGS, steps=2), other=other, forget=forget)
+
+    free = again(9.0)
+    full, told = read_decoder(free.path)
+    assert free.strength == 1 and free.after == free.full and told["strength"] == "1"
+    assert free.other_before is not None and free.other_full is not None and free.full < free.before
+    with pytest.raises(UserError, match="another other_music"):
+        again(9.0, other=None)
+    old = decoder_of(load_base_codec(resolve_base(str(mono_base)))).state_dict()
+    none = again(-1.0)  # nothing is good enough: the old decoder
+    kept, told = read_decoder(none.path)
+    assert none.strength == 0 and none.after == pytest.approx(none.before) and told["strength"] == "0"
+    assert all(torch.equal(kept[name], old[name]) for name in old)
+    back, _ = read_decoder(again(9.0).path)
+    assert all(torch.equal(back[name], full[name]) for name in full), "another bound only chooses again"
+
+
+@pytest.mark.parametrize(("bound", "strength"), [(1.0, 1.0), (0.64, 0.8), (0.5, 0.7), (0.0, 0.0)])
+def test_the_strength_is_the_largest_within_the_bound(bound: float, strength: float) -> None:
+    decoder = torch.nn.Linear(1, 1)
+    old = {"weight": torch.zeros(1, 1), "bias": torch.ones(1)}
+    tuned = {"weight": torch.ones(1, 1), "bias": torch.ones(1)}
+
+    def squared() -> float:
+        return decoder.weight.item() ** 2 - 1e-6
+
+    chosen = choose_strength(
+        decoder, old, tuned, own=lambda: decoder.weight.item(), other=squared, other_at_most=bound
+    )  # fmt: skip
+    assert chosen.strength == strength and chosen.own == pytest.approx(strength) and decoder.bias.item() == 1
 
 
 def test_sample_and_merge_take_it(tuned: Path, mono_base: Path, tmp_path: Path) -> None:

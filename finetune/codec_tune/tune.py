@@ -2,10 +2,12 @@
 
 The losses are those that made the starter's codec: log-mel spectrograms at four resolutions, onset envelopes, the
 waveform, and, if asked for, STFT discriminators with feature matching. Crops are decoded with context that is cut off
-again, so that the decoder learns the middle of music and not its own padding.
+again, so that the decoder learns the middle of music and not its own padding. With other music at hand, the decoder is
+drawn back towards the old one until that music loses no more than it may.
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,17 +20,23 @@ from torch import Tensor
 
 from configs.errors import UserError
 from data_prep.codec.transformers_codec import TransformersCodec
-from data_prep.codec.tuned_decoder import decoder_of, save_decoder, use_decoder
+from data_prep.codec.tuned_decoder import decoder_of, read_decoder, save_decoder, use_decoder
+from data_prep.safe_write import written_beside
 from finetune.codec_tune.discriminators import Discriminators, discriminator_loss, generator_losses
 from finetune.codec_tune.losses import ATTACK_WEIGHT, WAVE_WEIGHT, MelLoss
 from finetune.codec_tune.recordings import Crops, Recording, hold_out, read_recordings
 from finetune.codec_tune.state import STATE, load_state, save_state
+from finetune.codec_tune.strength import choose_strength
 
 ADVERSARIAL_WEIGHT, MATCHING_WEIGHT = 0.1, 1.0
 CONTEXT_SEC = 0.16
 MEASURED_SEC = 10.0
 """Of each held-out song at most so much, from its middle, is decoded and measured."""
 DECODER, LOG = "decoder.safetensors", "log.jsonl"
+FULL = "decoder-full.safetensors"
+"""The best decoder of the run as it was learnt, where `DECODER` may have been drawn back."""
+FORGET = 0.02
+"""Other music's mel distance may grow by this share."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,27 @@ class Tuned:
     other_before: float | None
     other_after: float | None
     best_step: int
+    strength: float
+    """How far the decoder went from the old one (0) to the one that was learnt (1)."""
+    full: float
+    other_full: float | None
+    """Both distances at strength 1."""
     left_out: list[str]
 
 
 def tune(
-    songs: Path, out: Path, codec: TransformersCodec, settings: TuneSettings, *, other: Path | None = None
+    songs: Path,
+    out: Path,
+    codec: TransformersCodec,
+    settings: TuneSettings,
+    *,
+    other: Path | None = None,
+    forget: float = FORGET,
 ) -> Tuned:
     """Tune the codec's decoder on a folder of songs, or go on with a run that was stopped. Writes `out`.
+
+    Where other music is given, its held-out pieces may lose a share `forget` of their mel distance; the decoder is
+    drawn back until they do. The same run with another `forget` only chooses again.
 
     Raises:
         UserError: songs cannot be used, or `out` holds a run of other settings, songs or another codec.
@@ -89,6 +111,7 @@ def tune(
     crops = Crops(kept, others, other_share=settings.other_share, seed=settings.seed, hop=codec.hop_samples)
 
     # 2. What learns
+    old = {name: value.detach().clone() for name, value in decoder_of(codec).state_dict().items()}
     decoder = decoder_of(codec).requires_grad_(True).train()  # cuDNN's LSTM goes backwards in train mode only
     mel = MelLoss(codec.sample_rate_hz).to(codec.device)
     torch.manual_seed(settings.seed)
@@ -101,6 +124,7 @@ def tune(
 
     # 3. Where it stands
     run = {"codec": codec.fingerprint, "songs": [one.name for one in recordings], **asdict(settings)}
+    run["other_music"] = [one.name for one in (*others, *guard)]
     told = _begin(out, run, modules, optimizers)
     if told is None:
         before = measure(codec, mel, held), measure(codec, mel, guard) if guard else None
@@ -121,11 +145,30 @@ def tune(
                 told |= {"best": now, "best_step": told["step"], "other": aside}
                 save_decoder(out / DECODER, codec, _words(told))
             save_state(out, modules, optimizers, told)
+
+    # 5. How much of it is used
     decoder.requires_grad_(False).eval()
+    (first, first_other), full, other_full = told["before"], told["best"], told["other"]
+    own, aside, strength = full, other_full, 1.0
+    if guard:
+        chosen = choose_strength(
+            decoder, old, _as_learnt(out), own=lambda: measure(codec, mel, held),
+            other=lambda: measure(codec, mel, guard), other_at_most=first_other * (1 + forget),
+        )  # fmt: skip
+        own, aside, strength = chosen.own, chosen.other, chosen.strength
+        _log(out, {"step": told["best_step"], "strength": strength, "held_out_mel": own, "other_mel": aside})
+        save_decoder(out / DECODER, codec, _words(told | {"best": own}) | {"strength": f"{strength:g}"})
     use_decoder(codec, out / DECODER)
-    first, first_other = told["before"]
-    lines = [*left_out, *more_left_out]
-    return Tuned(out / DECODER, first, told["best"], first_other, told["other"], told["best_step"], lines)
+    lines, step = [*left_out, *more_left_out], told["best_step"]
+    return Tuned(out / DECODER, first, own, first_other, aside, step, strength, full, other_full, lines)
+
+
+def _as_learnt(out: Path) -> dict[str, Tensor]:
+    """The run's best decoder, kept beside the one that is drawn back, so that a strength can be chosen again."""
+    if not (out / FULL).exists():
+        with written_beside(out / FULL) as part:
+            shutil.copyfile(out / DECODER, part)
+    return read_decoder(out / FULL)[0]
 
 
 @torch.inference_mode()
@@ -195,13 +238,17 @@ def _begin(
 ) -> dict[str, Any] | None:
     """What an earlier run kept, or None where there is none."""
     if not (out / STATE).exists():
-        if out.exists() and any(path.name not in (DECODER, LOG) for path in out.iterdir()):
+        if out.exists() and any(path.name not in (DECODER, FULL, LOG) for path in out.iterdir()):
             raise UserError("The folder for the decoder holds other things.", where=str(out), fix="Give another one.")
         out.mkdir(parents=True, exist_ok=True)
-        (out / LOG).unlink(missing_ok=True)
+        for name in (LOG, FULL):
+            (out / name).unlink(missing_ok=True)
         return None
     told = load_state(out, modules, optimizers)
+    told["run"].setdefault("other_music", run["other_music"])  # older runs did not write it down
     changed = [name for name, value in run.items() if told["run"].get(name) != value]
+    if bool(run["other_music"]) != (told["before"][1] is not None):
+        changed = changed or ["other_music"]
     if changed:
         raise UserError(
             f"This folder holds a run with another {', '.join(changed)}.",

@@ -39,6 +39,10 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--players", type=int, default=4, help="Passages to listen to on the page, worst first (4).")
     parser.add_argument("--other", type=Path, help="tune: other music, mixed in and measured, against forgetting.")
     parser.add_argument("--other_share", type=float, default=0.25, help="tune: share of crops from it (0.25).")
+    parser.add_argument(
+        "--forget", type=float, default=0.02,
+        help="tune: share that other music's mel distance may grow by; the decoder is drawn back that far (0.02).",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, default=600, help="tune: optimizer steps (600).")
     parser.add_argument("--lr", type=float, default=3e-4, help="tune: learning rate (0.0003).")
     parser.add_argument("--discriminators", action="store_true", help="tune: against STFT discriminators, too.")
@@ -83,9 +87,11 @@ def _tune(args: Namespace) -> int:
     from finetune.codec_tune.tune import TuneSettings, tune
     from finetune.terminal import harmless
 
-    if args.folder is None or len(args.codec) > 1 or args.steps < 1 or args.lr <= 0 or not 0 <= args.other_share < 1:
+    shares_fit = 0 <= args.other_share < 1 and args.forget >= 0
+    if args.folder is None or len(args.codec) > 1 or args.steps < 1 or args.lr <= 0 or not shares_fit:
         raise UserError(
-            "`codec tune` takes songs, a folder, at most one --codec, steps and lr above 0, and a share below 1.",
+            "`codec tune` takes songs, a folder, at most one --codec, steps and lr above 0, a share below 1, and a "
+            "--forget of 0 or more.",
             fix="For example: woodshed codec tune my_songs/ my-decoder/ --codec starter",
         )
     codec = load_codec(resolve_codec(args.codec[0] if args.codec else "starter"), pick_device(args.device))
@@ -94,7 +100,7 @@ def _tune(args: Namespace) -> int:
     settings = TuneSettings(
         steps=args.steps, lr=args.lr, other_share=args.other_share, discriminators=args.discriminators
     )
-    tuned = tune(args.songs, args.folder, codec, settings, other=args.other)
+    tuned = tune(args.songs, args.folder, codec, settings, other=args.other, forget=args.forget)
     for line in tuned.left_out:
         print(f"left out: {harmless(line)}")
     change = tuned.after / tuned.before - 1
@@ -104,6 +110,11 @@ def _tune(args: Namespace) -> int:
     if tuned.other_before is not None and tuned.other_after is not None:
         change = tuned.other_after / tuned.other_before - 1
         print(f"other music:    mel distance {tuned.other_before:.3f} → {tuned.other_after:.3f} ({change:+.1%})")
+    if tuned.strength < 1 and tuned.other_before is not None and tuned.other_full is not None:
+        own, others = tuned.full / tuned.before - 1, tuned.other_full / tuned.other_before - 1
+        print(
+            f"strength:       {tuned.strength:g} of the way to the tuned decoder (all of it: {own:+.1%}, {others:+.1%})"
+        )
     print(f"The decoder:    {tuned.path}")
     return 0
 
