@@ -61,6 +61,7 @@ def heard_codes(
             progress.advance(reused=True)
         codec = load_base_codec(files, device) if todo else None
         for clip, audio in _audio(todo, sides, codec) if codec else ():
+            assert codec is not None
             made = {name: codec.encode([torch.from_numpy(side)])[0].T for name, side in _sides(clip, audio, codec)}
             found[clip.id] = {name: np.ascontiguousarray(codes) for name, codes in made.items()}
             cache.write_tensors(HEARD, _key(clip, sides[clip.id], fingerprint, files), found[clip.id])

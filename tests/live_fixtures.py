@@ -57,7 +57,8 @@ class Ear:
 
     def _hear(self, event: Any) -> None:
         with self.changed:
-            (self.chunks if isinstance(event, Chunk) else self.messages).append(event)
+            kept: list[Any] = self.chunks if isinstance(event, Chunk) else self.messages
+            kept.append(event)
             self.changed.notify_all()
 
     def until(self, wanted: Callable[[], Any]) -> Any:

@@ -1,6 +1,7 @@
 """A condition that an adapter brings: silent at the start, and the same in the fast engine as in the slow one."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_a_step_hears_the_frame_it_predicts_and_some_behind_it():
 @pytest.mark.parametrize("base", ["debug", "debug-stereo"])
 def test_at_the_start_the_base_plays_what_it_would_alone(base):
     plain = load_lm(resolve_base(base))
-    lm = with_heard(base, moved=False)
+    lm: Any = with_heard(base, moved=False)
     inputs = inputs_of(lm, 12)
     with torch.no_grad():
         alone = plain(inputs, Conditions({"text": conditions_of(lm, 12)["text"]}))
@@ -76,7 +77,7 @@ def test_at_the_start_the_base_plays_what_it_would_alone(base):
 
 def test_it_is_heard_where_it_should_be_and_nowhere_else():
     """Frame f reaches the steps that predict the frames from f minus the lookahead on, and no other."""
-    lm = with_heard("debug")
+    lm: Any = with_heard("debug")
     inputs, conditions = inputs_of(lm, 20), conditions_of(lm, 20)
     heard = conditions[HEARD]
     other = heard.values.clone()
@@ -90,7 +91,7 @@ def test_it_is_heard_where_it_should_be_and_nowhere_else():
 
 
 def test_rows_that_hear_nothing_are_the_base():
-    lm = with_heard("debug")
+    lm: Any = with_heard("debug")
     inputs, conditions = inputs_of(lm, 12), conditions_of(lm, 12)
     deaf = conditions.dropped(torch.tensor([True, False]), {HEARD})
     with torch.no_grad():
@@ -103,10 +104,11 @@ def test_rows_that_hear_nothing_are_the_base():
 
 
 def test_codes_that_the_base_holds_for_alike_begin_alike():
-    lm = load_lm(resolve_base("debug"))
+    lm: Any = load_lm(resolve_base("debug"))
     tables = torch.randn(lm.n_codebooks, lm.card, 16, generator=torch.Generator().manual_seed(0))
     tables[0, 7] = tables[0, 9]
-    module = FrameCodes(with_heard("debug").added.kinds[HEARD].kind, 8, 16, lm.card)
+    heard: Any = with_heard("debug")
+    module = FrameCodes(heard.added.kinds[HEARD].kind, 8, 16, lm.card)
     module.start_from(tables)
     assert_close(module.tables[0, 7], module.tables[0, 9])
     summed = module.entries(torch.randint(0, lm.card, (1, 4000, lm.n_codebooks)))
@@ -135,7 +137,7 @@ def requests_of(lm, lengths, heard=True):
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_the_fast_engine_plays_the_slow_ones_tokens(base, guidance):
     """Pieces of different length over several windows; what is heard ends before one of them does."""
-    lm = with_heard(base)
+    lm: Any = with_heard(base)
     plan, sampling = WindowPlan(24, 8, lm.spec.frame_rate), Sampling(guidance=guidance, top_k=20)
     requests = requests_of(lm, (50, 31, 40))
     slow = played(WholeSequence(lm), requests, plan, sampling)
@@ -148,7 +150,7 @@ def test_the_fast_engine_plays_the_slow_ones_tokens(base, guidance):
 
 
 def test_log_likelihoods_hear_it_too():
-    lm = with_heard("debug")
+    lm: Any = with_heard("debug")
     codes = inputs_of(lm, 15, rows=1)[0]
     conditions = conditions_of(lm, 15, rows=1)
     fast = MusicgenEngine.borrow(lm, lm.spec).log_likelihoods(codes, conditions)
@@ -158,7 +160,7 @@ def test_log_likelihoods_hear_it_too():
 
 
 def test_strength_multiplies_what_is_added():
-    lm = with_heard("debug")
+    lm: Any = with_heard("debug")
     heard = conditions_of(lm, 9)
     full = lm.added(heard, lm.pattern, 9)
     lm.added.set_strength(0.5)
@@ -166,7 +168,7 @@ def test_strength_multiplies_what_is_added():
 
 
 def test_a_base_that_cannot_hear_says_so():
-    lm = with_heard("debug")
+    lm: Any = with_heard("debug")
     with pytest.raises(UserError, match="by itself"):
         added_conditions.attach(lm, {HEARD: lm.added.kinds[HEARD]})
     lm.code_tables = lambda: None
@@ -175,7 +177,7 @@ def test_a_base_that_cannot_hear_says_so():
 
 
 def test_features_are_added_as_codes_are():
-    lm = with_heard("debug", values="floats", width=12)
+    lm: Any = with_heard("debug", values="floats", width=12)
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(1, 10, 12, generator=generator)
     conditions = Conditions({HEARD: Condition(values, torch.ones(1, 10, dtype=torch.bool))})

@@ -42,7 +42,8 @@ def lm(mono_base: Path) -> LM:
 def update(lm: LM, dora: bool) -> dict[str, LowRank]:
     found = {}
     for name in (f"{LAYERS}.0.self_attn.q_proj", f"{LAYERS}.1.fc1", "enc_to_dec_proj"):
-        n_out, n_in = lm.get_submodule(name).weight.shape  # pyright: ignore
+        layer: Any = lm.get_submodule(name)
+        n_out, n_in = layer.weight.shape
         magnitude = torch.rand(n_out) + 0.5 if dora and "q_proj" in name else None
         found[name] = LowRank(torch.randn(4, n_in), torch.randn(n_out, 4), 4.0, False, magnitude)
     return found

@@ -13,13 +13,14 @@ import pytest
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, encode, texts, tracks
+from data_prep import clip_features, encode, tracks
 from data_prep.caption_edits import read_edits, write_edits
 from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known
 from data_prep.listeners.registry import LISTENERS, Entry
 from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import ClipRow, PreparedDataset
+from data_prep.text_encoder import TextEncoder
 from data_prep.write_audio import write_audio
 from finetune.cli import main
 
@@ -149,8 +150,8 @@ def test_edited_captions_come_back_and_only_text_is_encoded(
 
     monkeypatch.setattr(encode.Codec, "encode", refuse)
     encoded: list[str] = []
-    real = texts.TextEncoder.encode
-    monkeypatch.setattr(texts.TextEncoder, "encode", lambda self, said: encoded.extend(said) or real(self, said))
+    real = TextEncoder.encode
+    monkeypatch.setattr(TextEncoder, "encode", lambda self, said: encoded.extend(said) or real(self, said))
     again = prepare(songs, out, settings(mono_base, "ear", edits=table))
     changed = next(row for row in again.rows if row.id == clip)
     assert changed.captions[0] == "Ein Lied über ‚Regen‘, leise, my style"

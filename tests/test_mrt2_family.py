@@ -193,7 +193,7 @@ def test_resume_is_exact(data: Path, adapter: Path, tmp_path: Path) -> None:
 
 
 def sampler(
-    base: Path | str, adapter: Path | None = None, strength: float = 1.0, live: bool = False, **more: Any
+    base: Path | str, adapter: Path | None = None, strength: float = 1.0, *, live: bool = False, **more: Any
 ) -> Sampler:
     settings = SampleSettings.model_validate({"duration_sec": 1.0, "precision": "fp32", **more})
     specs = [] if adapter is None else [AdapterSpec(adapter, StrengthSchedule.constant(strength))]

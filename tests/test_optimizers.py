@@ -185,8 +185,9 @@ def test_predicted_state_is_what_bitsandbytes_keeps(name: str, monkeypatch: pyte
         return torch.zeros(shape, dtype=dtype)
 
     made = optimizers.build([(f"a{n}", torch.nn.Parameter(torch.zeros(n))) for n in sizes], optim(name=name), 1.0)
-    monkeypatch.setattr(theirs.F, "get_paged", page)
-    monkeypatch.setattr(theirs.F, "fill", lambda buffer, value: None)
+    functional: Any = theirs
+    monkeypatch.setattr(functional.F, "get_paged", page)
+    monkeypatch.setattr(functional.F, "fill", lambda buffer, value: None)
     for size in sizes:
         paged.clear()
         buffers: Any = made

@@ -13,7 +13,7 @@ from finetune.report import facts, render, smooth
 from finetune.run_folder import RunFolder
 from finetune.run_log import RunLog, forget_after, read_log
 
-PROOF = Proof([GroupNorm("self attention", 8, 0.5, 100.0)], [0.1, 0.2, 0.3, 0.4], 2, True, 1e-6)
+PROOF = Proof([GroupNorm("self attention", 8, 0.5, 100.0)], [0.1, 0.2, 0.3, 0.4], 2, True, 1e-6, 1e-4)
 
 
 @pytest.fixture

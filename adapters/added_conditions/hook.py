@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,7 +13,11 @@ def adding(module: nn.Module, added: Tensor | None) -> Iterator[None]:
     if added is None:
         yield
         return
-    handle = module.register_forward_hook(lambda _module, _given, out: out + added.to(out.dtype))
+
+    def hook(_module: nn.Module, _given: Any, out: Tensor) -> Tensor:
+        return out + added.to(out.dtype)
+
+    handle = module.register_forward_hook(hook)
     try:
         yield
     finally:

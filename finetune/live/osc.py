@@ -36,7 +36,7 @@ FIELDS: dict[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
     "record": (("on", bool),),
 }
 """Address → the fields of its message, in order. `/woodshed/prompts` takes text, weight, text, weight, …"""
-PART_OF = dict.fromkeys(("guidance", "temperature", "top_k", "top_p"), "sampling")
+PART_OF: dict[str, str] = dict.fromkeys(("guidance", "temperature", "top_k", "top_p"), "sampling")
 PART_OF |= dict.fromkeys(("chunk_sec", "buffer_sec"), "pace")
 
 

@@ -142,7 +142,8 @@ def _apply(self: nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = Tr
             if moved.device == value.device and moved.dtype == value.dtype and type(moved) is type(value):
                 continue
             is_parameter = held is self._parameters and not isinstance(moved, nn.Parameter)
-            held[name] = nn.Parameter(moved.detach(), requires_grad=value.requires_grad) if is_parameter else moved
+            new: Any = nn.Parameter(moved.detach(), requires_grad=value.requires_grad) if is_parameter else moved
+            held[name] = new
     return self
 
 
