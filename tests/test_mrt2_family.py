@@ -239,7 +239,7 @@ def test_learnt_with_dora_by_heart_and_given_back(files: BaseFiles, tmp_path: Pa
     adapter = train(data, tmp_path / "run", quick(**learns, **once, steps=100))
     dataset = PreparedDataset(data)
     row = dataset.clips("train")[0]
-    how = {"temperature": 0.0, "guidance": 4.0, "duration_sec": 10 / 25}
+    how: Any = {"temperature": 0.0, "guidance": 4.0, "duration_sec": 10 / 25}
     codes = sampler(files.folder, adapter, **how).codes([row.captions[0]])[0]
     assert (codes == dataset.codes(row.id)).mean() > 0.9
 
