@@ -108,7 +108,7 @@ def test_settings_come_as_the_section_and_flags_of_its_own_beside(rehearse):
     args, settings = rehearse.calls[0]
     assert vars(args) == {"data": "a", "resume": True, "prompt": ["x", "y"]}
     assert (settings.lora.rank, settings.optim.lr, settings.lora.targets) == (3, 1e-4, ["q", "v"])
-    assert settings.batch_size == 8, "from the preset"
+    assert settings.memory == "9.5gb", "from the preset"
 
 
 def test_help_explains_settings_with_type_range_and_default(rehearse, capsys, monkeypatch):

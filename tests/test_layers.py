@@ -36,7 +36,7 @@ def test_later_layers_win_setting_by_setting(tmp_path):
     assert settings.lora.rank == 9
     assert settings.lora.alpha == 5
     assert settings.batch_size == 3
-    assert settings.accumulation == 1, "the preset's, which nothing above it covers"
+    assert settings.memory == "9.5gb", "the preset's, which nothing above it covers"
     assert settings.lora.dropout == TrainSettings().lora.dropout
 
 

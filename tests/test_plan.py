@@ -122,14 +122,9 @@ def test_no_memory_given_and_too_little(data: Path, capsys: pytest.CaptureFixtur
     assert "Nothing fits into 1.0 GiB" in capsys.readouterr().err
 
 
-def test_plan_loads_no_model(data: Path):
-    code = (
-        "import sys; from finetune import cli; "
-        f"assert cli.main(['plan', {str(data)!r}, '--base', 'facebook/musicgen-small', '--memory', '8gb']) == 0; "
-        "heavy = {'peft', 'transformers', 'accelerate'} & set(sys.modules); assert not heavy, heavy"
-    )
-    done = run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parent.parent)
-    assert done.returncode == 0, done.stderr
+def test_plan_needs_no_weights(data: Path):
+    """Nothing of the base is on this machine: its sizes are known, and the host's cost is measured on a narrow model."""
+    assert cli.main(["plan", str(data), "--base", "facebook/musicgen-small", "--memory", "8gb"]) == 0
 
 
 def said_by(run_folder: Path, settings: TrainSettings, data: Path, capsys: pytest.CaptureFixture[str]) -> str:
