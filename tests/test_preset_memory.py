@@ -12,7 +12,7 @@ from finetune.memory.cost import Machine
 from finetune.memory.predict import GIB
 
 STATED = re.compile(r"predicted ([\d.]+) GiB .*batch (\d+), (\d+) s clips, rank (\d+); (\d+) of (\d+) layers")
-MACHINES = {"usual": Machine(), "slow": Machine(layer_sec=6e-3, recompute_sec=6e-3)}
+MACHINES = {"usual": Machine(), "slow": Machine(layer_sec=4e-3, recompute_sec=4e-3)}
 
 
 @pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
