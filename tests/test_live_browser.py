@@ -64,7 +64,8 @@ def page(browser: Any, stage: Any) -> Iterator[Any]:
 
 
 def wait(page: Any, expression: str) -> None:
-    page.wait_for_function(expression, timeout=PATIENCE_MS)
+    """Asked again and again from outside: the page itself may not evaluate text."""
+    eventually(lambda: page.evaluate(expression))
 
 
 def move(page: Any, selector: str, value: float) -> None:

@@ -34,7 +34,7 @@ def test_addresses_turn_knobs_and_mistakes_are_told(session: LiveSession) -> Non
         assert session.controls.prompts[1].weight == 0.75
         client.send_message("/woodshed/strength", ["yours", 0.5])
         client.send_message("/elsewhere", 1)
-        client._sock.send(b"no OSC at all")
+        client._sock.sendto(b"no OSC at all", osc.server.server_address)
         client.send_message("/woodshed/prompts", ["rain", 1.0, "sea", 0.5])
         eventually(lambda: len(session.controls.prompts) == 2 and session.controls.prompts[0].text == "rain")
         assert len(ear.of_type("error")) == 2
