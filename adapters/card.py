@@ -14,10 +14,11 @@ from urllib.parse import quote
 
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
+from data_prep.base_files import DEBUG_BASES
 from data_prep.families import format_named, module_kind
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
-WITH_WOODSHED = ("starter", "debug", "debug-stereo")
+WITH_WOODSHED = ("starter", *DEBUG_BASES)
 """Bases that come with Woodshed, or that it makes: no hub knows them."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from adapters.adapter_files import Adapter
 from adapters.card import plain
 from adapters.family.lm import DTYPES
+from adapters.family.port import family_of
 from adapters.fit import check_fit
 from adapters.low_rank import LowRank
 from adapters.metadata import license_of, public_id
@@ -85,30 +86,43 @@ def tuned_for(files: "BaseFiles", decoder: Path) -> dict[str, Tensor]:
 
     codec = load_base_codec(files)
     use_decoder(codec, decoder)
-    part = files.format.parts["codec"]
+    part = files.format.parts.get("codec")
+    if part is None:
+        raise UserError(
+            f"A tuned decoder cannot be put into a {files.spec.family} base.", fix="Leave the decoder out of the merge."
+        )
     return {f"{part}.decoder.{plain_name(k)}": v for k, v in decoder_of(codec).state_dict().items()}
 
 
 def _write_weights(
     files: "BaseFiles", adapters: Strengths, made: Path, dtype: str, sound: Mapping[str, Tensor]
 ) -> None:
-    updates = _by_weight(adapters)
+    updates, family, root = _by_weight(adapters), family_of(files), files.format.root(files.folder)
+    met: set[str] = set()
 
     def dtype_of(name: str, own: torch.dtype) -> torch.dtype:
-        return DTYPES[dtype] if dtype != "base" and own.is_floating_point else own
+        ours = dtype != "base" and own.is_floating_point and len(family.parts_of(files, name)) > 0
+        return DTYPES[dtype] if ours else own
+
+    def merged(name: str, weight: Tensor) -> Tensor:
+        return merged_weight(weight, updates[name]) if name in updates else weight.float()
 
     @torch.no_grad()
     def change(name: str, tensor: Tensor) -> Tensor:
-        merged = merged_weight(tensor, updates[name]) if name in updates else sound.get(plain_name(name), tensor)
-        return merged.to(dtype_of(name, tensor.dtype))
+        touched = updates.keys() & set(family.parts_of(files, name))
+        met.update(touched)
+        plain = sound.get(plain_name(name), tensor)
+        return (family.changed(files, name, tensor, merged) if touched else plain).to(dtype_of(name, tensor.dtype))
 
     weight_map, total = {}, 0
     shards = files.weight_files
     for shard in shards:
-        sizes = rewrite(shard, made / shard.name, dtype_of, change)
+        target = made / shard.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sizes = rewrite(shard, target, dtype_of, change)
         weight_map |= dict.fromkeys(sizes, shard.name)
         total += sum(sizes.values())
-    lost = updates.keys() - weight_map.keys()
+    lost = updates.keys() - met
     assert not lost, lost  # check_fit has seen every one of them
     if len(shards) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
@@ -125,10 +139,14 @@ def _by_weight(adapters: Strengths) -> Mapping[str, list[tuple[LowRank, float]]]
 
 def copy_rest(files: "BaseFiles", made: Path, dtype: str) -> None:
     """Configuration, tokenizer and processor as they are; the configuration names the new dtype."""
-    for path in sorted(files.folder.iterdir()):
+    root = files.format.root(files.folder)
+    for path in sorted(root.iterdir()):
         if path.is_file() and not path.name.endswith((*NOT_COPIED, INDEX)):
             shutil.copyfile(path, made / path.name)
-    if dtype != "base":
+    for name in files.format.folders_beside:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, made / name)
+    if dtype != "base" and (made / "config.json").exists():
         config = json.loads((made / "config.json").read_text(encoding="utf-8"))
         config.pop("torch_dtype", None)
         config["dtype"] = str(DTYPES[dtype]).removeprefix("torch.")
@@ -139,7 +157,8 @@ def _card(files: "BaseFiles", adapters: Strengths, decoder: Path | None) -> str:
     import yaml
 
     base = public_id(files)
-    front = {"library_name": "transformers", "pipeline_tag": "text-to-audio", "license": license_of(base)}
+    front = {"library_name": "transformers"} if files.format.transformers_class else {}
+    front |= {"pipeline_tag": "text-to-audio", "license": license_of(base)}
     if "/" in base:
         front |= {"base_model": base, "base_model_relation": "finetune"}
     parts = "\n".join(f"- {plain(adapter.label)} at strength {strength:g}" for adapter, strength in adapters)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from configs.errors import UserError
 from data_prep.families import formats
-from data_prep.typed_paths import is_folder
+from data_prep.typed_paths import is_there
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -264,7 +264,7 @@ def schema() -> dict[str, Any]:
 
 def public_id(files: "BaseFiles") -> str:
     """A base's id as it may be told to others: a hub id, or the last part of a local folder."""
-    return Path(files.id).name if is_folder(files.id) else files.id
+    return Path(files.id).name if is_there(files.id) else files.id
 
 
 def license_of(base_id: str) -> str:

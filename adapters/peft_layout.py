@@ -1,6 +1,6 @@
 """PEFT's own file layout ↔ updates by module: key names, adapter_config.json, its patterns. No files are opened here.
 
-A key is `base_model.model.<module>.<part>`, with the module's name in the full `MusicgenForConditionalGeneration`.
+A key is `base_model.model.<module>.<part>`, with the module's name in the whole model.
 Module names come from the keys alone, never from a pattern in the configuration: a pattern in a stranger's file is
 only ever read as `adapters.peft_patterns` does, so that none can keep the machine busy.
 """

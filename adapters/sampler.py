@@ -16,14 +16,17 @@ import torch
 from jaxtyping import Float, Int16
 from torch import Tensor
 
+from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
-from adapters.decode.generation import Generation, Request, WindowPlan
+from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.decode.untouched import untouched
+from adapters.device_memory import how_many_fit, in_halves
 from adapters.family.lm import LM
 from adapters.family.port import family_named, family_of
 from configs.errors import UserError
@@ -37,8 +40,8 @@ from data_prep.device import pick_device
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
 
-Prompt = str | Tensor | PromptSchedule[str]
-"""Words; or text states [L, D_text] that somebody has already made; or prompts over time."""
+Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
+"""Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Sampler:
         self.label = label
         self.forced = list(forced)
         self._guard = guard
+        self.most_at_once: int | None = None
+        """Pieces that memory has room for at once; None until more were asked for than that."""
 
     @classmethod
     def load(
@@ -107,7 +112,7 @@ class Sampler:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
         from adapters.family.load import load_lm
-        from data_prep.text_encoder import TextEncoder
+        from data_prep.text_encoders.port import load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -124,7 +129,7 @@ class Sampler:
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
-        encoder = TextEncoder.load(files, device)
+        encoder = load_text_encoder(files, device)
         schedules = {} if constant else {name: spec.strength for name, spec in named.items()}
         codec = load_base_codec(files, device)
         if settings.decoder is not None:
@@ -181,17 +186,19 @@ class Sampler:
         *,
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
+        also: Sequence[RowConditions] | None = None,
     ) -> list[Take]:
         """Play all prompts at once, each for `settings.duration_sec`; the n-th has seed `settings.seed` + n.
 
-        `continue_from` comes first and is part of what comes back.
+        `continue_from` comes first and is part of what comes back. `also` holds each piece's other conditions by kind,
+        values [n, width] for the whole piece, what is continued included.
 
         Raises:
-            UserError: the model's output is not a number; see `Tape.check`.
+            UserError: the model's output is not a number; see `Tape.check`. Memory has no room for a single piece.
         """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: use `codes`")
-        played = self.codes(prompts, seeds=seeds, continue_from=continue_from)
+        played = self.codes(prompts, seeds=seeds, continue_from=continue_from, also=also)
         return [Take(self.codec.decode(codes), codes) for codes in played]
 
     def codes(
@@ -201,39 +208,80 @@ class Sampler:
         seeds: Sequence[int] | None = None,
         continue_from: Int16[np.ndarray, "K P"] | None = None,
         n_frames: int | None = None,
+        also: Sequence[RowConditions] | None = None,
     ) -> list[Int16[np.ndarray, "K _"]]:
-        """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`."""
+        """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`.
+
+        As many pieces at once as memory has room for: a piece is the same in any company.
+
+        Raises:
+            DeviceTooSmallError: there is no room for a single piece.
+        """
+        seeds = self._seeds(prompts, seeds)
+        n_known = 0 if continue_from is None else continue_from.shape[1]
+        window = min(self._total_frames(n_known, n_frames), self._plan().window)
+        row_bytes = self.engine.row_bytes(window, guided=self.settings.guidance != 1)
+        room = [how_many_fit(row_bytes, self.engine.device), self.most_at_once]
+        size = min([len(seeds), *(known for known in room if known is not None)])
+
+        def play(numbers: Sequence[int]) -> list[Int16[np.ndarray, "K _"]]:
+            some = [prompts[number] for number in numbers], [seeds[number] for number in numbers]
+            more = None if also is None else [also[number] for number in numbers]
+            return self._play(*some, continue_from, n_frames, more)
+
+        if also is not None and len(also) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(also)} sets of conditions")
+        pieces, found = range(len(prompts)), []
+        while len(found) < len(pieces):
+            played, most = in_halves(play, pieces[len(found) : len(found) + size])
+            found += played
+            size = most if most < len(played) else size
+        self.most_at_once = size if size < len(pieces) else self.most_at_once
+        return found
+
+    def _play(
+        self,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        continue_from: Int16[np.ndarray, "K P"] | None,
+        n_frames: int | None,
+        also: Sequence[RowConditions] | None,
+    ) -> list[Int16[np.ndarray, "K _"]]:
+        """All of these at once."""
         with self._guard():
-            generation = self._generation(prompts, seeds, continue_from, n_frames)
+            generation = self._generation(prompts, seeds, continue_from, n_frames, also)
             while not generation.done:
                 generation.advance(generation.plan.window)
             return [codes.to("cpu", torch.int16).numpy() for codes in generation.codes()]
 
     @contextmanager
     def stream(
-        self, prompt: Prompt, *, seed: int | None = None, continue_from: Int16[np.ndarray, "K P"] | None = None
+        self,
+        prompt: Prompt,
+        *,
+        seed: int | None = None,
+        continue_from: Int16[np.ndarray, "K P"] | None = None,
+        endless: bool = False,
+        also: RowConditions | None = None,
     ) -> Iterator[AudioStream]:
-        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between."""
+        """One piece while it is generated: iterate over it for chunks [C, n]; change its settings in between.
+
+        `endless`: it goes on for as long as it is asked, in constant memory, whatever `duration_sec` says.
+        """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: it cannot stream audio")
         with self._guard():
             seeds = None if seed is None else [seed]
-            generation = self._generation([prompt], seeds, continue_from, None)
+            n_frames = ENDLESS if endless else None
+            generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
             yield AudioStream(generation, self.codec, self.schedules_of)
 
-    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor]]:
+    def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:
         """Prompts with their words turned into text states."""
-        given = [prompt if isinstance(prompt, PromptSchedule) else PromptSchedule.of(prompt) for prompt in prompts]
+        given = [one if isinstance(one, PromptSchedule | PromptMix) else PromptSchedule.of(one) for one in prompts]
         words = list(dict.fromkeys(text for one in given for text in one.texts if isinstance(text, str)))
         states = dict(zip(words, self.encode(words), strict=True)) if words else {}
-        return [
-            PromptSchedule(
-                one.starts_sec,
-                [states[text] if isinstance(text, str) else text for text in one.texts],
-                one.fade_sec,
-            )
-            for one in given
-        ]
+        return [one.read_as(lambda text: states[text] if isinstance(text, str) else text) for one in given]
 
     def _generation(
         self,
@@ -241,17 +289,27 @@ class Sampler:
         seeds: Sequence[int] | None,
         continue_from: Int16[np.ndarray, "K P"] | None,
         n_frames: int | None,
+        also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
+        also = also if also is not None else [{}] * len(prompts)
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
-        n_known = 0 if known is None else known.shape[1]
-        total = n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate)))
-        seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
+        total = self._total_frames(0 if known is None else known.shape[1], n_frames)
+        seeds = self._seeds(prompts, seeds)
         schedules = self.schedules_of(prompts)
-        if len(seeds) != len(schedules):
-            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds")
-        requests = [Request(one, total, seed, known) for one, seed in zip(schedules, seeds, strict=True)]
+        rows = zip(schedules, seeds, also, strict=True)
+        requests = [Request(one, total, seed, known, more) for one, seed, more in rows]
         return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
+
+    def _total_frames(self, n_known: int, n_frames: int | None) -> int:
+        return min(n_known + (n_frames or max(1, round(self.settings.duration_sec * self.frame_rate))), ENDLESS)
+
+    def _seeds(self, prompts: Sequence[Prompt], seeds: Sequence[int] | None) -> Sequence[int]:
+        if seeds is None:
+            return [self.settings.seed + number for number in range(len(prompts))]
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+        return seeds
 
     def _plan(self) -> WindowPlan:
         settings = self.settings

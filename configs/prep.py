@@ -10,6 +10,7 @@ from configs.normal_text import normal_text
 from configs.section import Section
 
 MAX_TRIGGER_CHARS = 1000
+AUTO = "auto"
 
 
 class SegmentSettings(Section):
@@ -88,6 +89,9 @@ class PrepSettings(Section):
     """Source separation."""
     captions: CaptionSettings = CaptionSettings()
     """Captions."""
+    melody: str = AUTO
+    """For a base that follows a melody: the stems that it is read from. `rest` (which auto means) is all but drums and
+    bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
     validation_fraction: float = Field(default=0.1, ge=0, le=0.5)
     """Share of the music held out for validation, by whole tracks. At least one track whenever there are two."""
     max_track_sec: float = Field(default=4 * 3600.0, gt=0)

@@ -107,7 +107,8 @@ class TrainSettings(Section):
     max_clip_sec: float = Field(default=30.0, ge=0.1)
     """Longer clips are cropped at a random place each time they come up."""
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of clips trained without their caption, so that guidance keeps working."""
+    """Share of clips trained without their caption, so that guidance keeps working. With a base that follows a melody,
+    this share loses both, as many the caption alone, and as many the melody alone."""
     prior_share: float = Field(default=0.0, ge=0, lt=1)
     """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
@@ -139,6 +140,9 @@ class TrainSettings(Section):
     """Previews."""
     checkpoint: CheckpointSettings = CheckpointSettings()
     """Checkpoints."""
+    evaluate: bool | None = None
+    """Judge the adapter at the end (`woodshed evaluate`): style, forgetting, copying, which checkpoint and strength.
+    Left out: where that costs under a tenth of the run."""
     loggers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=lambda: ["tensorboard"])
     """Where curves go besides log.jsonl. wandb and trackio must be installed; nothing is sent unless named here."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

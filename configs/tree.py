@@ -6,6 +6,7 @@ import yaml
 
 from configs.evaluate import EvaluateSettings
 from configs.fields import is_section
+from configs.live import LiveSettings
 from configs.prep import PrepSettings
 from configs.sample import SampleSettings
 from configs.section import Section
@@ -23,6 +24,8 @@ class Settings(Section):
     """Settings of `woodshed sample`."""
     evaluate: EvaluateSettings = EvaluateSettings()
     """Settings of `woodshed evaluate`."""
+    live: LiveSettings = LiveSettings()
+    """Settings of `woodshed live`."""
 
 
 def section_type(name: str) -> type[Section]:

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
 from data_prep.checkpoint_files import checkpoint_files
-from data_prep.families import BaseFormat, Problem, format_of, formats, read_config
+from data_prep.families import BaseFormat, HubPlace, Problem, format_of, formats, read_config
 from data_prep.hub_reach import asked_once
 from data_prep.lm_spec import LMSpec
-from data_prep.typed_paths import is_folder
+from data_prep.typed_paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+DEBUG_BASES = ("debug", "debug-stereo", "debug-melody", "debug-stereo-melody", "debug-mrt2")
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,11 @@ def resolve_base(id: str, revision: str | None = None) -> BaseFiles:
     Raises:
         UserError: not found, no access, no network, no space, pickled weights only, or another architecture.
     """
-    if id in ("debug", "debug-stereo"):
-        files = BaseFiles(id, None, _debug_folder(channels=2 if id == "debug-stereo" else 1))
+    if id in DEBUG_BASES:
+        files = BaseFiles(id, None, _debug_folder(id))
     elif id == "starter":
         files = BaseFiles(id, None, _starter_folder())
-    elif is_folder(id):
+    elif is_folder(id) or (id.endswith(".safetensors") and is_file(id)):
         files = BaseFiles(id, None, Path(id).expanduser().resolve())
     else:
         files = from_hub(id, revision)
@@ -149,14 +151,20 @@ def from_hub(id: str, revision: str | None) -> BaseFiles:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        wanted = sorted({pattern for format in formats() for pattern in format.needed_files})
+        place = _place_on_hub(id)
         with asked_once():
-            folder = Path(snapshot_download(id, revision=revision, allow_patterns=wanted))
+            found = snapshot_download(place.repository, revision=revision, allow_patterns=list(place.patterns))
+            folder = Path(found)
     except HFValidationError as error:
         raise _not_found(id, "It is neither a folder that exists nor a hub id (`owner/name`).") from error
     except Exception as error:
         raise _hub_error(id, error) from error
-    return BaseFiles(id, folder.name, folder)
+    return BaseFiles(id, folder.name, folder / place.inside)
+
+
+def _place_on_hub(id: str) -> HubPlace:
+    own = next((place for format in formats() if (place := format.on_hub(id)) is not None), None)
+    return own or HubPlace(id, tuple(sorted({pattern for format in formats() for pattern in format.needed_files})))
 
 
 def _not_found(id: str, where: str) -> UserError:
@@ -201,10 +209,13 @@ def cache_folder() -> Path:
     return Path(own) if own else shared / "woodshed"
 
 
-def _debug_folder(channels: int) -> Path:
+def _debug_folder(id: str) -> Path:
     from data_prep.debug_base import cached_debug_base
+    from data_prep.magenta_rt2.debug_base import cached_debug_mrt2
 
-    return cached_debug_base(cache_folder(), audio_channels=channels)
+    if "mrt2" in id:
+        return cached_debug_mrt2(cache_folder())
+    return cached_debug_base(cache_folder(), audio_channels=2 if "stereo" in id else 1, melody="melody" in id)
 
 
 def _starter_folder() -> Path:

@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from data_prep.cache import Cache
 from data_prep.describe import SongAccount
 from data_prep.prepared import (
     CLIPS_FILE,
+    CONDITIONS_FOLDER,
     INFO_FILE,
     REJECTED_FILE,
     TEXT_FOLDER,
@@ -31,7 +32,7 @@ from data_prep.safe_write import GOES_ON, flush_file, remove, storing
 from data_prep.scan import Rejection
 
 REPORT_FILE, SONGS_FILE = "report.html", "songs.jsonl"
-_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CLIPS_FILE, REJECTED_FILE, SONGS_FILE, REPORT_FILE, INFO_FILE)
+_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CONDITIONS_FOLDER, CLIPS_FILE, REJECTED_FILE, SONGS_FILE, REPORT_FILE, INFO_FILE)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class NewDataset:
     texts: Mapping[str, Path]
     info: dict[str, Any]
     songs: Sequence[SongAccount] = ()
+    conditions: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """By kind, values [n, width] of the clips that have any, by id."""
 
     def content(self) -> str:
         """A hash over everything that the dataset says, but not over the versions of the programs that made it."""
@@ -54,6 +57,10 @@ class NewDataset:
             digest.update(text.encode())
         for row in self.rows:
             digest.update(self.codes[row.id].tobytes())
+        for kind, values in sorted(self.conditions.items()):
+            digest.update(kind.encode())
+            for clip_id in sorted(values):
+                digest.update(clip_id.encode() + values[clip_id].tobytes())
         return digest.hexdigest()[:32]
 
 
@@ -82,11 +89,17 @@ def put_in_place(out: Path, cache: Cache, new: NewDataset, content: str, report:
 
 
 def _write(beside: Path, out: Path, cache: Cache, new: NewDataset, content: str, report: Callable[[], str]) -> None:
-    from data_prep.tokens import write_tokens
+    from data_prep.tokens import write_tokens, write_values
 
     remove(beside)
     beside.mkdir()
     write_tokens(beside / TOKENS_FOLDER, [r.id for r in new.rows], [new.codes[r.id] for r in new.rows], content)
+    for kind, values in new.conditions.items():
+        if not values:
+            continue  # prep.yaml says that no clip has it
+        ordered = {row.id: values[row.id] for row in new.rows if row.id in values}
+        dtype = next((value.dtype for value in values.values()), np.dtype(np.float32))
+        write_values(beside / CONDITIONS_FOLDER / kind, ordered, dtype, content)
     (beside / TEXT_FOLDER).mkdir()
     for name, path in new.texts.items():
         _link(path, beside / TEXT_FOLDER / name)
@@ -105,7 +118,8 @@ def _swap(beside: Path, out: Path, old: Path) -> None:
     for name in _PARTS:
         if (out / name).exists():
             (out / name).rename(old / name)
-        (beside / name).rename(out / name)
+        if (beside / name).exists():
+            (beside / name).rename(out / name)
     remove(old)
 
 

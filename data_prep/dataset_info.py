@@ -1,10 +1,11 @@
 """prep.yaml: what a dataset was made with, so that training can check that it fits."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from configs.prep import PrepSettings
+from configs.prep import AUTO, PrepSettings
 from data_prep.base_files import BaseFiles
 from data_prep.prepared import FORMAT, FORMAT_VERSION
 
@@ -12,7 +13,13 @@ _PACKAGES = ("woodshed", "torch", "transformers", "datasets", "av", "librosa", "
 
 
 def dataset_info(
-    settings: PrepSettings, files: BaseFiles, *, codec: str, text_encoder: str, separator: dict[str, str] | None
+    settings: PrepSettings,
+    files: BaseFiles,
+    *,
+    codec: str,
+    text_encoder: str,
+    separator: dict[str, str] | None,
+    conditions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything but the clips: plain values only.
 
@@ -22,8 +29,11 @@ def dataset_info(
         codec: fingerprint of its codec.
         text_encoder: fingerprint of its text encoder.
         separator: model and fingerprint, None where no stems were made.
+        conditions: what each kind beside the tokens was made from and how, by kind.
     """
     spec = files.spec
+    here = {"device", "workers", "batch_size"}
+    unsaid = {"melody"} if settings.melody == AUTO else set()
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -39,7 +49,8 @@ def dataset_info(
         },
         "text_encoder": {"fingerprint": text_encoder, "width": spec.text_width},
         "separator": separator,
-        "settings": settings.model_dump(mode="json", exclude={"device", "workers", "batch_size"}),
+        **({"conditions": dict(conditions)} if conditions else {}),
+        "settings": settings.model_dump(mode="json", exclude=here | unsaid),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
     }
 

@@ -30,12 +30,22 @@ TRUE_CONFIGS = {
     for size, shape in SIZES.items()
     for stereo, channels in (("", 1), ("stereo-", 2))
 }
+MELODY_CONFIGS = {
+    f"facebook/musicgen-{stereo}melody{suffix}": (SIZES[size], channels)
+    for size, suffix in (("medium", ""), ("large", "-large"))
+    for stereo, channels in (("", 1), ("stereo-", 2))
+}
+"""The melody models have the sizes of medium and large (their model cards)."""
+DEBUG_CHROMA = {"n_fft": 2048, "hop_length": 4096, "sampling_rate": 32_000, "num_chroma": 12, "feature_size": 12}
+TRUE_CHROMA = {**DEBUG_CHROMA, "n_fft": 16_384}
+"""Of the debug base: an eighth of the transform; and the hub's. Both have 7.8 entries a second."""
 
 
 def write_debug_base(
     folder: Path,
     *,
     audio_channels: int = 1,
+    melody: bool = False,
     hidden: int = 16,
     layers: int = 2,
     heads: int = 2,
@@ -49,7 +59,7 @@ def write_debug_base(
     """Write a tiny complete base: about 60,000 weights. `card` is a power of 2; `text_width` and `hidden` are even."""
     text = {"d_model": text_width, "d_kv": 4, "d_ff": 2 * text_width, "num_layers": 2, "num_heads": 2}
     codec = {"num_filters": codec_filters, "hidden_size": codec_width, "codebook_size": card, "num_lstm_layers": 1}
-    config = base_config((hidden, layers, heads, ffn), audio_channels, text=text, codec=codec)
+    config = base_config((hidden, layers, heads, ffn), audio_channels, text=text, codec=codec, melody=melody)
     return _write_base(folder, config, seed=seed, dtype=torch.float32, shard_bytes=2**40)
 
 
@@ -62,27 +72,28 @@ def write_random_base(
     shard_bytes: int = 2**31,
     seed: int = 0,
 ) -> Path:
-    """Write a base with the true configuration of a hub model (a key of TRUE_CONFIGS) and random weights, in shards.
+    """Write a base with the true configuration of a hub model (a key of TRUE_CONFIGS or MELODY_CONFIGS) and random
+    weights, in shards.
 
     With `layers` the decoder has so many instead of its true number.
     """
-    (hidden, depth, heads, ffn), audio_channels = TRUE_CONFIGS[like]
-    shape = (hidden, layers or depth, heads, ffn)
-    config = base_config(shape, audio_channels, text=T5_BASE, codec=FULL_CODEC)
+    (hidden, depth, heads, ffn), audio_channels = {**TRUE_CONFIGS, **MELODY_CONFIGS}[like]
+    shape, melody = (hidden, layers or depth, heads, ffn), like in MELODY_CONFIGS
+    config = base_config(shape, audio_channels, text=T5_BASE, codec=FULL_CODEC, melody=melody)
     return _write_base(folder, config, seed=seed, dtype=dtype, shard_bytes=shard_bytes)
 
 
-def cached_debug_base(cache: Path, *, audio_channels: int = 1) -> Path:
+def cached_debug_base(cache: Path, *, audio_channels: int = 1, melody: bool = False) -> Path:
     """The folder of the `debug` base, written on first use; its name follows the code that writes it."""
     sources = (Path(__file__), Path(__file__).with_name("debug_tokenizer.py"))
     version = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
-    folder = cache / f"debug-{audio_channels}ch-{version}"
+    folder = cache / f"debug-{'melody-' if melody else ''}{audio_channels}ch-{version}"
     if folder.is_dir():
         return folder
     try:
         again = "run the same command again; WOODSHED_CACHE can name another folder."
         with folder_beside(folder, again=again) as made:
-            write_debug_base(made, audio_channels=audio_channels)
+            write_debug_base(made, audio_channels=audio_channels, melody=melody)
     except UserError:
         if not folder.is_dir():  # if it is, another process was faster: its folder is the same
             raise
@@ -90,14 +101,21 @@ def cached_debug_base(cache: Path, *, audio_channels: int = 1) -> Path:
 
 
 def base_config(
-    shape: tuple[int, int, int, int], audio_channels: int, *, text: dict[str, Any], codec: dict[str, Any]
+    shape: tuple[int, int, int, int],
+    audio_channels: int,
+    *,
+    text: dict[str, Any],
+    codec: dict[str, Any],
+    melody: bool = False,
 ) -> Any:
-    """A MusicgenConfig: (D, layers, heads, ffn) of the LM, and what differs from T5's and EnCodec's defaults."""
-    from transformers import EncodecConfig, MusicgenConfig, MusicgenDecoderConfig, T5Config
+    """Its configuration: (D, layers, heads, ffn) of the LM, and what differs from T5's and EnCodec's defaults."""
+    from transformers import EncodecConfig, T5Config
+
+    whole, of_decoder = _config_classes(melody)
 
     hidden, layers, heads, ffn = shape
     card = codec["codebook_size"]
-    decoder = MusicgenDecoderConfig(
+    decoder = of_decoder(
         vocab_size=card,
         hidden_size=hidden,
         num_hidden_layers=layers,
@@ -118,7 +136,14 @@ def base_config(
         **codec,
     )
     assert audio.num_quantizers == 4, audio.num_quantizers
-    return MusicgenConfig(text_encoder=T5Config(**text), audio_encoder=audio, decoder=decoder)
+    return whole(text_encoder=T5Config(**text), audio_encoder=audio, decoder=decoder)
+
+
+def _config_classes(melody: bool) -> tuple[Any, Any]:
+    import transformers
+
+    name = "MusicgenMelody" if melody else "Musicgen"
+    return getattr(transformers, f"{name}Config"), getattr(transformers, f"{name}DecoderConfig")
 
 
 def _write_base(folder: Path, config: Any, *, seed: int, dtype: torch.dtype, shard_bytes: int) -> Path:
@@ -126,11 +151,11 @@ def _write_base(folder: Path, config: Any, *, seed: int, dtype: torch.dtype, sha
     vocabulary_size = write_tokenizer(folder)
     if config.text_encoder.d_model != T5_BASE["d_model"]:
         config.text_encoder.vocab_size = vocabulary_size
-    config.architectures = ["MusicgenForConditionalGeneration"]
+    config.architectures = [_architecture(config)]
     config.dtype = str(dtype).removeprefix("torch.")
     config.save_pretrained(folder)
     _write_json(folder / "generation_config.json", _generation(config.decoder.vocab_size))
-    _write_json(folder / "preprocessor_config.json", _preprocessor(config.decoder.audio_channels))
+    _write_json(folder / "preprocessor_config.json", _preprocessor(config))
     _write_shards(folder, _random_tensors(config, seed, dtype), shard_bytes)
     return folder
 
@@ -140,11 +165,24 @@ def _generation(card: int) -> dict[str, Any]:
     return {**ids, "do_sample": True, "guidance_scale": 3.0, "max_length": 1500}
 
 
-def _preprocessor(audio_channels: int) -> dict[str, Any]:
+def _architecture(config: Any) -> str:
+    return type(config).__name__.removesuffix("Config") + "ForConditionalGeneration"
+
+
+def _preprocessor(config: Any) -> dict[str, Any]:
+    if hasattr(config, "num_chroma"):
+        chroma = DEBUG_CHROMA if config.text_encoder.d_model != T5_BASE["d_model"] else TRUE_CHROMA
+        return {
+            "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+            "processor_class": "MusicgenMelodyProcessor",
+            "chunk_length": 30,
+            "stem_indices": [3, 2],
+            **chroma,
+        }
     return {
         "feature_extractor_type": "EncodecFeatureExtractor",
         "processor_class": "MusicgenProcessor",
-        "feature_size": audio_channels,
+        "feature_size": config.decoder.audio_channels,
         "sampling_rate": SAMPLE_RATE_HZ,
         "chunk_length_s": None,
         "overlap": None,
@@ -156,10 +194,11 @@ def _preprocessor(audio_channels: int) -> dict[str, Any]:
 
 def _random_tensors(config: Any, seed: int, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of the checkpoint, in the names that the hub's files use."""
-    from transformers import MusicgenForConditionalGeneration
+    import transformers
 
     with torch.device("meta"):
-        shapes = {name: t.shape for name, t in MusicgenForConditionalGeneration(config).state_dict().items()}
+        model = getattr(transformers, _architecture(config))(config)
+    shapes = {name: t.shape for name, t in model.state_dict().items()}
     shapes.pop("text_encoder.encoder.embed_tokens.weight", None)  # tied to text_encoder.shared.weight
     generator = torch.Generator().manual_seed(seed)
     for name in sorted(shapes):

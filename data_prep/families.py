@@ -8,14 +8,28 @@ import importlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.lm_spec import LMSpec
 
-BUILT_IN = ("musicgen",)
+BUILT_IN = ("musicgen", "musicgen_melody", "magenta_rt2")
 _HOME = "adapters.family.{}.format"
 _registered: dict[str, "BaseFormat"] = {}
+
+if TYPE_CHECKING:
+    from data_prep.codec.source import CodecSource
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """A repository on the hub, what is fetched of it, and the part of it that is the base ("": all)."""
+
+    repository: str
+    patterns: tuple[str, ...]
+    inside: str = ""
+
 
 Problem = tuple[str, str]
 """Why files cannot be used, and what to do about it."""
@@ -33,7 +47,11 @@ class BaseFormat(ABC):
     """Of a shared adapter's card."""
     transformers_class: str | None = None
     """The class of transformers that plain peft puts an adapter on; None: transformers does not have the model."""
-    parts: Mapping[str, str]
+    folders_beside: tuple[str, ...] = ()
+    """Folders of a base that belong to it whole, beside the weights: a merged model needs them too."""
+    text_encoder: str = "t5"
+    """Kind of what reads captions, as data_prep.text_encoders names them."""
+    parts: Mapping[str, str] = {}
     """Prefix of the tensors of `codec` and `text_encoder` in the base's weight files, where they are there."""
 
     @abstractmethod
@@ -55,6 +73,18 @@ class BaseFormat(ABC):
     def whole_name(self, module: str) -> str:
         """The name in the whole checkpoint of a module that is named from a part of the model; others as they are."""
         return module
+
+    def root(self, folder: Path) -> Path:
+        """The folder that holds all files of a base; `folder` may be one checkpoint of several in it."""
+        return folder
+
+    def on_hub(self, id: str) -> "HubPlace | None":
+        """Where a base of this family is on the hub, for an id that says more than the repository; else None."""
+        return None
+
+    def codec_source(self, folder: Path) -> "CodecSource | None":
+        """The codec of a base that has it in a layout of its own; None: it is read by `parts`."""
+        return None
 
     @abstractmethod
     def weight_files(self, folder: Path) -> list[Path]:
@@ -94,8 +124,13 @@ def module_kind(module: str) -> str:
 
 def read_config(folder: Path) -> dict[str, Any]:
     """A folder's config.json; empty where there is none that can be read."""
+    return read_json(folder / "config.json")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; empty where there is none that can be read."""
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

@@ -4,7 +4,8 @@ Every family of models reads its own configuration files into an `LMSpec` (or a 
 preparation, the memory planner, the sampler and the adapter files all ask it, and nothing else.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,8 +20,9 @@ class ConditionKind:
     name: str
     width: int
     """Numbers per entry (text: width of the text encoder; melody: pitch classes)."""
-    per: Literal["caption", "clip", "frame"] = "caption"
-    """What has a value of its own: a caption, a whole clip, or each of a clip's frames (cropped with the clip)."""
+    per: Literal["caption", "clip", "frame", "before"] = "caption"
+    """What has a value of its own: a caption, a whole clip, or each of a clip's frames (cropped with the clip).
+    `before`: the codes of the last `n_entries` frames before a crop; nothing where the crop begins with the clip."""
     values: Literal["floats", "ids"] = "floats"
     enters: Literal["cross-attention", "prefix", "frames"] = "cross-attention"
     """How the LM reads it: cross-attention states, entries before the first step, or added at each frame."""
@@ -28,6 +30,22 @@ class ConditionKind:
     """Entries of a value where all clips have equally many; None where they differ."""
     rate_hz: float | None = None
     """Entries per second of music, for a kind per frame."""
+    instead_of: str | None = None
+    """A kind whose place this one takes: a clip follows one or the other, in training by chance."""
+    made_with: Hashable = None
+    """What the source of this name (`data_prep.condition_sources`) must know to make the values."""
+
+    def stretch(self, first_frame: int, n_frames: int, frame_rate: float) -> slice:
+        """The entries, of a kind per frame, that belong to so many codec frames of a clip or piece.
+
+        Entries of a prefix are centred: the first stands for the very beginning, and the one at the end counts too.
+        """
+        rate = (self.rate_hz or frame_rate) / frame_rate
+        first = round(first_frame * rate)
+        if self.enters != "prefix":
+            return slice(first, round((first_frame + n_frames) * rate))
+        n_entries = 1 + math.floor(n_frames * rate + 1e-9)
+        return slice(first, first + min(n_entries, self.n_entries or n_entries))
 
 
 TEXT = "text"

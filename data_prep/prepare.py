@@ -15,6 +15,7 @@ from data_prep.caption_edits import read_edits
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip
 from data_prep.codec.registry import base_codec_fingerprint
+from data_prep.condition_sources.clips import make_conditions, prep_notes, selections_of, wanted_conditions
 from data_prep.copies import Copies, copies_of
 from data_prep.cut import cut_clips, with_music
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
@@ -31,7 +32,7 @@ from data_prep.scan import Rejection, ScanResult, scan
 from data_prep.separate import parse_selection
 from data_prep.split import split_tracks
 from data_prep.stems import check_published
-from data_prep.text_encoder import text_encoder_fingerprint
+from data_prep.text_encoders.port import text_encoder_fingerprint
 from data_prep.texts import TextState, encode_captions
 from data_prep.track_sound import listen_to_tracks
 from data_prep.tracks import measure_tracks
@@ -80,6 +81,9 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
         files = resolve_base(settings.base, settings.revision)
         codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
+        wanted = wanted_conditions(files.spec, settings)
+        read_from = selections_of(wanted, [selection.name for selection in selections])
+        check_published(read_from, settings.stems.model)
 
         # 2. Read and measure the songs.
         tracks, rejected = measure_tracks(
@@ -89,30 +93,43 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 3. Stems of whole tracks, then clips of each version.
         tracks, silent = with_music(tracks, settings.segment, files)
-        made = make_versions(tracks, selections, settings.stems, cache, device=device, seed=settings.seed)
-        clips, without = cut_clips(made.versions, settings.segment, files)
+        both = list({selection.name: selection for selection in [*selections, *read_from]}.values())
+        made = make_versions(tracks, both, settings.stems, cache, device=device, seed=settings.seed)
+        learned = {selection.name for selection in selections}
+        versions = [version for version in made.versions if version.stems in learned]
+        clips, without = cut_clips(versions, settings.segment, files)
         rejected = sorted([*rejected, *silent, *without], key=lambda r: (r.where, r.what, r.why))
         if not clips:
             raise nothing_usable(songs, rejected, found.passed_over)
 
         # 4. What each clip is: features, tags, captions.
-        sounds = listen_to_tracks(tracks, made.versions, cache, workers=settings.workers)
+        sounds = listen_to_tracks(tracks, versions, cache, workers=settings.workers)
         edits = read_edits(settings.captions.edits)
         described = describe_clips(clips, sounds.tempi, settings, cache, edits.captions, channels=files.spec.channels)
         rejected += edits.unused({clip.id for clip in clips})
         accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
 
-        # 5. What the model sees: codec tokens and text states.
+        # 5. What the model sees: codec tokens, text states, and what else it follows.
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
         captions = [caption for d in described.values() for caption in d.captions]
         bare = {without_trigger(caption, settings.captions.trigger) for caption in captions} - {""}
         texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
 
+        conditions = make_conditions(wanted, clips, made.versions, cache)
+
         # 6. The dataset, unless the very same one is there.
         heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))
         rows = _rows(clips, described, texts, heard, settings, {i: clip.shape[1] for i, clip in codes.items()})
-        info = dataset_info(settings, files, codec=codec_name, text_encoder=text_name, separator=made.separator)
-        new = NewDataset(rows, rejected, codes, {s.file_name: s.path for s in texts.values()}, info, accounts)
+        info = dataset_info(
+            settings,
+            files,
+            codec=codec_name,
+            text_encoder=text_name,
+            separator=made.separator,
+            conditions=prep_notes(wanted, conditions),
+        )
+        states = {state.file_name: state.path for state in texts.values()}
+        new = NewDataset(rows, rejected, codes, states, info, accounts, conditions)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Int16, Num
 
 from configs.errors import UserError
-from data_prep.tokens import TokenReader
+from data_prep.tokens import VALUES, TokenReader
 
 FORMAT = "woodshed-dataset"
 FORMAT_VERSION = 1
@@ -75,7 +75,8 @@ class PreparedDataset:
             self._tokens = TokenReader(self.folder / TOKENS_FOLDER)
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(self.folder, str(error)) from error
-        self._conditions = {kind: self._open_condition(kind) for kind in self.info.get("conditions", {})}
+        made = {kind: said for kind, said in self.info.get("conditions", {}).items() if said["clips"]}
+        self._conditions = {kind: self._open_condition(kind) for kind in made}
         self._check()
         self._mapped = self._map_states()
         self._state = lru_cache(maxsize=_STATES_IN_MEMORY)(self._read_state)
@@ -100,13 +101,18 @@ class PreparedDataset:
         for row in self._rows:
             digest.update(json.dumps([row.id, row.split, row.n_frames, row.captions]).encode())
             digest.update(self.codes(row.id).tobytes())
+        for kind in sorted(self._conditions):
+            digest.update(kind.encode())
+            for row in self._rows:
+                values = self.condition(kind, row.id)
+                digest.update(b"none" if values is None else values.tobytes())
         return digest.hexdigest()[:32]
 
     def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
         """Tokens of a clip: a read-only view of the memory-mapped file."""
         return self._tokens[clip_id]
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of one of the dataset's captions, with the trigger or without it, read-only.
 
         Raises:
@@ -119,7 +125,7 @@ class PreparedDataset:
         reader = self._conditions.get(kind)
         return reader[clip_id] if reader is not None and clip_id in reader else None
 
-    def _read_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def _read_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         from safetensors import SafetensorError
 
         file = self._mapped.get(caption) or self._open_state(caption)
@@ -132,7 +138,7 @@ class PreparedDataset:
 
     def _open_condition(self, kind: str) -> TokenReader:
         try:
-            return TokenReader(self.folder / CONDITIONS_FOLDER / kind)
+            return TokenReader(self.folder / CONDITIONS_FOLDER / kind, VALUES)
         except (OSError, ValueError) as error:
             raise _damaged(self.folder, f"{CONDITIONS_FOLDER}/{kind}: {error}") from error
 

@@ -10,6 +10,9 @@ MIX = "mix"
 INSTRUMENTAL = "instrumental"
 VOCALS = "vocals"
 DRUMS = "drums"
+BASS = "bass"
+REST = "rest"
+"""All but drums and bass: what MusicGen's melody is read from (arXiv:2306.05284, section 3.2)."""
 _FOUR = ("drums", "bass", "other", "vocals")
 PUBLISHED = {"htdemucs": _FOUR, "htdemucs_ft": _FOUR, "htdemucs_6s": (*_FOUR, "guitar", "piano")}
 """What each model separates (https://github.com/adefossez/demucs, README)."""
@@ -48,6 +51,14 @@ def parse_selection(text: str) -> Selection:
         )
     ordered = tuple(sorted(parts))
     return Selection("+".join(ordered), ordered)
+
+
+def rest_of(model: str, version: str = MIX) -> Selection | None:
+    """All stems of a version but drums and bass, as this separator names them; None where nothing is left."""
+    stems = PUBLISHED.get(model, _FOUR)
+    parts = {MIX: stems, INSTRUMENTAL: tuple(stem for stem in stems if stem != VOCALS)}.get(version, version.split("+"))
+    left = [part for part in parts if part not in (DRUMS, BASS)]
+    return parse_selection("+".join(left)) if left else None
 
 
 def check_selections(selections: Sequence[Selection], sources: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ levels of a quantiser. `data_prep.musiccoca` is the official model; a stand-in f
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int16
@@ -24,6 +24,7 @@ Embeddings = Float32[np.ndarray, "n 768"]
 Tokens = Int16[np.ndarray, "n 12"]
 
 
+@runtime_checkable
 class StyleModel(Protocol):
     """What prep and sampling need of a style model."""
 

@@ -81,6 +81,11 @@ class TextEncoder:
         return [states[index].clone() for index in range(len(captions))]
 
 
+def load(files: BaseFiles, device: str | torch.device = "cpu") -> TextEncoder:
+    """The encoder of a base; see `data_prep.text_encoders.port`."""
+    return TextEncoder.load(files, device)
+
+
 def text_encoder_fingerprint(files: BaseFiles) -> str:
     """The fingerprint of a base's text encoder, without loading it as a model."""
     return fingerprint(_tensors(files))

@@ -11,7 +11,7 @@ from data_prep.base_files import BaseFiles
 from data_prep.cache import Cache
 from data_prep.prepared import text_state_name
 from data_prep.progress import stage
-from data_prep.text_encoder import TextEncoder
+from data_prep.text_encoders.port import load_text_encoder
 
 _BATCH = 64
 
@@ -40,7 +40,7 @@ def encode_captions(
                 cut[caption] = bool(known["cut"][0])
                 progress.advance(reused=True)
         todo = [caption for caption in names if caption not in cut]
-        encoder = TextEncoder.load(files, device) if todo else None
+        encoder = load_text_encoder(files, device) if todo else None
         for first in range(0, len(todo), _BATCH):
             assert encoder is not None
             batch = todo[first : first + _BATCH]

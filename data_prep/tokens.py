@@ -1,15 +1,19 @@
-"""The token dataset on disk: a `datasets` folder of (id, codes [K, T] as int16), read back without copying.
+"""A table per clip on disk: a `datasets` folder of (id, rows of numbers), read back without copying.
 
-It knows nothing of clips but their ids.
+Codec tokens are such tables (codes [K, T], int16), and so are conditions (values [n, width], float32 or integers). It
+knows nothing of clips but their ids.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int16
+from jaxtyping import Int16, Num
+
+CODES, VALUES = "codes", "values"
+"""The column of codec tokens, and that of a condition's values."""
 
 
 def write_tokens(folder: Path, ids: Sequence[str], codes: Iterable[Int16[np.ndarray, "K _"]], digest: str) -> None:
@@ -17,42 +21,53 @@ def write_tokens(folder: Path, ids: Sequence[str], codes: Iterable[Int16[np.ndar
 
     `digest` names the content; it becomes the dataset's fingerprint, so that equal content gives equal files.
     """
+    _write(folder, CODES, ids, list(codes), np.dtype(np.int16), digest)
+
+
+def write_values(folder: Path, values: Mapping[str, Num[np.ndarray, "_ _"]], dtype: np.dtype, digest: str) -> None:
+    """Write a condition's values [n, width] of the clips that have any, by id; all are stored as `dtype`."""
+    _write(folder, VALUES, list(values), [value.astype(dtype) for value in values.values()], dtype, digest)
+
+
+def _write(
+    folder: Path, column: str, ids: Sequence[str], tables: Sequence[np.ndarray], dtype: np.dtype, digest: str
+) -> None:
     from datasets import Dataset, DatasetInfo, Features, List, Value
 
-    arrays = [np.ascontiguousarray(clip) for clip in codes]
-    values = np.concatenate([clip.reshape(-1) for clip in arrays])
-    rows = np.repeat([clip.shape[1] for clip in arrays], [clip.shape[0] for clip in arrays])  # T of each row of tokens
+    arrays = [np.ascontiguousarray(table) for table in tables]
+    values = np.concatenate([np.zeros(0, dtype), *(table.reshape(-1) for table in arrays)])
+    rows = np.repeat([t.shape[1] for t in arrays], [t.shape[0] for t in arrays])  # the length of each row
     inner = pa.LargeListArray if values.size > np.iinfo(np.int32).max else pa.ListArray
     row_lists = inner.from_arrays(_offsets(rows), pa.array(values))
-    clip_lists = pa.ListArray.from_arrays(_offsets([clip.shape[0] for clip in arrays]), row_lists)
-    features = Features({"id": Value("string"), "codes": List(List(Value("int16")))})
-    table = pa.table({"id": pa.array(list(ids), pa.string()), "codes": clip_lists})
+    tables_of_clips = pa.ListArray.from_arrays(_offsets([table.shape[0] for table in arrays]), row_lists)
+    features = Features({"id": Value("string"), column: List(List(Value(str(dtype))))})
+    table = pa.table({"id": pa.array(list(ids), pa.string()), column: tables_of_clips})
     dataset = Dataset(table, info=DatasetInfo(features=features), fingerprint=digest[:16])
     dataset.save_to_disk(folder, num_proc=None)
 
 
 class TokenReader:
-    """Random access to the tokens of a folder: arrays are views of the memory-mapped file.
+    """Random access to the tables of a folder, tokens or values: arrays are views of the memory-mapped file.
 
     Raises:
         ValueError, OSError: the folder is no such dataset, or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, column: str = CODES) -> None:
         from datasets import Dataset
 
         loaded = Dataset.load_from_disk(str(folder))
-        if set(loaded.column_names) != {"id", "codes"}:
-            raise ValueError(f"expected the columns id and codes, got {loaded.column_names}")
+        if set(loaded.column_names) != {"id", column}:
+            raise ValueError(f"expected the columns id and {column}, got {loaded.column_names}")
         table = loaded.data
         self.ids: list[str] = table.column("id").to_pylist()
-        self._views: dict[str, Int16[np.ndarray, "K T"]] = {}
+        self._views: dict[str, np.ndarray] = {}
         ids = iter(self.ids)
-        for chunk in table.column("codes").chunks:
+        for chunk in table.column(column).chunks:
             self._views.update((clip_id, view) for view, clip_id in zip(_views(chunk), ids, strict=False))
 
-    def __getitem__(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
-        """The tokens of a clip, read-only.
+    def __getitem__(self, clip_id: str) -> Num[np.ndarray, "_ _"]:
+        """The table of a clip, read-only.
 
         Raises:
             KeyError: there is no such clip.
@@ -66,7 +81,7 @@ class TokenReader:
         return len(self._views)
 
 
-def _views(chunk: pa.ListArray) -> list[Int16[np.ndarray, "K _"]]:
+def _views(chunk: pa.ListArray) -> list[Num[np.ndarray, "_ _"]]:
     """A view of the values of each clip in one Arrow chunk; all rows of a clip are equally long."""
     outer = chunk.offsets.to_numpy()
     rows = chunk.values

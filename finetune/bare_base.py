@@ -24,6 +24,8 @@ class BareBase:
     """What the base played for `prior_prompts`."""
     source: ClipSource
     """Clips and pieces alike."""
+    kinds: Sequence[str] = ()
+    """What the model follows besides captions."""
 
     def stream(self, clips: Sequence[Clip], run: "Run", max_frames: int) -> Stream:
         """Every step of the run."""
@@ -35,6 +37,7 @@ class BareBase:
             condition_dropout=settings.condition_dropout,
             prior_share=settings.prior_share,
             prior_pieces=self.pieces.clips,
+            kinds=self.kinds,
         )
 
 
@@ -56,7 +59,8 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
             save(play(lm, files, settings.prior_prompts, longest_frames, settings.seed, say), run.folder.prior_pieces)
         run.accelerator.wait_for_everyone()
         pieces = load(run.folder.prior_pieces)
-    return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces))
+    kinds = [kind.name for kind in files.spec.conditions if kind.per != "caption"]
+    return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds)
 
 
 def refuse_attached(lm: "LM") -> None:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.safe_files import read_json
 from configs.errors import UserError
-from data_prep.typed_paths import is_folder
+from data_prep.base_files import DEBUG_BASES
+from data_prep.typed_paths import is_folder, is_there
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
 
-BUILT_IN = ("debug", "debug-stereo", "starter")
+BUILT_IN = (*DEBUG_BASES, "starter")
 
 
 def place_of(name: str | None, stood: dict[str, Any]) -> str | None:
@@ -26,7 +27,7 @@ def place_of(name: str | None, stood: dict[str, Any]) -> str | None:
     if name is None or not folder:
         return name
     for place in (folder, name):
-        if is_folder(place):
+        if is_there(place):
             return place
     raise _gone(name, f"it was at {folder}")
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, Int16
+from jaxtyping import Int, Int16, Num
 from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
@@ -25,6 +25,8 @@ from data_prep.prepared import PreparedDataset
 
 PIECES_SHARE = 0.5
 """Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
+INSTEAD_SHARE = 0.5
+"""Of the clips that have a caption, how many follow what may take its place (`ConditionKind.instead_of`)."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Draw:
     start_frame: int
     n_frames: int
     prior: bool = False
+    instead: bool = False
+    """It follows what takes the place of its caption, where the model knows such a kind and the clip has it."""
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
 
@@ -62,7 +66,7 @@ class ClipSource(Protocol):
         """Tokens of a clip."""
         ...
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of a caption."""
         ...
 
@@ -109,6 +113,8 @@ class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
+    there are other kinds, as many lose the caption alone, and each kind alone.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class Stream:
         condition_dropout: float,
         prior_share: float = 0.0,
         prior_pieces: Sequence[Clip] = (),
+        kinds: Sequence[str] = (),
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -127,6 +134,7 @@ class Stream:
         self.condition_dropout = condition_dropout
         self.prior_share = prior_share
         self.prior_pieces = prior_pieces
+        self.kinds = tuple(kinds)
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -137,7 +145,9 @@ class Stream:
     def draw(self, clip: Clip, place: int) -> Draw:
         """The clip as it comes up at this place of the series."""
         epoch = place // len(self.clips)
-        dropped = self._chance("condition", epoch, clip) < self.condition_dropout
+        everything = self._chance("condition", epoch, clip) < self.condition_dropout
+        dropped = everything or (bool(self.kinds) and self._alone("text", epoch, clip))
+        without = {kind for kind in self.kinds if everything or self._alone(kind, epoch, clip)}
         bare = self._chance("prior", epoch, clip) < self.prior_share
         prior = bare or (dropped and self.prior_share > 0)
         if prior and self.prior_pieces and self._chance("piece or clip", epoch, clip) < PIECES_SHARE:
@@ -146,7 +156,12 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
-        return Draw(clip.id, caption, start, n_frames, prior)
+        instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
+        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without))
+
+    def _alone(self, kind: str, epoch: int, clip: Clip) -> bool:
+        """Whether this kind of condition is dropped, whatever becomes of the others."""
+        return self._chance(f"without {kind}", epoch, clip) < self.condition_dropout
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))
@@ -173,7 +188,7 @@ def conditions_of(draw: Draw, dataset: ClipSource, spec: LMSpec) -> RowCondition
     """What one draw follows: what was not dropped, and of a kind per frame the stretch that belongs to its crop."""
     found: dict[str, Tensor] = {}
     for kind in spec.conditions:
-        if kind.name in draw.dropped:
+        if kind.name in draw.dropped or (kind.instead_of is not None and not draw.instead):
             continue
         values = _values_of(draw, kind, dataset, spec.frame_rate)
         if values is not None:
@@ -185,11 +200,13 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
     """[n, width], or None where the clip has none."""
     if kind.per == "caption":
         return None if draw.caption is None else dataset.text_state(draw.caption)
+    if kind.per == "before":
+        codes = dataset.codes(draw.clip_id)[:, max(0, draw.start_frame - (kind.n_entries or 1)) : draw.start_frame]
+        return codes.T if codes.shape[1] else None
     values = dataset.condition(kind.name, draw.clip_id)
     if values is None or kind.per == "clip":
         return values
-    rate = (kind.rate_hz or frame_rate) / frame_rate
-    return values[round(draw.start_frame * rate) : round((draw.start_frame + draw.n_frames) * rate)]
+    return values[kind.stretch(draw.start_frame, draw.n_frames, frame_rate)]
 
 
 def _pad_codes(codes: list[Any]) -> Int[Tensor, "B K T"]:

@@ -25,7 +25,7 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         UserError: names every difference.
     """
     from data_prep.codec.registry import base_codec_fingerprint
-    from data_prep.text_encoder import text_encoder_fingerprint
+    from data_prep.text_encoders.port import text_encoder_fingerprint
 
     codec, text = dataset.info["codec"], dataset.info["text_encoder"]
     spec = files.spec

@@ -74,11 +74,11 @@ class Previews:
         if settings.every_steps == 0:
             return None
         from data_prep.codec.registry import load_base_codec
-        from data_prep.text_encoder import TextEncoder
+        from data_prep.text_encoders.port import load_text_encoder
 
         prompts = settings.prompts or own_prompts(dataset)
         try:
-            states = TextEncoder.load(files, "cpu").encode(prompts)
+            states = load_text_encoder(files, "cpu").encode(prompts)
             return cls(folder, prompts, states, load_base_codec(files, "cpu"), settings, say)
         except Exception as error:
             say(f"no previews in this run: {type(error).__name__}: {error}")

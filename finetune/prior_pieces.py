@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Int16, Num
 
+from adapters.device_memory import DeviceTooSmallError, let_go
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.prepared import PreparedDataset
 from data_prep.safe_write import written_beside
 from finetune.batches import Clip
-from finetune.out_of_memory import let_go
 
 if TYPE_CHECKING:
     from adapters.family.lm import LM
@@ -37,7 +37,7 @@ class PriorPieces:
 
     prompts: list[str]
     codes: list[Int16[np.ndarray, "K T"]]
-    states: list[Float[np.ndarray, "_ D_text"]]
+    states: list[Num[np.ndarray, "_ D_text"]]
 
     @property
     def clips(self) -> list[Clip]:
@@ -60,7 +60,7 @@ class WithPriorPieces:
         """Tokens of a clip or of a piece."""
         return self._codes[clip_id] if clip_id in self._codes else self._dataset.codes(clip_id)
 
-    def text_state(self, caption: str) -> Float[np.ndarray, "L D_text"]:
+    def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
         """Text states of a caption or of a piece's prompt."""
         return self._states[caption] if caption in self._states else self._dataset.text_state(caption)
 
@@ -78,9 +78,9 @@ def play(
         UserError: not even one piece fits into the memory of this device.
     """
     from adapters.sampler import Sampler
-    from data_prep.text_encoder import TextEncoder
+    from data_prep.text_encoders.port import load_text_encoder
 
-    states = TextEncoder.load(files, "cpu").encode(list(prompts))
+    states = load_text_encoder(files, "cpu").encode(list(prompts))
     sampler = Sampler.around(lm, SampleSettings.model_validate({}))
     codes: list[Int16[np.ndarray, "K T"]] = []
     for first in range(0, len(prompts), AT_ONCE):
@@ -94,21 +94,12 @@ def play(
 def _codes(
     sampler: "Sampler", states: "Sequence[torch.Tensor]", seeds: Sequence[int], n_frames: int
 ) -> list[Int16[np.ndarray, "K T"]]:
-    """Side by side, or in halves where memory is too small for that: a piece is the same in any company."""
+    """Side by side as far as memory allows: a piece is the same in any company."""
     try:
         return sampler.codes(states, seeds=seeds, n_frames=n_frames)
-    except torch.OutOfMemoryError as error:
-        problem = str(error).splitlines()[0]
-    let_go()
-    if len(states) == 1:
+    except DeviceTooSmallError as error:
         fix = "Use shorter clips (--max_clip_sec 10), a smaller base, or no prior_prompts."
-        raise UserError("The memory of this device is too small for the base to play a piece.", where=problem, fix=fix)
-    half = len(states) // 2
-    return [
-        codes
-        for part in (slice(half), slice(half, None))
-        for codes in _codes(sampler, states[part], seeds[part], n_frames)
-    ]
+        raise UserError(error.what, where=error.where, fix=fix) from error
 
 
 def save(pieces: PriorPieces, path: Path) -> None:

@@ -20,7 +20,7 @@ from configs.errors import UserError
 from configs.train import TrainSettings
 from configs.tree import to_yaml
 from data_prep.safe_write import remove, storing, write_text
-from data_prep.typed_paths import is_folder
+from data_prep.typed_paths import is_there
 from finetune.base_place import place_of
 from finetune.checkpoint import newest
 
@@ -229,7 +229,7 @@ def describe(folder: RunFolder, settings: TrainSettings, standing: Mapping[str, 
 def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint: str, clips_per_step: int) -> dict:
     """What the run depends on beside its settings."""
     base = {"name": files.id, "revision": files.revision, "fingerprint": base_fingerprint}
-    if is_folder(files.id):
+    if is_there(files.id):
         base["folder"] = str(files.folder.resolve())
     learned = {"name": str(dataset.folder.resolve()), "fingerprint": dataset.learned_content()}
     learned["fingerprint_before"] = dataset.info["content"]  # what runs of older versions wrote down

@@ -105,3 +105,20 @@ def test_collate_without_any_caption(tiny_data: Path) -> None:
     dataset = PreparedDataset(tiny_data)
     batch = collate([Draw("clip00", None, 0, 8)], dataset, SPEC)
     assert batch.conditions["text"].values.shape == (1, 1, 12) and not batch.conditions["text"].mask.any()
+
+
+def test_kinds_are_dropped_alone_and_together():
+    """Text-only draws stay what they were; with a melody, each of the four cases comes up as often as it should."""
+    plain = stream(condition_dropout=0.25).step(0, 4000)
+    draws = stream(condition_dropout=0.25, kinds=["melody"]).step(0, 4000)
+    assert all(not draw.dropped for draw in plain)
+    assert all(
+        both.caption is None and both.dropped for bare, both in zip(plain, draws, strict=True) if not bare.caption
+    )
+    cases = [(draw.caption is None, "melody" in draw.dropped) for draw in draws]
+    shares = {case: cases.count(case) / len(cases) for case in set(cases)}
+    alone = 0.75 * 0.25
+    expected = {(True, True): 0.25 + 0.75 / 16, (True, False): alone * 0.75, (False, True): alone * 0.75}
+    for case, share in expected.items():
+        assert abs(shares[case] - share) < 0.03, shares
+    assert not any(draw.dropped for draw in stream(condition_dropout=0.0, kinds=["melody"]).step(0, 100))

@@ -206,7 +206,8 @@ def test_the_port_of_language_models(tiny):
     assert torch.equal(labels[..., :9], codes[..., :9]) and (labels[..., 9:] == IGNORE).all()
     whole = tiny(inputs, conditions)
     for level in (0, 7):
-        next_level = tiny.next_logits(codes[..., :6], codes[:, :level, 6], conditions)
+        columns = torch.cat([torch.full_like(codes[..., :1], tiny.spec.special), codes[..., :6]], dim=2)
+        next_level = tiny.next_logits(columns, codes[:, :level, 6], conditions)
         assert_close(next_level[:, 0], whole[:, level, 6], rtol=1e-5, atol=2e-5)
     assert len(tiny.blocks) == tiny.spec.layers == 2 and tiny.levels_at_once == 1
     assert tiny.spec.frame_rate == 25 and tiny.spec.window_sec == 2 * 6 / 25

@@ -16,7 +16,7 @@ import soundfile
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, texts, track_sound, tracks
+from data_prep import clip_features, text_encoder, track_sound, tracks
 from data_prep import prepare as prepare_module
 from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.pool import run_here
@@ -105,7 +105,7 @@ def count_work(monkeypatch):
     counted(tracks, "measure", "measure", lambda path: 1)
     counted(clip_features, "measure_features", "features", lambda *_: 1)
     counted(TransformersCodec, "encode", "codec", lambda self, clips: len(clips))
-    counted(texts.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
+    counted(text_encoder.TextEncoder, "encode", "texts", lambda self, captions: len(captions))
     return counts
 
 

@@ -4,7 +4,7 @@ from configs.layers import PRESETS, preset_names, resolve
 from configs.prep import PrepSettings
 from configs.train import TrainSettings
 
-SECTIONS = ("prep", "train", "sample")
+SECTIONS = ("prep", "train", "sample", "live")
 
 
 def settings_of(preset: str) -> tuple[PrepSettings, TrainSettings]:

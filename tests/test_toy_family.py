@@ -61,6 +61,8 @@ def test_prep_speaks_its_codec(data: Path) -> None:
         codes = dataset.codes(row.id)
         assert codes.shape == (3, row.n_frames) and row.n_frames == pytest.approx(row.duration_sec * 25, abs=1)
         assert codes.max() < CARD and "in toy style" in row.captions[0]
+        level = dataset.condition("level", row.id)
+        assert level is not None and level.shape == (row.n_frames, 1) and 0 < level.mean() < 1
 
 
 def test_training_leaves_an_adapter_of_its_modules(adapter: Path) -> None:
@@ -109,6 +111,15 @@ def test_stream_is_the_sampled_piece_and_strength_can_change(base: Path, adapter
     np.testing.assert_array_equal(live.codes(["a tone"])[0], sampler(base).codes(["a tone"])[0])
     live.set_strength("run", 40.0)
     assert (live.codes(["a tone"])[0] != sampler(base).codes(["a tone"])[0]).any()
+
+
+def test_its_own_condition_is_followed(base: Path) -> None:
+    player = sampler(base, window_sec=1.0, overlap_sec=0.4)
+    plain, null = (player.codes(["a tone"], also=also)[0] for also in (None, [{}]))
+    loud = player.codes(["a tone"], also=[{"level": torch.full((50, 1), 30.0)}])[0]
+    rising = player.codes(["a tone"], also=[{"level": torch.cat([torch.zeros(25, 1), torch.full((25, 1), 30.0)])}])[0]
+    np.testing.assert_array_equal(plain, null)
+    assert (loud[:, :20] != plain[:, :20]).any() and (rising[:, 26:] != plain[:, 26:]).any()
 
 
 def test_likelihoods_and_levels_of_the_slow_engine(base: Path) -> None:

@@ -1,7 +1,7 @@
 """Another family of models, as small as it can be: what docs/extending.md walks through, and the test of the ports.
 
-A recurrence where MusicGen is a Transformer; the parallel pattern; a codec of its own at 25 Hz, 3 codebooks. No line
-of the product knows it: `register_toy` tells the two registries and the codec's.
+A recurrence where MusicGen is a Transformer; the parallel pattern; a codec of its own at 25 Hz, 3 codebooks; a
+condition of its own, a level per frame. No line of the product knows it: `register_toy` tells the registries.
 """
 
 import json
@@ -23,11 +23,16 @@ from data_prep.codec import registry
 from data_prep.codec.port import Codec
 from data_prep.codec.source import CodecSource
 from data_prep.codec.spec import CodecSpec
+from data_prep.condition_sources import registry as condition_registry
+from data_prep.condition_sources.port import ConditionSource
 from data_prep.debug_base import write_debug_base
 from data_prep.families import BaseFormat, Problem
 from data_prep.lm_spec import TEXT, ConditionKind, LMSpec
+from data_prep.stems import Selection, parse_selection
 
 RATE_HZ, HOP, K, CARD, WIDTH = 16_000, 640, 3, 16, 8
+LEVEL = ConditionKind("level", 1, per="frame", enters="frames", rate_hz=RATE_HZ / HOP)
+"""A condition of its own: how loud each frame should be."""
 
 
 class ToyFormat(BaseFormat):
@@ -58,7 +63,7 @@ class ToyFormat(BaseFormat):
             layers=2,
             heads=1,
             ffn=WIDTH,
-            conditions=(ConditionKind(TEXT, config["text_encoder"]["d_model"]),),
+            conditions=(ConditionKind(TEXT, config["text_encoder"]["d_model"]), LEVEL),
             window_sec=20.0,
         )
 
@@ -89,6 +94,7 @@ class ToyLM(LM):
         super().__init__(spec)
         self.tables = nn.ModuleList(nn.Embedding(CARD + 1, WIDTH) for _ in range(K))
         self.text = nn.Linear(spec.text_width, WIDTH, bias=False)
+        self.level = nn.Linear(1, WIDTH, bias=False)
         self.layers = nn.ModuleList(ToyLayer() for _ in range(spec.layers))
         self.heads = nn.ModuleList(nn.Linear(WIDTH, CARD, bias=False) for _ in range(K))
         self.requires_grad_(False)
@@ -111,6 +117,9 @@ class ToyLM(LM):
         text = conditions[TEXT]
         mask = text.mask[..., None].to(self.dtype)
         x = x + self.text((text.values.to(self.dtype) * mask).sum(1) / mask.sum(1).clamp_min(1))[:, None]
+        level = conditions[LEVEL.name]
+        wanted = (self.level(level.values.to(self.dtype)) * level.mask[..., None])[:, : x.shape[1]]  # [B, n, D]
+        x = x + nn.functional.pad(wanted, (0, 0, 0, x.shape[1] - wanted.shape[1]))
         for layer in self.layers:
             x = layer(x)
         return torch.stack([head(x) for head in self.heads], dim=1)  # [B, K, S, card]
@@ -129,6 +138,28 @@ class ToyFamily(port.Family):
 
     def is_quantised(self, name: str) -> bool:
         return False
+
+
+class Level(ConditionSource):
+    """Mean level of every codec frame; silence has none."""
+
+    kind = LEVEL.name
+    version = 1
+    usual = "mix"
+
+    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
+        return parse_selection(version)
+
+    def sample_rate_hz(self, kind: ConditionKind) -> int:
+        return RATE_HZ
+
+    def depends_on(self, kind: ConditionKind) -> dict[str, Any]:
+        return {"hop": HOP}
+
+    def values(self, audio: np.ndarray, kind: ConditionKind) -> np.ndarray | None:
+        frames = np.pad(audio, (0, -len(audio) % HOP)).reshape(-1, HOP)
+        level = np.abs(frames).mean(1, keepdims=True).astype(np.float32)
+        return level if level.max() > 1e-4 else None
 
 
 class ToyCodec(Codec):
@@ -162,8 +193,9 @@ def load_toy_codec(source: CodecSource, device: str | torch.device = "cpu") -> T
 
 
 def register_toy() -> None:
-    """Make the toy known, once."""
+    """Make the toy known."""
     families.register(ToyFormat())
+    condition_registry.register(Level())
     port.register(ToyFamily())
     if "toy_codec" not in registry.KINDS:
         registry.register("toy_codec", load_toy_codec)

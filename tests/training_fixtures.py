@@ -15,7 +15,7 @@ from data_prep.captions import without_trigger
 from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_info import dataset_info
 from data_prep.prepared import ClipRow, text_state_name
-from data_prep.text_encoder import TextEncoder
+from data_prep.text_encoders.port import load_text_encoder
 from data_prep.tokens import write_tokens
 
 TRIGGER = "in the style of tests"
@@ -39,7 +39,7 @@ def write_dataset(
     write_tokens(folder / "tokens", [row.id for row in rows], codes, "0" * 32)
     (folder / "clips.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows))
     (folder / "rejected.jsonl").write_text("")
-    encoder = TextEncoder.load(files)
+    encoder = load_text_encoder(files)
     captions = {caption for row in rows for caption in row.captions}
     captions = sorted(captions | {without_trigger(caption, TRIGGER) for caption in captions})
     (folder / "text_states").mkdir()

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from adapters.convert.audiocraft_config import readme, xp_cfg
-from adapters.convert.audiocraft_names import packing
+from adapters.convert.audiocraft_names import CHROMA_WINDOW, packing
 from adapters.family.lm import DTYPES
-from adapters.family.musicgen.family import FAMILY
+from adapters.family.musicgen_melody.format import MelodySpec
+from adapters.family.port import family_of
 from adapters.fit import check_fit
 from adapters.merge import copy_rest, merged_weight
 from adapters.safe_files import check_header
@@ -41,13 +42,13 @@ def to_audiocraft(
     """Write the model, with adapters merged in, as a folder for audiocraft: state_dict.safetensors and xp_cfg.yaml.
 
     Raises:
-        UserError: `out` is there already, an adapter does not fit, it is no text-to-music MusicGen, or the disk is full
+        UserError: `out` is there already, an adapter does not fit, it is no MusicGen, or the disk is full
             or refuses.
     """
     check_new(out)
     for adapter, _ in adapters:
         check_fit(adapter, files, force=force)
-    stored = FAMILY.stored(files)
+    stored = family_of(files).stored(files)
     names, dtypes, shapes = packing(stored), stored.dtypes, stored.shapes
 
     def dtype_of(parts: Sequence[str]) -> torch.dtype:
@@ -55,6 +56,8 @@ def to_audiocraft(
 
     @torch.no_grad()
     def tensor_of(theirs: str) -> Tensor:
+        if theirs == CHROMA_WINDOW:
+            return torch.hann_window(_n_fft(files))
         parts = [_merged(name, stored[name], adapters) for name in names[theirs]]
         return torch.cat(parts).to(dtype_of(names[theirs]))  # q, k, v: [3 * D, D]
 
@@ -62,6 +65,8 @@ def to_audiocraft(
         theirs: (dtype_of(parts), (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:]))
         for theirs, parts in sorted(names.items())
     }
+    if isinstance(files.spec, MelodySpec):
+        layout[CHROMA_WINDOW] = (torch.float32, (_n_fft(files),))
     with folder_beside(out) as made:
         write(made / STATE, layout, tensor_of, {})
         (made / CONFIG).write_text(xp_cfg(files), encoding="utf-8")
@@ -78,7 +83,7 @@ def from_audiocraft(state: Path, files: "BaseFiles", out: Path) -> None:
     """
     check_new(out)
     check_header(state)
-    stored, ours = StoredTensors([state]), FAMILY.stored(files)
+    stored, ours = StoredTensors([state]), family_of(files).stored(files)
     names = packing(ours)
     _check_same(stored, names, ours, state)
     places = {name: (theirs, number) for theirs, parts in names.items() for number, name in enumerate(parts)}
@@ -98,6 +103,12 @@ def from_audiocraft(state: Path, files: "BaseFiles", out: Path) -> None:
         _write_shards(files, made, change)
 
 
+def _n_fft(files: "BaseFiles") -> int:
+    """Samples of the chroma's transform."""
+    assert isinstance(files.spec, MelodySpec)
+    return files.spec.chroma.n_fft
+
+
 def _merged(name: str, weight: Tensor, adapters: "Strengths") -> Tensor:
     module = name.removesuffix(".weight")
     updates = [(adapter.updates[module], s) for adapter, s in adapters if module in adapter.updates and module != name]
@@ -114,6 +125,7 @@ def _write_shards(files: "BaseFiles", made: Path, change) -> None:
 
 def _check_same(stored: StoredTensors, names: dict[str, list[str]], ours: StoredTensors, state: Path) -> None:
     shapes, theirs_shapes = ours.shapes, stored.shapes
+    theirs_shapes = {name: shape for name, shape in theirs_shapes.items() if name != CHROMA_WINDOW}
     wanted = {
         theirs: (sum(shapes[part][0] for part in parts), *shapes[parts[0]][1:]) for theirs, parts in names.items()
     }

@@ -1,24 +1,59 @@
 """The settings that audiocraft needs to build an LM of a base's size, and the page that says how to load it there.
 
 Keys are those that audiocraft 1.3.0's `builders.get_lm_model` reads, values those of its published MusicGen settings
-(config/model/lm/musicgen_lm.yaml, config/conditioner/text2music.yaml). Dropout and the like are of no use at rest: off.
+(config/model/lm/musicgen_lm.yaml, config/conditioner/text2music.yaml and chroma2music.yaml). Dropout and
+the like are of no use at rest: off.
 """
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from adapters.family.musicgen_melody.format import MelodySpec
 from adapters.metadata import public_id
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
 CODEC = "facebook/encodec_32khz"
+PADDING = {
+    False: """\
+audiocraft attends to padded text as zeros, transformers masks it: prompts of different lengths in one batch sound
+slightly different in the two; one prompt alone does not.""",
+    True: """Both read padded text as zeros: a prompt sounds slightly different beside a longer one than alone.""",
+}
+"""What a batch of prompts of different lengths means, by whether the model follows a melody."""
+
+
+T5 = {
+    "model": "t5",
+    "t5": {"name": "t5-base", "finetune": False, "word_dropout": 0.0, "normalize_text": False},
+}
+
+
+def _chroma(spec: MelodySpec) -> dict[str, Any]:
+    return {
+        "model": "chroma_stem",
+        "chroma_stem": {
+            "sample_rate": spec.chroma.sample_rate_hz,
+            "n_chroma": spec.chroma.n_chroma,
+            "radix2_exp": round(math.log2(spec.chroma.n_fft)),
+            "argmax": True,
+            "match_len_on_eval": False,
+            "eval_wavs": None,
+            "n_eval_wavs": 100,
+            "cache_path": None,
+        },
+    }
 
 
 def xp_cfg(files: "BaseFiles") -> str:
     """The YAML of audiocraft's `xp.cfg`."""
     spec = files.spec
+    conditioners, melody = {"description": T5}, isinstance(spec, MelodySpec)
+    if isinstance(spec, MelodySpec):
+        conditioners = {"self_wav": _chroma(spec), **conditioners}
     settings = {
         "solver": "musicgen",
         "lm_model": "transformer_lm",
@@ -63,7 +98,7 @@ def xp_cfg(files: "BaseFiles") -> str:
             "depthwise_init": None,
             "zero_bias_init": False,
             "norm": "layer_norm",
-            "cross_attention": True,
+            "cross_attention": not melody,
             "qk_layer_norm": False,
             "qk_layer_norm_cross": False,
             "attention_dropout": None,
@@ -76,16 +111,11 @@ def xp_cfg(files: "BaseFiles") -> str:
             "cross_attention_pos_emb": False,
             "cross_attention_pos_emb_scale": 1,
             "sum": [],
-            "prepend": [],
-            "cross": ["description"],
+            "prepend": list(conditioners) if melody else [],
+            "cross": [] if melody else list(conditioners),
             "input_interpolate": [],
         },
-        "conditioners": {
-            "description": {
-                "model": "t5",
-                "t5": {"name": "t5-base", "finetune": False, "word_dropout": 0.0, "normalize_text": False},
-            }
-        },
+        "conditioners": conditioners,
         "dataset": {"segment_duration": 30},
     }
     return yaml.safe_dump(settings, sort_keys=False)
@@ -117,6 +147,5 @@ from audiocraft.models import MusicGen
 model = MusicGen.get_pretrained("path/to/this/folder")
 ```
 
-audiocraft attends to padded text as zeros, transformers masks it: prompts of different lengths in one batch sound
-slightly different in the two; one prompt alone does not.
+{PADDING[isinstance(files.spec, MelodySpec)]}
 """

@@ -1,7 +1,8 @@
 """What audiocraft calls the LM's tensors, and what it packs: query, key and value lie above each other in one weight.
 
 The names were read from audiocraft 1.3.0 (models/lm.py, modules/transformer.py) and agree with what the checkpoints on
-the hub hold. Only the text-to-music LM is covered: the melody models have a second conditioner and no cross-attention.
+the hub hold. The melody models have no cross-attention, a second conditioner, and the window of its spectrogram beside
+the weights.
 """
 
 import re
@@ -11,6 +12,9 @@ from configs.errors import UserError
 
 LAYER = r"decoder\.model\.decoder\.layers\.(\d+)"
 TEXT = "condition_provider.conditioners.description.output_proj"
+CHROMA = "condition_provider.conditioners.self_wav"
+CHROMA_WINDOW = f"{CHROMA}.chroma.spec.window"
+"""A buffer that is computed and stored all the same: a Hann window."""
 INSIDE = {
     "fc1.weight": "linear1.weight",
     "fc2.weight": "linear2.weight",
@@ -34,6 +38,7 @@ OUTSIDE = (
     (re.compile(r"decoder\.lm_heads\.(\d+)\.weight"), r"linears.\1.weight"),
     (re.compile(r"decoder\.model\.decoder\.layer_norm\.(weight|bias)"), r"out_norm.\1"),
     (re.compile(r"enc_to_dec_proj\.(weight|bias)"), TEXT + r".\1"),
+    (re.compile(r"audio_enc_to_dec_proj\.(weight|bias)"), CHROMA + r".output_proj.\1"),
 )
 
 
@@ -63,9 +68,7 @@ def _theirs(name: str) -> str:
         found = pattern.fullmatch(name)
         if found:
             return found.expand(theirs)
-    raise UserError(
-        f"audiocraft's LM has no place for {name}.", fix="Only text-to-music MusicGen can be converted, not melody."
-    )
+    raise UserError(f"audiocraft's LM has no place for {name}.", fix="Only MusicGen can be converted.")
 
 
 def _place(name: str) -> int:

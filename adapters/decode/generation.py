@@ -3,6 +3,9 @@
 As audiocraft extends music: a window is generated to its end, its last `overlap` frames become the known beginning of
 the next one, which the model reads again from its first position. Random numbers follow the piece's frames and not the
 window's, so a piece does not depend on what else is in the batch.
+
+A piece of `ENDLESS` frames goes on until nobody asks for more, in constant memory: of its codes, about two windows are
+kept.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from adapters.conditions import RowConditions, batch_conditions
 from adapters.decode.engine import Blend, Engine, Steps
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Knobs, Sampling
 from adapters.decode.tape import OPEN, Layout, Tape
@@ -23,12 +27,15 @@ from data_prep.lm_spec import TEXT
 CHANGE_SEC = 0.2
 """How often prompt schedules and strengths are looked at."""
 
+ENDLESS = 2**31 - 1
+"""The number of frames of a piece without an end: more than a year of music."""
+
 
 @dataclass(frozen=True)
 class Request:
     """One piece to generate. `n_frames` counts the known beginning too; text states are [L, D_text]."""
 
-    prompts: PromptSchedule[Tensor]
+    prompts: PromptSchedule[Tensor] | PromptMix[Tensor]
     n_frames: int
     seed: int = 0
     known: Int[Tensor, "K P"] | None = None
@@ -57,13 +64,35 @@ class _Row:
     origin: int
     """The piece's frame at which its window begins."""
     codes: Tensor
-    """[K, n_frames]; `OPEN` where nothing was generated yet."""
+    """[K, frames from `first` on]; `OPEN` where nothing was generated yet."""
     known: int
     """Frames that were given, or that earlier windows have generated."""
+    first: int = 0
+    """The piece's first frame that is kept: above 0 only in an endless piece."""
 
     def end(self, plan: WindowPlan) -> int:
         """The piece's frame at which its window ends."""
         return min(self.request.n_frames, self.origin + plan.window)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Codes [K, stop - start] of these frames of the piece, to be read or written.
+
+        Raises:
+            ValueError: they are no longer kept.
+        """
+        if start < self.first:
+            raise ValueError(f"frame {start} of an endless piece is gone: it begins at {self.first} now")
+        return self.codes[:, start - self.first : stop - self.first]
+
+    def drop_past(self, plan: WindowPlan) -> None:
+        """In an endless piece: keep one window before the one that begins now, and make room for that."""
+        if self.request.n_frames < ENDLESS:
+            return
+        first = max(self.first, self.origin - plan.window)
+        kept = self.between(first, self.first + self.codes.shape[1])
+        codes = kept.new_full((len(kept), self.end(plan) - first), OPEN)
+        codes[:, : kept.shape[1]] = kept[:, : codes.shape[1]]
+        self.codes, self.first = codes, first
 
 
 @dataclass
@@ -100,15 +129,26 @@ class Generation:
         return max(row.known, min(row.origin + self._frames_known, row.end(self.plan)))
 
     def codes(self) -> list[Int[Tensor, "K _"]]:
-        """The pieces' codes, on the device; after `done` all of them are known.
+        """The pieces' codes, on the device; after `done` all of them are known. Of an endless piece: what is kept.
 
         Raises:
             UserError: the model's output is not a number; see `Tape.check`.
         """
         if self.tape is not None and self.steps is not None:
             self.tape.check(self.steps.at)
-        self._collect()
+        with self.engine.quietly():  # where an endless piece's codes were made
+            self._collect()
         return [row.codes for row in self.all_rows]
+
+    def frames(self, number: int, start: int, stop: int) -> Int[Tensor, "K _"]:
+        """As `codes`, of one piece and these frames only.
+
+        Raises:
+            UserError: the model's output is not a number; see `Tape.check`.
+            ValueError: frames of an endless piece that lie more than a window back.
+        """
+        self.codes()
+        return self.all_rows[number].between(start, stop)
 
     def advance(self, n_frames: int) -> None:
         """Go on by about so many frames: up to the next change behind them, or the end of the window."""
@@ -126,8 +166,8 @@ class Generation:
             if self.steps is not None:
                 self.steps.sampling_changed()
 
-    def set_prompts(self, prompts: Sequence[PromptSchedule[Tensor]]) -> None:
-        """Other texts for the pieces from here on."""
+    def set_prompts(self, prompts: Sequence[PromptSchedule[Tensor] | PromptMix[Tensor]]) -> None:
+        """Other texts for the pieces from here on: over time, or several at once with weights."""
         for row, schedule in zip(self.all_rows, prompts, strict=True):
             row.request = replace(row.request, prompts=schedule)
         self._encoded.clear()
@@ -138,8 +178,9 @@ class Generation:
         return 0 if self.tape is None or self.steps is None else self.tape.frames_known(self.steps.at)
 
     def _row(self, request: Request) -> _Row:
-        codes = torch.full((self.engine.spec.n_codebooks, request.n_frames), OPEN, device=self.engine.device)
         known = 0 if request.known is None else request.known.shape[1]
+        held = request.n_frames if request.n_frames < ENDLESS else known + self.plan.window
+        codes = torch.full((self.engine.spec.n_codebooks, held), OPEN, device=self.engine.device)
         if request.known is not None:
             codes[:, :known] = request.known[:, : request.n_frames].to(codes)
         # A beginning that fills a window is read from its last `overlap` frames only.
@@ -188,6 +229,7 @@ class Generation:
         for row in self.rows:
             row.known = row.end(self.plan)
             row.origin += self.plan.window - self.plan.overlap
+            row.drop_past(self.plan)
         if self.rows:
             if any(row.request.also for row in self.rows):
                 self._encoded.clear()  # conditions per frame are cut to the window
@@ -208,7 +250,7 @@ class Generation:
         return Tape(engine.pattern, engine.spec.special, self.knobs, seeds, self._layout(), engine.device)
 
     def _layout(self) -> Layout:
-        known = [row.codes[:, row.origin : min(row.known, row.end(self.plan))] for row in self.rows]
+        known = [row.between(row.origin, min(row.known, row.end(self.plan))) for row in self.rows]
         lengths = [row.end(self.plan) - row.origin for row in self.rows]
         return Layout(known, lengths, [row.origin for row in self.rows])
 
@@ -217,7 +259,7 @@ class Generation:
             return
         for row, codes in zip(self.rows, self.tape.codes(), strict=True):
             n_frames = min(self._frames_known, row.end(self.plan) - row.origin)
-            row.codes[:, row.origin : row.origin + n_frames] = codes[:, :n_frames]
+            row.between(row.origin, row.origin + n_frames)[:] = codes[:, :n_frames]
 
     def _blend(self) -> Blend[Any]:
         """What the rows follow now: the texts that have any share, mixed where there are several."""
@@ -243,8 +285,8 @@ class Generation:
         for name, values in row.request.also.items():
             kind = self.engine.spec.condition(name)
             if kind.per == "frame":
-                rate_hz = kind.rate_hz or self.plan.frame_rate
-                first, last = (round(at / self.plan.frame_rate * rate_hz) for at in (row.origin, row.end(self.plan)))
-                values = values[first:last]
+                # A prefix may look ahead of the piece's end: the model has read whole windows of it in training.
+                n_frames = self.plan.window if kind.enters == "prefix" else row.end(self.plan) - row.origin
+                values = values[kind.stretch(row.origin, n_frames, self.plan.frame_rate)]
             found[name] = values
         return found

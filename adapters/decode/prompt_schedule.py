@@ -5,7 +5,7 @@ the model follows, so the music moves from one to the other instead of jumping.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 from configs.errors import UserError
 
 Text = TypeVar("Text")
+Other = TypeVar("Other")
 
 FADE_SEC = 2.0
 """How long a cross-fade takes, centred on the change."""
@@ -35,6 +36,10 @@ class PromptSchedule(Generic[Text]):
         """How much each text counts at this moment; they sum to 1."""
         fades = [self._risen(number, second) for number in range(len(self.texts))] + [0.0]
         return [risen - later for risen, later in pairwise(fades)]
+
+    def read_as(self, read: Callable[[Text], Other]) -> "PromptSchedule[Other]":
+        """The same with other texts, such as their states."""
+        return PromptSchedule(self.starts_sec, [read(text) for text in self.texts], self.fade_sec)
 
     def _risen(self, number: int, second: float) -> float:
         """0 before text `number` begins, 1 once it has faded in. Never more than the text before it."""

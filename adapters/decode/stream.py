@@ -12,7 +12,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from adapters.decode.generation import Generation
+from adapters.decode.generation import ENDLESS, Generation
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from data_prep.codec.port import Codec
 
@@ -21,13 +22,16 @@ FIRST_CHUNK_SEC = 0.5
 
 
 class AudioStream:
-    """Iterate for chunks [C, n]. Between two chunks, `set_sampling` and `set_prompt` change how it goes on."""
+    """Iterate for chunks [C, n]. Between two chunks, `set_sampling` and `set_prompt` change how it goes on.
+
+    `chunk_frames` may be set at any time too: it counts for the next chunk.
+    """
 
     def __init__(
         self,
         generation: Generation,
         codec: Codec,
-        schedules_of: Callable[[Sequence[Any]], list[PromptSchedule[Tensor]]],
+        schedules_of: Callable[[Sequence[Any]], list[PromptSchedule[Tensor] | PromptMix[Tensor]]],
         *,
         chunk_sec: float = 1.0,
     ) -> None:
@@ -43,15 +47,15 @@ class AudioStream:
     def __iter__(self) -> Iterator[Float[Tensor, "C n"]]:
         """Chunks until the piece is whole. Time between chunks, while the caller plays them, is not counted."""
         decoder = self.codec.stream()
-        pushed, wanted = 0, min(self.first_frames, self.chunk_frames)
+        pushed, longest = 0, self.first_frames
         last = False
         while not last:
             begun = time.perf_counter()
-            self.generation.advance(wanted)
+            self.generation.advance(min(longest, self.chunk_frames))
             last = self.generation.done
             ready = self.generation.frames_ready(0)
-            audio = decoder.push(self.generation.codes()[0][:, pushed:ready], last=last)
-            pushed, wanted = ready, self.chunk_frames
+            audio = decoder.push(self.generation.frames(0, pushed, ready), last=last)
+            pushed, longest = ready, ENDLESS
             self.spent_sec += time.perf_counter() - begun
             self.played_sec += audio.shape[1] / self.codec.sample_rate_hz
             if audio.shape[1] and self.first_sound_sec is None:
@@ -68,5 +72,5 @@ class AudioStream:
         self.generation.set_sampling(replace(self.generation.sampling, **changes))
 
     def set_prompt(self, prompt: Any) -> None:
-        """Another prompt from here on (words, text states, or a prompt schedule in the piece's own time)."""
+        """Another prompt from here on: words, text states, or a schedule or mix of prompts in the piece's own time."""
         self.generation.set_prompts(self._schedules_of([prompt]))

@@ -6,7 +6,7 @@ compared with. Where rows follow several conditions at once, the logits of each 
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,8 @@ from adapters.decode.tape import Tape
 from adapters.family.lm import LM
 from adapters.low_rank import LowRank
 from configs.errors import UserError
+
+AnyLM = TypeVar("AnyLM", bound=LM)
 
 
 class WholeSequence(Engine[Conditions]):
@@ -43,16 +45,7 @@ class WholeSequence(Engine[Conditions]):
         """
         if packing.kind not in ("plain", "fp32"):
             raise UserError(f"{packing.kind} weights are not to be had for this model.", fix="use --precision fp32")
-        strengths = StrengthBank(
-            [] if packing.merged_at is not None else list(packing.adapters), packing.device, packing.dtype
-        )
-        lm = lm.to(packing.device, packing.dtype)
-        if packing.merged_at is not None:
-            for name, updates in packing.adapters.items():
-                _merge(lm, updates, packing.merged_at[name])
-        else:
-            _hook(lm, packing.adapters, strengths)
-        return cls(lm, strengths)
+        return cls(*with_adapters(lm, packing))
 
     def quietly(self) -> AbstractContextManager[None]:
         """No gradients."""
@@ -129,6 +122,24 @@ class WholeSequenceSteps(Steps[Conditions]):
         everyone = torch.ones(self.tape.n_rows, dtype=torch.bool, device=self.tape.device)
         null = self.lm.next_logits(columns, begun, self.blend.parts[0].dropped(everyone)).float()
         return null + (mixed - null) * self.knobs.guidance
+
+
+def with_adapters(lm: AnyLM, packing: Packing) -> tuple[AnyLM, StrengthBank]:
+    """The model itself, moved, with the adapters merged into its weights or as hooks on its linear layers.
+
+    Raises:
+        UserError: an adapter touches a module that the model does not have.
+    """
+    strengths = StrengthBank(
+        [] if packing.merged_at is not None else list(packing.adapters), packing.device, packing.dtype
+    )
+    lm = lm.to(packing.device, packing.dtype)
+    if packing.merged_at is not None:
+        for name, updates in packing.adapters.items():
+            _merge(lm, updates, packing.merged_at[name])
+    else:
+        _hook(lm, packing.adapters, strengths)
+    return lm, strengths
 
 
 def _only(conditions: Conditions, rows: Tensor) -> Conditions:

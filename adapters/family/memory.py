@@ -70,6 +70,14 @@ class MemoryModel(ABC):
     def batch_bytes(self, plan: StepPlan) -> int:
         """Codes, labels and conditions on the device, and what is made of them before the first block."""
 
+    def block_rows(self, plan: StepPlan) -> int:
+        """Rows of activations in every block: batch times steps, and what a family puts before the first step."""
+        return plan.batch_size * plan.steps
+
+    def after_blocks_bytes(self, plan: StepPlan) -> tuple[int, int]:
+        """What stands between the last block and the logits keeps, and its largest temporary; most have nothing."""
+        return 0, 0
+
     @abstractmethod
     def block_bytes(self, plan: StepPlan) -> int:
         """What one block keeps for its backward pass when it is not recomputed."""
@@ -93,6 +101,10 @@ class MemoryModel(ABC):
     @abstractmethod
     def block_weights(self, plan: StepPlan) -> int:
         """Numbers in one block's matrices."""
+
+    def narrow(self, spec: LMSpec, layers: int) -> LMSpec | None:
+        """So many layers that are too narrow for their kernels to take any time; None where that cannot be made."""
+        return None
 
 
 def register_memory(family: str, memory: MemoryModel) -> None:

@@ -6,10 +6,11 @@ called FAMILY. docs/extending.md goes through it step by step.
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from adapters.decode.engine import Engine, Packing
 from adapters.decode.whole_sequence import WholeSequence
@@ -49,6 +50,14 @@ class Family(ABC):
     @abstractmethod
     def is_quantised(self, name: str) -> bool:
         """Whether a weight of this name is held in 8 or 4 bits where the base is."""
+
+    def parts_of(self, files: "BaseFiles", name: str) -> Sequence[str]:
+        """Our names of what a tensor of the base's files holds of the LM; most families have it under that name."""
+        return (name,)
+
+    def changed(self, files: "BaseFiles", name: str, tensor: Tensor, change: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """A tensor of the base's files with each of its `parts_of` passed through `change(our name, weight)`."""
+        return change(name, tensor)
 
     def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
         """Make what is computed and not stored, once all weights are in place; most families have nothing such."""

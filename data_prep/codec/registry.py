@@ -56,7 +56,10 @@ def load_codec(source: CodecSource, device: str | torch.device = "cpu") -> Codec
 
 
 def base_codec_source(files: BaseFiles) -> CodecSource:
-    """The codec inside a base's checkpoint."""
+    """The codec inside a base's checkpoint, or beside it where its family says so."""
+    own = files.format.codec_source(files.folder)
+    if own is not None:
+        return own
     part = files.format.parts["codec"]
     config = files.config.get(part) or {}
     return CodecSource(

@@ -7,12 +7,13 @@ from typing import Any
 
 from configs.errors import UserError
 from data_prep import weight_file
-from data_prep.base_files import BaseFiles, from_hub, load_tensors, resolve_base
+from data_prep.base_files import DEBUG_BASES, BaseFiles, from_hub, load_tensors, resolve_base
 from data_prep.checkpoint_files import checkpoint_files
 from data_prep.codec.registry import KINDS, base_codec_source
 from data_prep.codec.source import CodecSource
+from data_prep.families import format_of
 
-BASES = ("debug", "debug-stereo", "starter")
+BASES = (*DEBUG_BASES, "starter")
 
 
 def resolve_codec(id: str, revision: str | None = None, *, channels: int | None = None) -> CodecSource:
@@ -29,6 +30,8 @@ def resolve_codec(id: str, revision: str | None = None, *, channels: int | None 
     if id in BASES:
         return base_codec_source(resolve_base(id))
     folder = Path(id).expanduser()
+    if not (folder / "config.json").exists() and format_of(folder) is not None:
+        return base_codec_source(resolve_base(id))
     files = BaseFiles(id, None, folder.resolve()) if folder.is_dir() else from_hub(id, revision)
     config = _config(files)
     kind = config.get("model_type")

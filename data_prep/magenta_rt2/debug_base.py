@@ -16,7 +16,7 @@ from torch import Tensor
 from data_prep.codec.spectrostream.layout import codec_shapes
 from data_prep.codec.spectrostream.shape import CodecShape
 from data_prep.magenta_rt2 import layout
-from data_prep.magenta_rt2.files import WINDOW_KEY
+from data_prep.magenta_rt2.files import STAND_IN, STYLE_KEY, WINDOW_KEY
 from data_prep.magenta_rt2.sizes import MagentaSpec, StackSize
 
 TINY = MagentaSpec(StackSize(2, 16, 32, 2, 8), StackSize(2, 12, 24, 2, 6), 8, 6, style_width=4, card=64)
@@ -50,7 +50,7 @@ def write_debug_mrt2(
     beside = {**_under(layout.CODEC, parts, "decoder"), **_under(layout.CODEC, parts, "quantizer")}
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoints" / f"{name}.safetensors"
-    save_file({**lm, **beside}, checkpoint, metadata={WINDOW_KEY: str(spec.window_frames)})
+    save_file({**lm, **beside}, checkpoint, metadata={WINDOW_KEY: str(spec.window_frames), STYLE_KEY: STAND_IN})
     return folder
 
 

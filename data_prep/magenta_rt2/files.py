@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WINDOW_KEY = "woodshed_window_frames"
 """Metadata of a checkpoint that is of no official size: how many frames a layer looks back."""
+STYLE_KEY, STAND_IN = "woodshed_style", "stand-in"
+"""Metadata of a random checkpoint: there is no style model for it, `data_prep.style_tokens` has a stand-in."""
 CODEC_FILES = ("encoder", "decoder", "quantizer")
 HUB_PATTERNS = ("resources/spectrostream/*", "resources/musiccoca/*")
 """Of the hub's folder, what is needed beside one checkpoint."""
@@ -65,8 +67,15 @@ class MagentaFiles:
 
 
 def is_magenta_folder(folder: Path) -> bool:
-    """Whether a folder looks like one in this layout."""
+    """Whether a folder looks like one in this layout, or a file like a checkpoint in one."""
+    if folder.suffix == ".safetensors":
+        return folder.parent.name == "checkpoints"
     return any((folder / "checkpoints").glob("*.safetensors"))
+
+
+def root_of(folder: Path) -> Path:
+    """The folder that holds checkpoints/ and resources/, also where one checkpoint in it is named."""
+    return folder.parent.parent if folder.suffix == ".safetensors" else folder
 
 
 def find_files(path: Path, id: str | None = None, revision: str | None = None) -> MagentaFiles:

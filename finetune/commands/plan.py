@@ -1,4 +1,4 @@
-"""`woodshed plan DATA`: which settings fit into a card's memory, and how fast each would be. Loads no model."""
+"""`woodshed plan DATA`: which settings fit into a card's memory, and how fast each would be. Loads no base."""
 
 import argparse
 import functools
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     from data_prep.prepared import PreparedDataset
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
+    from finetune.memory.host_cost import machine_here
 
     memory = settings.memory
     if memory is None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     cap = cap_of(memory, device)
     spec = spec_of_base(settings)
     longest = longest_frames(frames, settings, spec.frame_rate)
-    fitted = fit_settings(settings, spec, longest, arithmetic, cap)
+    fitted = fit_settings(settings, spec, longest, arithmetic, cap, machine_here(spec, host_device()))
     show(args.data, dataset, fitted, settings, arithmetic)
     return 0
 
@@ -65,6 +66,13 @@ def machine_of(settings: "TrainSettings") -> "tuple[Any, Arithmetic]":
     return "cuda", "bf16" if settings.precision == "auto" else settings.precision
 
 
+def host_device() -> str:
+    """Where the cost of asking for kernels is measured: on a GPU where there is one, whatever is planned for."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def spec_of_base(settings: "TrainSettings") -> "LMSpec":
     """The language model's description from its configuration alone; no weights are read or fetched.
 
@@ -72,8 +80,9 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
         UserError: the base cannot be found.
     """
     from adapters.family.musicgen.format import spec_of_sizes
+    from adapters.family.musicgen_melody.format import spec_of_sizes as melody_of_sizes
     from data_prep.base_files import resolve_base
-    from data_prep.debug_base import T5_BASE, TRUE_CONFIGS
+    from data_prep.debug_base import MELODY_CONFIGS, T5_BASE, TRUE_CONFIGS
     from data_prep.typed_paths import is_folder
 
     base = settings.base
@@ -81,6 +90,9 @@ def spec_of_base(settings: "TrainSettings") -> "LMSpec":
     if base in TRUE_CONFIGS and not is_folder(base):
         (hidden, layers, heads, ffn), channels = TRUE_CONFIGS[base]
         return spec_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
+    if base in MELODY_CONFIGS and not is_folder(base):
+        (hidden, layers, heads, ffn), channels = MELODY_CONFIGS[base]
+        return melody_of_sizes(hidden, layers, heads, ffn, channels=channels, text_width=int(T5_BASE["d_model"]))
     return resolve_base(base, settings.revision).spec
 
 

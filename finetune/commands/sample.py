@@ -16,6 +16,7 @@ woodshed sample --adapter runs/a/adapter@0.8 --adapter runs/b/adapter@0:0,20:1 "
 woodshed sample runs/mine/adapter "more of this" --continue song.wav --from 12.5
 woodshed sample runs/mine/adapter "funk, slap bass" --loop --bpm 110 --bars 4
 woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --duration 30
+woodshed sample runs/mine/adapter "string quartet" --melody hummed.wav --from 2    # with a melody base
 woodshed sample runs/mine/adapter "ambient" --duration 120 --play
 woodshed sample runs/mine/adapter "ambient" --pipe wav | ffplay -
 """
@@ -41,7 +42,20 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="A prompt per line; empty lines are skipped.")
     parser.add_argument("--story", nargs="+", metavar="MOMENT PROMPT", help='Prompts over time, "0:15 add drums" each.')
     parser.add_argument("--continue", dest="continued", type=Path, metavar="FILE", help="Go on from this recording.")
-    parser.add_argument("--from", dest="from_sec", type=float, metavar="SEC", help="Where in it (default: its end).")
+    parser.add_argument("--melody", type=Path, metavar="FILE", help="Follow the melody of this recording.")
+    parser.add_argument(
+        "--melody-stems",
+        default="mix",
+        metavar="STEMS",
+        help="What of it: mix (all of it, the default), rest (all but drums and bass), or stems as in prep.",
+    )
+    parser.add_argument(
+        "--from",
+        dest="from_sec",
+        type=float,
+        metavar="SEC",
+        help="Where to go on in --continue (default: its end), or where --melody begins (0).",
+    )
     parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
     parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")

@@ -16,6 +16,8 @@ from finetune.run_folder import RunFolder
 
 SHARE = 0.1
 """Of the run's time: below this an evaluation is done without being asked for."""
+LEAST_SEC = 5.0
+"""No evaluation takes less, so it need not be asked how much."""
 PROBE_SEC = 3.2
 OVERHEAD = 2.0
 """Playing is about half of an evaluation: the rest is listening, the grid on codes and the audit."""
@@ -44,6 +46,9 @@ def evaluate_run(
         return None
     settings = settings or EvaluateSettings()
     try:
+        if wanted is None and SHARE * trained_sec < LEAST_SEC:
+            say(f"not evaluated after so short a run: `woodshed evaluate {run}` does it; --evaluate true always.")
+            return None
         if wanted is None:
             cost_sec = expected_sec(run, settings)
             if cost_sec > SHARE * trained_sec:

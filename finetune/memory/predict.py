@@ -42,18 +42,23 @@ class Predicted:
 
 
 def predict(plan: StepPlan) -> Predicted:
-    """The highest of the three moments at which the peak can be: the loss, an early backward, a recomputation."""
+    """The highest of the moments at which the peak can be: the loss, the backward pass of what stands before the logits
+    or of an early block, a recomputation.
+    """
     memory, spec = memory_of(plan.spec), plan.spec
     held = memory.weight_bytes(plan) + 8 * trainable(plan) + state_bytes(plan)
     e, rows = plan.bytes_per_value, plan.batch_size * plan.steps
-    row_bytes = rows * spec.hidden * e
+    row_bytes = memory.block_rows(plan) * spec.hidden * e
     logits = rows * spec.n_codebooks * spec.card * e
     chunk = 2 * rows * spec.card * 4  # fp32 scores and probabilities of one codebook
     plain = spec.layers - plan.checkpointed
     block, batch, widest = memory.block_bytes(plan), memory.batch_bytes(plan), memory.widest_bytes(plan)
     below = plan.checkpointed * row_bytes  # inputs of the recomputed layers
     before_head = batch + below + plain * block + row_bytes - memory.unneeded_bytes(plan)
-    at_loss = before_head + (3 if plan.prior else 2) * logits + chunk
+    after, after_widest = memory.after_blocks_bytes(plan)
+    at_loss = before_head + after + (3 if plan.prior else 2) * logits + chunk
+    in_after = before_head + after + after_widest
     early_backward = before_head + row_bytes + (widest if plain else 0)
     recomputing = batch + below + block + widest if plan.checkpointed else 0
-    return Predicted(held, before_head + logits, held + max(at_loss, early_backward, recomputing))
+    peak = max(at_loss, in_after, early_backward, recomputing)
+    return Predicted(held, before_head + after + logits, held + peak)

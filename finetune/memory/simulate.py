@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from adapters.conditions import Conditions
+from adapters.conditions import Condition, Conditions
 from adapters.family.lm import DTYPES, LM
 from adapters.family.memory import StepPlan, packed_bytes
 from adapters.family.port import family_named
@@ -20,6 +20,7 @@ from adapters.family.recompute import enable_checkpointing
 from adapters.lora import TrainableAdapter, attach
 from adapters.quantize import quantized_linear
 from configs.train import LoraSettings
+from data_prep.lm_spec import TEXT, ConditionKind
 from finetune import lean_lora
 from finetune.lean_loss import codebook_sums
 from finetune.memory.live import LiveBytes, fused_attention
@@ -80,6 +81,7 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
         lm.is_loaded_in_4bit = plan.weights == "nf4" and device != "meta"
         if plan.weights in ("int8", "nf4"):
             _quantise(lm, plan.weights, arithmetic, device)
+    with torch.device(device) if device == "meta" else nullcontext():  # its first values are drawn on the CPU
         adapter = attach(lm, LoraSettings(rank=plan.rank, targets=list(plan.targets)))
     lean_lora.install(lm)
     enable_checkpointing(lm, plan.checkpointed)
@@ -87,13 +89,24 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
 
 
 def batch(plan: StepPlan, device: str) -> tuple[Tensor, Tensor, Conditions]:
-    """Codes [B, K, S] twice, as input and as labels, and a text of which one token is masked. All zeros."""
+    """Codes [B, K, S] twice, as input and as labels, a text of which one token is masked, all else. All zeros."""
     spec, B = plan.spec, plan.batch_size
     codes = torch.zeros(B, spec.n_codebooks, plan.steps, dtype=torch.int64, device=device)
-    states = torch.zeros(B, plan.text_tokens, spec.text_width, device=device)
-    mask = torch.ones(B, plan.text_tokens, dtype=torch.bool, device=device)
-    mask[:, -1] = False
-    return codes, torch.zeros_like(codes), Conditions.of_text(states, mask)
+    others = {kind.name: _whole(kind, plan, device) for kind in spec.conditions}
+    if spec.condition(TEXT).n_entries is None:
+        states = torch.zeros(B, plan.text_tokens, spec.text_width, device=device)
+        mask = torch.ones(B, plan.text_tokens, dtype=torch.bool, device=device)
+        mask[:, -1] = False
+        others[TEXT] = Condition(states, mask)
+    return codes, torch.zeros_like(codes), Conditions(others)
+
+
+def _whole(kind: ConditionKind, plan: StepPlan, device: str) -> Condition:
+    """As many entries as the clip can have."""
+    n = kind.n_entries or (round(plan.frames / plan.spec.frame_rate * (kind.rate_hz or plan.spec.frame_rate)))
+    dtype = torch.float32 if kind.values == "floats" else torch.int64
+    values = torch.zeros(plan.batch_size, n, kind.width, dtype=dtype, device=device)
+    return Condition(values, torch.ones(plan.batch_size, n, dtype=torch.bool, device=device))
 
 
 class _PackedLinear(nn.Linear):

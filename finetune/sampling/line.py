@@ -37,6 +37,8 @@ class Request:
     play: bool
     pipe: str | None
     force: bool = False
+    melody: Path | None = None
+    melody_stems: str = "mix"
 
     @property
     def streams(self) -> bool:
@@ -69,6 +71,8 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         play=args.play,
         pipe=args.pipe,
         force=args.force,
+        melody=args.melody,
+        melody_stems=args.melody_stems,
     )
 
 
@@ -141,7 +145,7 @@ def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule
         prompts += read_prompts(args.prompts_file)
     if args.story:
         prompts.append(read_prompt_schedule(args.story))
-    if not prompts and args.continued is not None:
+    if not prompts and (args.continued is not None or args.melody is not None):
         prompts.append("")  # the recording says enough
     return prompts
 
@@ -165,10 +169,18 @@ def read_prompts(path: Path) -> list[str]:
 def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
-    if args.from_sec is not None and args.continued is None:
-        raise UserError("--from says where to go on in a recording, but there is none", fix="add --continue FILE")
-    if args.from_sec is not None and not 0 < args.from_sec < float("inf"):
+    if args.from_sec is not None and args.continued is None and args.melody is None:
+        raise UserError(
+            "--from says where to go on in a recording, but there is none", fix="add --continue FILE or --melody FILE"
+        )
+    if args.from_sec is not None and args.continued is not None and not 0 < args.from_sec < float("inf"):
         raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
+    if args.from_sec is not None and not 0 <= args.from_sec < float("inf"):
+        raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
+    if args.melody is not None and not is_file(args.melody):
+        raise UserError("the melody's recording is not there", where=str(args.melody))
+    if args.melody is not None and args.loop:
+        raise UserError("a loop cannot follow a melody", fix="leave out --loop, or --melody")
     if args.continued is not None and not is_file(args.continued):
         raise UserError("the recording to continue is not there", where=str(args.continued))
     if args.loop and (streams or args.continued is not None):

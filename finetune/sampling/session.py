@@ -28,6 +28,7 @@ from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request
+from finetune.sampling.melody import PieceMelody, read_melody
 from finetune.terminal import forced_lines, harmless
 
 
@@ -48,9 +49,13 @@ def play_line(request: Request) -> int:
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
+    melody = None
+    if request.melody is not None:
+        melody = read_melody(request, sampler, before)
+        console.print(harmless(melody.said), soft_wrap=True)
     if request.streams:
-        return _stream_all(request, sampler, before, console)
-    _write_all(request, sampler, before, console)
+        return _stream_all(request, sampler, before, melody, console)
+    _write_all(request, sampler, before, melody, console)
     return 0
 
 
@@ -59,23 +64,29 @@ def _what(request: Request) -> str:
     return f"{request.base_id}{' + ' if names else ''}{' + '.join(names)}"
 
 
-def _write_all(request: Request, sampler: Sampler, before: Continuation | None, console: Console) -> None:
+def _write_all(
+    request: Request, sampler: Sampler, before: Continuation | None, melody: PieceMelody | None, console: Console
+) -> None:
     assert sampler.codec is not None
     loop = _loop(request, sampler.codec)
     if loop is not None:
         duration_sec = loop.duration_sec + 1 / sampler.frame_rate  # whole frames, and no sample short
         sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
     known = None if before is None else before.codes
-    size = request.settings.batch_size
+    size, said = request.settings.batch_size, 0
     for first in range(0, len(request.prompts), size):
         prompts = request.prompts[first : first + size]
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            takes = sampler.sample(prompts, seeds=seeds, continue_from=known)
+            also = None if melody is None else [melody.conditions] * len(prompts)
+            takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
+        said = _say_fewer(sampler, len(prompts), said, console)
         spent = time.perf_counter() - begun
         new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
+            if melody is not None:
+                console.print(melody.compare(take.waveform, sampler.codec.sample_rate_hz))
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
@@ -83,15 +94,28 @@ def _write_all(request: Request, sampler: Sampler, before: Continuation | None, 
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
 
 
-def _stream_all(request: Request, sampler: Sampler, before: Continuation | None, console: Console) -> int:
+def _say_fewer(sampler: Sampler, asked: int, said: int, console: Console) -> int:
+    """Once, that memory had room for fewer pieces at once than asked for; returns what was said last."""
+    most = sampler.most_at_once
+    if most is None or most >= asked or most == said:
+        return said
+    console.print(f"{most} at once instead of {asked}: memory has no room for more; the music is the same")
+    return most
+
+
+def _stream_all(
+    request: Request, sampler: Sampler, before: Continuation | None, melody: PieceMelody | None, console: Console
+) -> int:
     listener = _Listener()
     kept = []
     with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, console)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, melody, console)
             if chunks is None:
                 return 0
+            if melody is not None:
+                console.print(melody.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz))
             kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
                 _write(request, prompt, seed, kept.pop()[2], sampler, console)
@@ -133,11 +157,14 @@ def _stream_one(
     prompt: str | PromptSchedule[str],
     seed: int,
     before: Continuation | None,
+    melody: PieceMelody | None,
     console: Console,
 ) -> list[Tensor] | None:
     """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
-    with sampler.stream(prompt, seed=seed, continue_from=None if before is None else before.codes) as music:
+    known = None if before is None else before.codes
+    also = None if melody is None else melody.conditions
+    with sampler.stream(prompt, seed=seed, continue_from=known, also=also) as music:
         for chunk in music:
             try:
                 if not listener.failed:
@@ -212,6 +239,8 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
         made["continues"] = {"file": request.continued.name, "from_sec": request.from_sec}
+    if request.melody is not None:
+        made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
     if request.settings.decoder is not None:
         decoder = Path(request.settings.decoder).expanduser()
         made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}

@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from adapters.conditions import Conditions
+from adapters.conditions import Condition, Conditions
 from adapters.family.magenta_rt2.spec import DRUMS as DRUMS_KIND
-from adapters.family.magenta_rt2.spec import NOTES, STRENGTHS, STYLE
+from adapters.family.magenta_rt2.spec import NOTES, PREVIOUS, STRENGTHS, STYLE
+from data_prep.lm_spec import TEXT
 from data_prep.magenta_rt2.sizes import N_CONDITION_IDS, N_NOTES, N_RESERVED, N_STYLE_TOKENS, STYLE_CARD
 
 KIND_NAMES = (STYLE, NOTES, DRUMS_KIND, STRENGTHS)
@@ -78,12 +79,15 @@ class MagentaConditions:
     def of_kinds(conditions: Conditions, n_rows: int) -> "MagentaConditions":
         """The same from values and masks by kind: what is absent or masked is unknown, strengths are those played.
 
-        Kinds with one entry hold for all frames; the others have one entry per frame.
+        Kinds with one entry hold for all frames; the others have one entry per frame. Where no style of the sound is
+        given, the style is that of the text.
 
         Raises:
             ValueError: two kinds are for different numbers of frames.
         """
         found = {name: conditions.by_kind[name] for name in KIND_NAMES if name in conditions.by_kind}
+        if TEXT in conditions.by_kind:
+            found[STYLE] = _first_of(found.get(STYLE), conditions[TEXT])
         counts = {condition.values.shape[1] for condition in found.values()} - {1}
         if len(counts) > 1:
             raise ValueError(f"conditions for different numbers of frames: {sorted(counts)}")
@@ -134,7 +138,7 @@ class MagentaConditions:
         strengths = ((self.strengths[..., :2], 0, 41), (self.strengths[..., 2:], 0, 9))
         names = ("style", "notes", "drums", "strengths", "strength of drums")
         for name, (values, lowest, end) in zip(names, ranges + strengths, strict=True):
-            if values.numel() and (int(values.min()) < lowest or int(values.max()) >= end):
+            if values.numel() and not values.is_meta and (int(values.min()) < lowest or int(values.max()) >= end):
                 raise ValueError(f"{name}: values must lie in {lowest} … {end - 1}")
         ids = torch.cat([self.style, self.notes, self.drums, self.strengths], dim=-1).long() + ID_OFFSET
         assert ids.shape[-1] == N_CONDITION_IDS
@@ -142,3 +146,19 @@ class MagentaConditions:
 
     def _each(self, change) -> "MagentaConditions":
         return MagentaConditions(*(change(slots) for slots in (self.style, self.notes, self.drums, self.strengths)))
+
+
+def codes_before(conditions: Conditions) -> tuple[Int[Tensor, "B K"], Bool[Tensor, " B"]] | None:
+    """The frame before the first of each row, and which rows have one; None where no row has."""
+    before = conditions.get(PREVIOUS)
+    if before is None or not (before.mask.is_meta or bool(before.mask.any())):
+        return None
+    return before.values[:, 0], before.mask[:, 0]
+
+
+def _first_of(first: Condition | None, second: Condition) -> Condition:
+    """The first where it is said, else the second, which has one entry for all frames."""
+    if first is None:
+        return second
+    mask = first.mask | second.mask
+    return Condition(torch.where(first.mask[..., None], first.values, second.values), mask)

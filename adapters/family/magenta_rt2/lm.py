@@ -11,13 +11,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from adapters.conditions import Conditions
 from adapters.family.lm import LM
-from adapters.family.magenta_rt2.conditions import MagentaConditions
+from adapters.family.magenta_rt2.conditions import MagentaConditions, codes_before
 from adapters.family.magenta_rt2.layers import NORM_EPSILON, DepthLayer, TemporalLayer
 from adapters.family.magenta_rt2.ring import window_mask
 from adapters.family.magenta_rt2.spec import lm_spec
@@ -129,12 +129,17 @@ class MagentaLM(LM):
 
         `conditions` hold for T frames, or for one that stands for all. `previous` is the frame before the first, for
         codes cut from the middle of a piece; without it the piece begins here. What lies further back is not heard:
-        the first window of frames after a cut knows less than it would have in the piece.
+        the first window of frames after a cut knows less than it would have in the piece. In a batch the frame before
+        is a condition of its own (`spec.PREVIOUS`), for the rows that have one.
         """
+        has_previous = None
         if isinstance(conditions, Conditions):
+            previous, has_previous = codes_before(conditions) or (previous, None)
             conditions = MagentaConditions.of_kinds(conditions, len(inputs))
         embedded = self.embed(inputs.transpose(1, 2))  # [B, T, K, D]
-        states = self.temporal_states(self._inputs(embedded, previous), self.encode(conditions, inputs.shape[2]))
+        first = self._first(len(inputs), previous, has_previous)
+        source = self.encode(conditions, inputs.shape[2]).contiguous()  # once, not in every layer that reads it
+        states = self.temporal_states(torch.cat([first, embedded[:, :-1].mean(2)], dim=1), source)
         return self.level_logits(states, embedded)
 
     def inputs_and_labels(
@@ -147,10 +152,17 @@ class MagentaLM(LM):
     def next_logits(
         self, columns: Int[Tensor, "B K S"], begun: Int[Tensor, "B k"], conditions: MagentaConditions | Conditions
     ) -> Float[Tensor, "B n card"]:
-        """Logits of the next level of the frame behind `columns`: what `MagentaSteps` is compared with."""
+        """Logits of the next level of the frame behind `columns`: what `MagentaSteps` is compared with.
+
+        The first column is the start of the piece and holds no codes; those of rows that have ended mean nothing.
+        Conditions per frame may reach further than the columns.
+        """
         level = begun.shape[1]
         frame = torch.cat([begun, begun.new_zeros(len(begun), self.n_codebooks - level)], dim=1)
-        return self(torch.cat([columns, frame[:, :, None]], dim=2), conditions)[:, level : level + 1, -1]
+        codes = torch.cat([columns[:, :, 1:], frame[:, :, None]], dim=2).clamp(0, self.card - 1)
+        if isinstance(conditions, Conditions):
+            conditions = MagentaConditions.of_kinds(conditions, len(columns))
+        return self(codes, conditions.frames(0, codes.shape[2]))[:, level : level + 1, -1]
 
     def embed(self, codes: Int[Tensor, "B T K"]) -> Float[Tensor, "B T K D"]:
         """Scaled embeddings of codes 0 … card - 1."""
@@ -203,11 +215,14 @@ class MagentaLM(LM):
         cap = self.sizes.logit_cap
         return torch.tanh(self.depth.heads[level](states) / cap) * cap
 
-    def _inputs(
-        self, embedded: Float[Tensor, "B T K D"], previous: Int[Tensor, "B K"] | None
-    ) -> Float[Tensor, "B T D"]:
-        first = self.start(len(embedded)) if previous is None else self.embed(previous[:, None]).mean(2)
-        return torch.cat([first, embedded[:, :-1].mean(2)], dim=1)
+    def _first(
+        self, n_rows: int, previous: Int[Tensor, "B K"] | None, has_previous: Bool[Tensor, " B"] | None
+    ) -> Float[Tensor, "B 1 D"]:
+        """What the temporal stack hears before the first frame: the frame before, or that a piece begins."""
+        if previous is None:
+            return self.start(n_rows)
+        before = self.embed(previous[:, None]).mean(2)
+        return before if has_previous is None else torch.where(has_previous[:, None, None], before, self.start(n_rows))
 
     def _scaled(self, ids: Int[Tensor, "*N"]) -> Float[Tensor, "*N D"]:
         return self.codes(ids) * math.sqrt(self.sizes.temporal.width)

@@ -5,7 +5,7 @@ oldest. Slot 0 holds the sink, which every frame attends to.
 """
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Heard = tuple[Float[Tensor, "B H S d"], Float[Tensor, "B H S d"], Bool[Tensor, "n S"] | None]
@@ -47,6 +47,10 @@ class Ring:
         self.n_seen += 1
         filled = 1 + min(self.n_seen, self.size)
         return self.keys[:, :, :filled], self.values[:, :, :filled], None
+
+    def keep(self, index: Int[Tensor, " n"]) -> None:
+        """Go on with these rows only."""
+        self.keys, self.values = self.keys.index_select(0, index), self.values.index_select(0, index)
 
     def _push_many(self, keys: Float[Tensor, "B H n d"], values: Float[Tensor, "B H n d"]) -> Heard:
         n_new, n_past = keys.shape[2], min(self.n_seen, self.window_frames)

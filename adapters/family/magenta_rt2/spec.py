@@ -4,8 +4,10 @@ Groups of modules that an adapter may sit on, over names of `adapters.family.mag
 these is a plain linear map.
 """
 
+from dataclasses import dataclass
+
 from data_prep.codec.spectrostream.shape import CHANNELS, HOP_SAMPLES, SAMPLE_RATE_HZ
-from data_prep.lm_spec import ConditionKind, LMSpec
+from data_prep.lm_spec import TEXT, ConditionKind, LMSpec
 from data_prep.magenta_rt2.sizes import BASE, N_NOTES, N_STYLE_TOKENS, SMALL, MagentaSpec
 
 FAMILY = "magenta_rt2"
@@ -17,20 +19,32 @@ SIZES: dict[str, MagentaSpec] = {"mrt2_small": SMALL, "mrt2_base": BASE}
 FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_SAMPLES
 N_CHANNELS = CHANNELS
 
-STYLE, NOTES, DRUMS, STRENGTHS = "style", "notes", "drums", "strengths"
+STYLE, NOTES, DRUMS, STRENGTHS, PREVIOUS = "style", "notes", "drums", "strengths", "previous"
 KINDS = (
-    ConditionKind(STYLE, N_STYLE_TOKENS, per="clip", values="ids"),
-    ConditionKind(NOTES, N_NOTES, per="frame", values="ids", rate_hz=FRAME_RATE_HZ),
-    ConditionKind(DRUMS, 1, per="frame", values="ids", rate_hz=FRAME_RATE_HZ),
+    ConditionKind(TEXT, N_STYLE_TOKENS, per="caption", values="ids", n_entries=1),
+    ConditionKind(
+        STYLE, N_STYLE_TOKENS, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ, instead_of=TEXT
+    ),
+    ConditionKind(NOTES, N_NOTES, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
+    ConditionKind(DRUMS, 1, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
     ConditionKind(STRENGTHS, 3, per="clip", values="ids", n_entries=1),
 )
-"""What the model follows. A kind has one entry for all frames or one per frame; what is masked is unknown to it."""
+"""What the model follows. A kind has one entry for all frames or one per frame; what is masked is unknown to it.
+A text is the style tokens of its words; the style of the sound itself takes their place where it is given."""
 
 
-def lm_spec(sizes: MagentaSpec) -> LMSpec:
+@dataclass(frozen=True)
+class MagentaLMSpec(LMSpec):
+    """The description with all sizes beside it, which a model of random weights is made from."""
+
+    sizes: MagentaSpec = SMALL
+
+
+def lm_spec(sizes: MagentaSpec) -> MagentaLMSpec:
     """The description that every family gives: of the stack over frames, which adapters and memory are mostly about."""
     temporal = sizes.temporal
-    return LMSpec(
+    previous = ConditionKind(PREVIOUS, sizes.n_codebooks, per="before", values="ids", n_entries=1)
+    return MagentaLMSpec(
         family=FAMILY,
         codec="spectrostream",
         sample_rate_hz=SAMPLE_RATE_HZ,
@@ -43,8 +57,9 @@ def lm_spec(sizes: MagentaSpec) -> LMSpec:
         layers=temporal.layers,
         heads=temporal.heads,
         ffn=temporal.hidden,
-        conditions=KINDS,
+        conditions=(*KINDS, previous),
         window_sec=temporal.layers * sizes.window_frames / FRAME_RATE_HZ,
+        sizes=sizes,
     )
 
 
@@ -62,3 +77,5 @@ GROUPS = {
 }
 """The stack over frames: its attention to the past, to the conditions, its feed-forward. The stack over levels. The
 projection of the style. What stands between the two stacks (absent where they are equally wide). The logits."""
+ALIASES = {"attention": ("temporal_attention", "cross_attention"), "text_projection": ("style_projection",)}
+"""What presets for every family call some of them."""

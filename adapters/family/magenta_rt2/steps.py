@@ -50,6 +50,14 @@ class MagentaSteps:
         self._n_followed = 0
 
     @torch.inference_mode()
+    def keep(self, index: Int[Tensor, " n"]) -> None:
+        """Go on with these rows only."""
+        self.n_rows = len(index)
+        self._source, self._next_input = (held.index_select(0, index) for held in (self._source, self._next_input))
+        for ring in (ring for pair in self._rings for ring in pair):
+            ring.keep(index)
+
+    @torch.inference_mode()
     def read(self, columns: Int[Tensor, "B K n"]) -> None:
         """Take these frames as played, all at once: what `next` gives continues them."""
         n_frames = columns.shape[2]

@@ -38,7 +38,8 @@ def borrow(lm: nn.Module, spec: LMSpec) -> DecoderWeights:
         embeddings=_table(stack.embed_tokens),
         final_norm=_norm(stack.layer_norm),
         heads=SideBySide(list(causal.lm_heads)),
-        text=_text(lm),
+        text=_named(lm, "enc_to_dec_proj") or (lambda states: states),
+        melody=_named(lm, "audio_enc_to_dec_proj"),
         strengths=StrengthBank([], norm.device, norm.dtype),
         device=norm.device,
         dtype=norm.dtype,
@@ -56,26 +57,30 @@ def _find(lm: nn.Module, name: str, kind: str) -> Any:
     raise ValueError(f"no {kind} called {name} in {type(lm).__name__}")
 
 
-def _text(lm: nn.Module) -> Projection:
-    found = [module for path, module in lm.named_modules() if path.split(".")[-1] == "enc_to_dec_proj"]
-    return found[0] if found else lambda states: states
+def _named(lm: nn.Module, name: str) -> Projection | None:
+    return next((module for path, module in lm.named_modules() if path.split(".")[-1] == name), None)
 
 
 def _layer(layer: Any) -> LayerWeights:
-    own, cross = layer.self_attn, layer.encoder_attn
+    own = layer.self_attn
     return LayerWeights(
         self_norm=_norm(layer.self_attn_layer_norm),
         qkv=SideBySide([own.q_proj, own.k_proj, own.v_proj]),
         out=own.out_proj,
-        cross=CrossWeights(
-            norm=_norm(layer.encoder_attn_layer_norm),
-            q=cross.q_proj,
-            kv=SideBySide([cross.k_proj, cross.v_proj]),
-            out=cross.out_proj,
-        ),
+        cross=_cross(layer) if hasattr(layer, "encoder_attn") else None,
         ffn_norm=_norm(layer.final_layer_norm),
         fc1=layer.fc1,
         fc2=layer.fc2,
+    )
+
+
+def _cross(layer: Any) -> CrossWeights:
+    cross = layer.encoder_attn
+    return CrossWeights(
+        norm=_norm(layer.encoder_attn_layer_norm),
+        q=cross.q_proj,
+        kv=SideBySide([cross.k_proj, cross.v_proj]),
+        out=cross.out_proj,
     )
 
 

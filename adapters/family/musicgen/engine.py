@@ -4,15 +4,17 @@ Transformers' own tokens, several times sooner. `MusicgenSteps` reads a tape col
 one pass (prefill), then one column at a time; with guidance the null rows are read beside the others.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adapters.conditions import Conditions
-from adapters.decode.engine import Blend, Engine, Packing, Steps
+from adapters.decode.engine import Blend, Encoded, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
 from adapters.decode.sampling import Knobs, guide
 from adapters.decode.tape import Tape
@@ -28,14 +30,16 @@ from adapters.family.musicgen.decoder import (
     logits,
     run_layers,
 )
-from adapters.family.musicgen.kv_cache import KeyValueCache
+from adapters.family.musicgen.kv_cache import KeyValueCache, bucket
 from adapters.family.musicgen.weights import DecoderWeights, pack
 from adapters.pattern import Delays
 from data_prep.lm_spec import TEXT, LMSpec
 
+Made = TypeVar("Made", bound="DecoderEngine[Any]")
 
-class MusicgenEngine(Engine[TextStates]):
-    """A MusicGen decoder's weights, ready to play."""
+
+class DecoderEngine(Engine[Encoded]):
+    """A MusicGen decoder's weights, ready to play, whatever its conditions are."""
 
     def __init__(self, weights: DecoderWeights) -> None:
         self.weights = weights
@@ -45,7 +49,7 @@ class MusicgenEngine(Engine[TextStates]):
         self.bytes_per_step = weights.bytes_per_step
 
     @classmethod
-    def pack(cls, lm: nn.Module, spec: LMSpec, packing: Packing) -> "MusicgenEngine":
+    def pack(cls: type[Made], lm: nn.Module, spec: LMSpec, packing: Packing) -> Made:
         """With weights of its own, adapters included. `lm` may be transformers' whole model; it is not changed.
 
         Raises:
@@ -54,7 +58,7 @@ class MusicgenEngine(Engine[TextStates]):
         return cls(pack(lm, spec, packing))
 
     @classmethod
-    def borrow(cls, lm: nn.Module, spec: LMSpec) -> "MusicgenEngine":
+    def borrow(cls: type[Made], lm: nn.Module, spec: LMSpec) -> Made:
         """Around modules that stay where they are."""
         return cls(borrow(lm, spec))
 
@@ -62,13 +66,17 @@ class MusicgenEngine(Engine[TextStates]):
         """No gradients; for weights of our own in inference mode, which saves a seventh of what calls cost."""
         return self.weights.quietly()
 
-    def encode(self, conditions: Conditions) -> TextStates:
-        """Keys and values of cross-attention in every layer."""
-        return text_states(self.weights, conditions[TEXT])
+    @abstractmethod
+    def states(self, conditions: Conditions) -> ConditionStates:
+        """What the decoder reads of these conditions, for one row without guidance."""
 
-    def start(self, tape: Tape, knobs: Knobs) -> "MusicgenSteps":
-        """Begin a window."""
-        return MusicgenSteps(self.weights, tape, knobs)
+    def row_bytes(self, n_frames: int, *, guided: bool) -> int:
+        """Keys and values of self-attention, the null row's too, and the widest activations of reading a window."""
+        weights, spec = self.weights, self.spec
+        n_columns = 1 + n_frames + spec.largest_lag
+        cache = 2 * spec.layers * spec.hidden * bucket(n_columns) * weights.cache_dtype.itemsize
+        reading = n_columns * (4 * spec.hidden + 2 * spec.ffn) * weights.dtype.itemsize
+        return (cache + reading) * (2 if guided else 1)
 
     def log_likelihoods(self, codes: Int[Tensor, "K T"], conditions: Conditions) -> Float[Tensor, "K T"]:
         """In one pass over the whole piece, without guidance."""
@@ -77,15 +85,33 @@ class MusicgenEngine(Engine[TextStates]):
     @torch.no_grad()
     def _all_logits(self, columns: Int[Tensor, "1 K S"], conditions: Conditions) -> Float[Tensor, "1 K S card"]:
         weights, n_steps = self.weights, columns.shape[2]
-        x = (embed(weights, columns.to(self.device)) + weights.positions(n_steps))[0]  # [S, D]
-        cache = KeyValueCache(self.spec, 1, n_steps, self.device, weights.cache_dtype)
-        states = ConditionStates([self.encode(conditions)])
+        states, x = self.states(conditions), embed(weights, columns.to(self.device))[0]  # [S, D]
+        if states.prefix is not None:
+            x = torch.cat([states.prefix[0], x])
+        x = x + weights.positions(len(x))
+        cache = KeyValueCache(self.spec, 1, len(x), self.device, weights.cache_dtype)
         hidden = run_layers(weights, x, Rows(1, False), states, attend_from_start(cache, 0))
-        return logits(weights, hidden).transpose(0, 1)[None]
+        return logits(weights, hidden[-n_steps:]).transpose(0, 1)[None]
 
 
-class MusicgenSteps(Steps[TextStates]):
-    """A window in play. `states` is what cross-attention reads; a captured graph reads a copy that only it rewrites."""
+class MusicgenEngine(DecoderEngine[TextStates]):
+    """The engine of the text-to-music models: text enters by cross-attention."""
+
+    def encode(self, conditions: Conditions) -> TextStates:
+        """Keys and values of cross-attention in every layer."""
+        return text_states(self.weights, conditions[TEXT])
+
+    def states(self, conditions: Conditions) -> ConditionStates:
+        """One text."""
+        return ConditionStates([self.encode(conditions)])
+
+    def start(self, tape: Tape, knobs: Knobs) -> "MusicgenSteps":
+        """Begin a window."""
+        return MusicgenSteps(self.weights, tape, knobs)
+
+
+class DecoderSteps(Steps[Encoded]):
+    """A window in play. `states` is what the decoder follows; a captured graph reads a copy that only it rewrites."""
 
     def __init__(self, weights: DecoderWeights, tape: Tape, knobs: Knobs) -> None:
         self.weights, self.tape, self.knobs = weights, tape, knobs
@@ -103,15 +129,6 @@ class MusicgenSteps(Steps[TextStates]):
             return
         self.cache = cache
         self._buffers_replaced()
-
-    def follow(self, blend: Blend[TextStates]) -> None:
-        """Another text, or other shares of several."""
-        states = ConditionStates(list(blend.parts), self._shares(blend))
-        if not self.graphs.usable:
-            self.states = states
-        elif not self.states.take_over(states):
-            self.states = states.own()
-            self._buffers_replaced()
 
     def advance(self, until: int) -> None:
         """Read columns up to `until`; graphs replay where there are any."""
@@ -158,17 +175,21 @@ class MusicgenSteps(Steps[TextStates]):
         return 0 if self.states.prefix is None else self.states.prefix.shape[1]
 
     def _prefill(self, n: int) -> None:
-        """Read the first n columns at once, from an empty cache."""
+        """Read the first n columns at once and draw the next."""
+        hidden = self._read(n)
+        self.at = n
+        if n < self.tape.n_columns:
+            self._draw(hidden[:, -1], n - 1)
+
+    def _read(self, n: int) -> Tensor:
+        """Hidden states [N, P + n, D] of the prefix and the first n columns, at once, from an empty cache."""
         x = embed(self.weights, self.tape.tokens[:, :, :n])  # [B, n, D]
         if self.rows.guided:
             x = torch.cat([x, x])
         if self.states.prefix is not None:
             x = torch.cat([self.states.prefix[: self.rows.n], x], dim=1)
         x = x + self.positions[: self._offset + n]
-        hidden = self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0)).view(x.shape)
-        self.at = n
-        if n < self.tape.n_columns:
-            self._draw(hidden[:, -1], n - 1)
+        return self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0)).view(x.shape)
 
     def _decode_step(self) -> None:
         """One column with its place known to the host: attention reads exactly what was played."""
@@ -187,7 +208,7 @@ class MusicgenSteps(Steps[TextStates]):
         """All K codes of the column behind `at`."""
         self.tape.draw(at, guide(logits(self.weights, hidden), self.knobs, self.rows.n_text, self.rows.guided))
 
-    def _shares(self, blend: Blend[TextStates]) -> Tensor | None:
+    def _shares(self, blend: Blend[Encoded]) -> Tensor | None:
         return None if blend.shares is None else blend.shares.to(self.weights.device, self.weights.dtype)
 
     def _room(self) -> KeyValueCache:
@@ -205,3 +226,16 @@ class MusicgenSteps(Steps[TextStates]):
     def _reach(self, at: int) -> int:
         """Places that attention must see for this step, in steps of a bucket."""
         return self.cache.reach(self._offset + at + 1)
+
+
+class MusicgenSteps(DecoderSteps[TextStates]):
+    """A window of a text-to-music model."""
+
+    def follow(self, blend: Blend[TextStates]) -> None:
+        """Another text, or other shares of several."""
+        states = ConditionStates(list(blend.parts), self._shares(blend))
+        if not self.graphs.usable:
+            self.states = states
+        elif not self.states.take_over(states):
+            self.states = states.own()
+            self._buffers_replaced()

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapters.decode.engine import Packing
-from adapters.decode.projections import Biased, Projection, projection
+from adapters.decode.projections import Biased, Kind, Projection, projection
 from adapters.decode.strengths import StrengthBank, Turnable
 from adapters.family.musicgen.kv_cache import loops_pay
 from adapters.low_rank import LowRank
@@ -69,6 +69,8 @@ class DecoderWeights:
     final_norm: Norm
     heads: Projection
     text: Projection
+    melody: Projection | None
+    """Of chroma; None where the model reads no melody, or reads it at its own width."""
     strengths: StrengthBank
     device: torch.device
     dtype: torch.dtype
@@ -146,6 +148,7 @@ class _Packer:
             final_norm=self.norm("decoder.model.decoder.layer_norm"),
             heads=heads,
             text=self.text(),
+            melody=self.melody(),
             strengths=self.bank,
             device=self.packing.device,
             dtype=self.packing.dtype,
@@ -180,6 +183,13 @@ class _Packer:
             return lambda states: states
         return Biased(self.fused(["enc_to_dec_proj"]), self.place(linear.bias))
 
+    def melody(self) -> Projection | None:
+        linear: Any = self.modules.get("audio_enc_to_dec_proj")
+        # Twelve numbers an entry: nothing to be gained by fewer bits.
+        return (
+            None if linear is None else Biased(self.fused(["audio_enc_to_dec_proj"], "plain"), self.place(linear.bias))
+        )
+
     def table(self, k: int) -> Tensor:
         name = f"decoder.model.decoder.embed_tokens.{k}"
         for updates in self.packing.adapters.values() if self.packing.merged_at is None else ():
@@ -194,13 +204,14 @@ class _Packer:
     def place(self, tensor: Tensor) -> Tensor:
         return tensor.detach().to(self.packing.device, self.packing.dtype).clone()
 
-    def fused(self, names: Sequence[str]) -> Projection:
+    def fused(self, names: Sequence[str], kind: Kind | None = None) -> Projection:
         """The matrices of these modules stacked into one, with the adapters on them."""
+        kind = kind or self.packing.kind
         parts = [self.weight(name) for name in names]
         weight = torch.cat([self.merged(name, part) for name, part in zip(names, parts, strict=True)])
-        if self.packing.kind == "plain":
+        if kind == "plain":
             weight = weight.to(self.packing.device, self.packing.dtype)
-        inner = projection(self.packing.kind, weight)
+        inner = projection(kind, weight)
         self.bytes += weight.numel() * inner.bytes_per_weight
         if self.packing.merged_at is not None:
             return inner

@@ -1,0 +1,78 @@
+"""Several prompts at once, each with a weight, and a cross-fade from one mix to the next.
+
+The mix is taken where the model listens: the text that a step follows is the weighted mean of what cross-attention
+gives for each (see `Blend` in engine.py). A prompt schedule plans changes beforehand; a mix is what somebody sets while
+the music plays.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from configs.errors import UserError
+
+Text = TypeVar("Text")
+Other = TypeVar("Other")
+
+FADE_SEC = 2.0
+"""How long one mix takes to become the next, unless said."""
+
+
+@dataclass(frozen=True)
+class PromptMix(Generic[Text]):
+    """Texts, and how their shares move from `before` to `after` between two seconds of the piece."""
+
+    texts: Sequence[Text]
+    before: Sequence[float]
+    after: Sequence[float]
+    start_sec: float = 0.0
+    fade_sec: float = 0.0
+
+    @classmethod
+    def of(cls, texts: Sequence[Text], weights: Sequence[float]) -> "PromptMix[Text]":
+        """These texts from beginning to end; only the ratio of the weights counts.
+
+        Raises:
+            UserError: no text, a weight below 0, or none above.
+        """
+        shares = _shares(texts, weights)
+        return cls(texts, shares, shares)
+
+    def moved(
+        self, texts: Sequence[Text], weights: Sequence[float], second: float, fade_sec: float = FADE_SEC
+    ) -> "PromptMix[Text]":
+        """From this mix, as it is at `second`, to another one. Texts that both have keep their place.
+
+        Raises:
+            UserError: as for `of`.
+        """
+        wanted = _shares(texts, weights)
+        heard = [(text, share) for text, share in zip(self.texts, self.shares(second), strict=True) if share > 0]
+        known = [text for text, _ in heard]
+        every = list(known)
+        for text in texts:
+            every += [] if any(_same(other, text) for other in every) else [text]
+        before = [share for _, share in heard] + [0.0] * (len(every) - len(heard))
+        after = [sum((w for own, w in zip(texts, wanted, strict=True) if _same(own, text)), 0.0) for text in every]
+        return PromptMix(every, before, after, second, fade_sec)
+
+    def shares(self, second: float) -> list[float]:
+        """How much each text counts at this moment; they sum to 1."""
+        passed = 1.0 if self.fade_sec <= 0 else min(1.0, max(0.0, (second - self.start_sec) / self.fade_sec))
+        return [old + (new - old) * passed for old, new in zip(self.before, self.after, strict=True)]
+
+    def read_as(self, read: Callable[[Text], Other]) -> "PromptMix[Other]":
+        """The same with other texts, such as their states."""
+        return PromptMix([read(text) for text in self.texts], self.before, self.after, self.start_sec, self.fade_sec)
+
+
+def _shares(texts: Sequence[object], weights: Sequence[float]) -> list[float]:
+    total = sum(weights)
+    if not texts or min(weights) < 0 or not 0 < total < float("inf"):
+        raise UserError("prompts need weights of 0 or more, one of them above 0", fix="e.g. 1 for a single prompt")
+    return [weight / total for weight in weights]
+
+
+def _same(one: object, other: object) -> bool:
+    """Words are compared; text states only with themselves."""
+    return one is other or (isinstance(one, str) and one == other)

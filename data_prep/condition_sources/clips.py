@@ -1,0 +1,145 @@
+"""The conditions of all clips: from which audio each is read, and its values, made once and kept in the cache."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+
+from configs.errors import UserError
+from configs.prep import AUTO, PrepSettings
+from data_prep.cache import Cache, work_key
+from data_prep.clips import Clip, Version, changed, read_clips
+from data_prep.condition_sources.port import ConditionSource
+from data_prep.condition_sources.registry import sources_for
+from data_prep.decode import AudioError
+from data_prep.lm_spec import ConditionKind, LMSpec
+from data_prep.progress import stage
+from data_prep.stems import Selection
+
+NONE = "none"
+Values = Mapping[str, np.ndarray]
+"""Values [n, width] by clip id; a clip without any has no entry."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A kind of condition that is to be made, and from what audio."""
+
+    kind: ConditionKind
+    source: ConditionSource
+    asked: str
+    separator: str
+
+    def selection(self, version: str) -> Selection | None:
+        """The audio that a clip of this version has its condition from."""
+        return self.source.selection(self.asked, version, self.separator)
+
+
+def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
+    """What this base follows besides text, unless the settings say `none`.
+
+    Raises:
+        UserError: a condition is asked for that the base does not follow.
+    """
+    asked = {"melody": settings.melody.strip().lower()}
+    for name, said in asked.items():
+        if said not in (AUTO, NONE) and not spec.has(name):
+            raise UserError(
+                f"This base does not follow a {name}.",
+                where=f"--{name} {said}",
+                fix=f"Leave --{name} out, or choose a base that does, e.g. facebook/musicgen-melody.",
+            )
+    said = {name: words for name, words in asked.items() if words != AUTO}
+    found = [
+        Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model)
+        for kind, source in sources_for(spec)
+    ]
+    return [wanted for wanted in found if wanted.asked != NONE]
+
+
+def selections_of(wanted: Sequence[Wanted], versions: Sequence[str]) -> list[Selection]:
+    """All audio that conditions are read from, each once."""
+    found = (one.selection(version) for one in wanted for version in versions)
+    return list({selection.name: selection for selection in found if selection is not None}.values())
+
+
+def make_conditions(
+    wanted: Sequence[Wanted], clips: Sequence[Clip], versions: Sequence[Version], cache: Cache
+) -> dict[str, dict[str, np.ndarray]]:
+    """Values by kind and clip id; `versions` holds every track in all selections.
+
+    Raises:
+        UserError: a song changed since it was measured.
+    """
+    audio = {(version.track.source_sha256, version.stems): version for version in versions}
+    return {one.kind.name: _of_kind(one, clips, audio, cache) for one in wanted}
+
+
+def prep_notes(wanted: Sequence[Wanted], made: Mapping[str, Values]) -> dict[str, object]:
+    """What prep.yaml says of each kind."""
+    return {
+        one.kind.name: {
+            "from": one.asked,
+            "clips": len(made[one.kind.name]),
+            "width": one.kind.width,
+            "rate_hz": one.kind.rate_hz,
+            "version": one.source.version,
+            "made_with": one.source.depends_on(one.kind),
+        }
+        for one in wanted
+    }
+
+
+def _of_kind(
+    one: Wanted, clips: Sequence[Clip], audio: Mapping[tuple[str, str], Version], cache: Cache
+) -> dict[str, np.ndarray]:
+    read_from: dict[str, Version] = {}
+    for clip in clips:
+        selection = one.selection(clip.version.stems)
+        if selection is not None:
+            read_from[clip.id] = audio[clip.version.track.source_sha256, selection.name]
+    found: dict[str, np.ndarray] = {}
+    with stage(one.kind.name, len(clips), unit="clips") as progress:
+        progress.advance(len(clips) - len(read_from))
+        todo = []
+        for clip in clips:
+            if clip.id not in read_from:
+                continue
+            known = cache.read_tensors(one.kind.name, _key(one, clip, read_from[clip.id]))
+            if known is None:
+                todo.append(clip)
+                continue
+            found[clip.id] = known["values"]
+            progress.advance(reused=True)
+        for clip, samples in _audio(one, todo, read_from):
+            values = one.source.values(samples, one.kind)
+            kept = np.zeros((0, one.kind.width), np.float32) if values is None else values
+            cache.write_tensors(one.kind.name, _key(one, clip, read_from[clip.id]), {"values": kept})
+            found[clip.id] = kept
+            progress.advance()
+    return {clip.id: found[clip.id] for clip in clips if len(found.get(clip.id, ()))}
+
+
+def _key(one: Wanted, clip: Clip, version: Version) -> str:
+    place = Clip(version, clip.segment).place
+    return work_key(one.source.version, kind=one.kind.name, **one.source.depends_on(one.kind), **place)
+
+
+def _audio(one: Wanted, clips: Sequence[Clip], read_from: Mapping[str, Version]) -> Iterator[tuple[Clip, np.ndarray]]:
+    """Each clip with the mono audio [N] that its condition is read from; a track is decoded once."""
+    for _, of_version in groupby(clips, key=lambda clip: read_from[clip.id].key):
+        group = sorted(of_version, key=lambda clip: clip.segment.start_sec)
+        version = read_from[group[0].id]
+        try:
+            audio = read_clips(
+                version.path,
+                [clip.segment for clip in group],
+                sample_rate_hz=one.source.sample_rate_hz(one.kind),
+                channels=1,
+                fold=version.scan.fold,
+            )
+            for clip, samples in zip(group, audio, strict=True):
+                yield clip, samples[0]
+        except (AudioError, OSError) as error:
+            raise changed(version.track.song.relative, error) from error

@@ -1,0 +1,50 @@
+"""The melody of a clip: its loudest pitch class over time, read from what is left without drums and bass."""
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from data_prep.chroma import PITCHED, SILENT_DB, chroma, has_melody
+from data_prep.chroma_shape import ChromaShape
+from data_prep.condition_sources.port import ConditionSource
+from data_prep.lm_spec import ConditionKind
+from data_prep.stems import MIX, REST, Selection, parse_selection, rest_of
+
+MELODY = "melody"
+
+
+class Melody(ConditionSource):
+    """Chroma as the base's own files describe it. Silence and unpitched sounds have no melody."""
+
+    kind = MELODY
+    version = 1
+    usual = REST
+
+    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
+        """`rest`: of the clip's own stems, all but drums and bass. `mix`: the clip as it is. Else the track's stems."""
+        if asked.strip().lower() == REST:
+            return rest_of(separator, version)
+        wanted = parse_selection(asked)
+        return parse_selection(version) if wanted.name == MIX else wanted
+
+    def sample_rate_hz(self, kind: ConditionKind) -> int:
+        """What the base's preprocessor files say."""
+        return shape_of(kind).sample_rate_hz
+
+    def depends_on(self, kind: ConditionKind) -> dict[str, Any]:
+        """The transform's numbers, and what counts as no melody."""
+        return {**asdict(shape_of(kind)), "silent_db": SILENT_DB, "pitched": PITCHED}
+
+    def values(self, audio: Float[np.ndarray, " N"], kind: ConditionKind) -> Float[np.ndarray, "n width"] | None:
+        """One-hot rows, 7.8 a second for MusicGen."""
+        shape, samples = shape_of(kind), torch.from_numpy(np.ascontiguousarray(audio, np.float32))
+        return chroma(samples, shape).numpy() if has_melody(samples, shape) else None
+
+
+def shape_of(kind: ConditionKind) -> ChromaShape:
+    """How this base's chroma is made."""
+    assert isinstance(kind.made_with, ChromaShape)
+    return kind.made_with
