@@ -26,6 +26,7 @@ from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.decode.untouched import untouched
+from adapters.device_memory import how_many_fit, in_halves
 from adapters.family.lm import LM
 from adapters.family.port import family_named, family_of
 from configs.errors import UserError
@@ -88,6 +89,8 @@ class Sampler:
         self.label = label
         self.forced = list(forced)
         self._guard = guard
+        self.most_at_once: int | None = None
+        """Pieces that memory has room for at once; None until more were asked for than that."""
 
     @classmethod
     def load(
@@ -191,7 +194,7 @@ class Sampler:
         values [n, width] for the whole piece, what is continued included.
 
         Raises:
-            UserError: the model's output is not a number; see `Tape.check`.
+            UserError: the model's output is not a number; see `Tape.check`. Memory has no room for a single piece.
         """
         if self.codec is None:
             raise ValueError("this sampler was made without a codec: use `codes`")
@@ -207,7 +210,44 @@ class Sampler:
         n_frames: int | None = None,
         also: Sequence[RowConditions] | None = None,
     ) -> list[Int16[np.ndarray, "K _"]]:
-        """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`."""
+        """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`.
+
+        As many pieces at once as memory has room for: a piece is the same in any company.
+
+        Raises:
+            DeviceTooSmallError: there is no room for a single piece.
+        """
+        seeds = self._seeds(prompts, seeds)
+        n_known = 0 if continue_from is None else continue_from.shape[1]
+        window = min(self._total_frames(n_known, n_frames), self._plan().window)
+        row_bytes = self.engine.row_bytes(window, guided=self.settings.guidance != 1)
+        room = [how_many_fit(row_bytes, self.engine.device), self.most_at_once]
+        size = min([len(seeds), *(known for known in room if known is not None)])
+
+        def play(numbers: Sequence[int]) -> list[Int16[np.ndarray, "K _"]]:
+            some = [prompts[number] for number in numbers], [seeds[number] for number in numbers]
+            more = None if also is None else [also[number] for number in numbers]
+            return self._play(*some, continue_from, n_frames, more)
+
+        if also is not None and len(also) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(also)} sets of conditions")
+        pieces, found = range(len(prompts)), []
+        while len(found) < len(pieces):
+            played, most = in_halves(play, pieces[len(found) : len(found) + size])
+            found += played
+            size = most if most < len(played) else size
+        self.most_at_once = size if size < len(pieces) else self.most_at_once
+        return found
+
+    def _play(
+        self,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        continue_from: Int16[np.ndarray, "K P"] | None,
+        n_frames: int | None,
+        also: Sequence[RowConditions] | None,
+    ) -> list[Int16[np.ndarray, "K _"]]:
+        """All of these at once."""
         with self._guard():
             generation = self._generation(prompts, seeds, continue_from, n_frames, also)
             while not generation.done:
@@ -254,15 +294,22 @@ class Sampler:
         settings = self.settings
         also = also if also is not None else [{}] * len(prompts)
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
-        n_known = 0 if known is None else known.shape[1]
-        total = min(n_known + (n_frames or max(1, round(settings.duration_sec * self.frame_rate))), ENDLESS)
-        seeds = seeds if seeds is not None else [settings.seed + number for number in range(len(prompts))]
+        total = self._total_frames(0 if known is None else known.shape[1], n_frames)
+        seeds = self._seeds(prompts, seeds)
         schedules = self.schedules_of(prompts)
-        if not len(seeds) == len(also) == len(schedules):
-            raise ValueError(f"{len(schedules)} prompts but {len(seeds)} seeds and {len(also)} sets of conditions")
         rows = zip(schedules, seeds, also, strict=True)
         requests = [Request(one, total, seed, known, more) for one, seed, more in rows]
         return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
+
+    def _total_frames(self, n_known: int, n_frames: int | None) -> int:
+        return min(n_known + (n_frames or max(1, round(self.settings.duration_sec * self.frame_rate))), ENDLESS)
+
+    def _seeds(self, prompts: Sequence[Prompt], seeds: Sequence[int] | None) -> Sequence[int]:
+        if seeds is None:
+            return [self.settings.seed + number for number in range(len(prompts))]
+        if len(seeds) != len(prompts):
+            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
+        return seeds
 
     def _plan(self) -> WindowPlan:
         settings = self.settings

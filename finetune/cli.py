@@ -7,7 +7,7 @@ import difflib
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 COMMANDS = {
     "demo": "hear it work: prep, train and sample on songs that come with it",
@@ -36,10 +36,23 @@ WAIT_POLICY = "PASSIVE"
 makes a training step four to five times as long as soon as one other process wants the same cores. It is read when
 torch is loaded, so it is set before."""
 
+ALLOCATOR = "expandable_segments:True"
+"""PyTorch's CUDA allocator grows its segments instead of leaving gaps between them: clips of many lengths fragment
+memory otherwise. Linux only, read when torch first allocates; without CUDA it means nothing."""
+ALLOCATOR_NAMES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Where a person may have said otherwise: the name since torch 2.9, and the one before."""
+
+
+def prepare_for_torch(environment: MutableMapping[str, str]) -> None:
+    """What torch reads from the environment when it is loaded, where the person has not said it."""
+    environment.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
+    if sys.platform == "linux" and not any(name in environment for name in ALLOCATOR_NAMES):
+        environment[ALLOCATOR_NAMES[0]] = ALLOCATOR
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. Without words it is this process's own command line."""
-    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
+    prepare_for_torch(os.environ)
     if argv is not None:
         return _answer(list(argv))
     from finetune.stop import no_more_words, stop_in_words

@@ -1,8 +1,10 @@
 """Optimizers over the adapter's weights, with LoRA+'s faster B as a parameter group of its own."""
 
 import contextlib
+import functools
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 
@@ -76,7 +78,36 @@ def _create(name: str, param_groups: list[dict], betas: tuple[float, float]) -> 
     from bitsandbytes.optim.adamw import AdamW8bit, PagedAdamW8bit
 
     kinds = {"adamw8bit": AdamW8bit, "paged_adamw8bit": PagedAdamW8bit}
-    return kinds[name](param_groups, betas=betas)
+    return _waiting_once(kinds[name])(param_groups, betas=betas)
+
+
+@functools.cache
+def _waiting_once(kind: Any) -> Any:
+    """A bitsandbytes optimizer whose step waits for the GPU once if its state is paged, else never.
+
+    Its own waits after every tensor, several hundred times a step.
+    """
+
+    class WaitingOnce(kind):
+        @torch.no_grad()
+        def step(self, closure: Callable[[], Any] | None = None) -> None:
+            assert closure is None
+            if not self.initialized:
+                self.check_overrides()
+                self.to_gpu()  # state that was loaded
+                self.initialized = True
+            for number, group in enumerate(self.param_groups):
+                for place, weight in enumerate(group["params"]):
+                    if weight.grad is None:
+                        continue
+                    if not self.state[weight]:
+                        self.init_state(group, weight, number, place)
+                    self.prefetch_state(weight)
+                    self.update_step(group, weight, number, place)
+            if self.is_paged and torch.cuda.is_available():
+                torch.cuda.synchronize()
+
+    return WaitingOnce
 
 
 def _prodigy(param_groups: list[dict], betas: tuple[float, float]) -> torch.optim.Optimizer:

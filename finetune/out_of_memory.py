@@ -2,15 +2,15 @@
 
 What the failed attempt left in the gradients is thrown away whole, so nothing is counted twice, and the draws of a step
 are known, so nothing is lost: the gradient is the same up to rounding. Several processes cannot do this, because the
-others would wait for the one that starts again; there the run ends with advice, and --resume goes on.
+others would wait for the one that starts again; there the run ends in all of them with advice, and --resume goes on.
 """
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from adapters.device_memory import let_go
 from adapters.family.recompute import enable_checkpointing
 from configs.errors import UserError
 
@@ -46,17 +46,11 @@ def accumulate_or_shrink(
         say(f"step {step + 1}: out of memory; {_shrink(learner, problem)}. The total batch stays, nothing is lost.")
 
 
-def let_go() -> None:
-    """Give back to the device what nothing holds any more."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def _shrink(learner: "Learner", problem: str) -> str:
     """Make the next attempt smaller, and say how."""
     if learner.accelerator.num_processes > 1:
-        raise _too_small(problem, "Run again with --resume and a smaller --batch_size, and a larger --accumulation.")
+        error = _too_small(problem, "Run again with --resume and a smaller --batch_size, and a larger --accumulation.")
+        raise error if learner.alarm is None else learner.alarm.raise_with_others(error)
     if learner.batch_size > 1:
         learner.batch_size //= 2
         return f"micro-batches are {learner.batch_size} of the longest clips from here on"

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from jaxtyping import Int16, Num
 
+from adapters.device_memory import DeviceTooSmallError, let_go
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.prepared import PreparedDataset
 from data_prep.safe_write import written_beside
 from finetune.batches import Clip
-from finetune.out_of_memory import let_go
 
 if TYPE_CHECKING:
     from adapters.family.lm import LM
@@ -94,21 +94,12 @@ def play(
 def _codes(
     sampler: "Sampler", states: "Sequence[torch.Tensor]", seeds: Sequence[int], n_frames: int
 ) -> list[Int16[np.ndarray, "K T"]]:
-    """Side by side, or in halves where memory is too small for that: a piece is the same in any company."""
+    """Side by side as far as memory allows: a piece is the same in any company."""
     try:
         return sampler.codes(states, seeds=seeds, n_frames=n_frames)
-    except torch.OutOfMemoryError as error:
-        problem = str(error).splitlines()[0]
-    let_go()
-    if len(states) == 1:
+    except DeviceTooSmallError as error:
         fix = "Use shorter clips (--max_clip_sec 10), a smaller base, or no prior_prompts."
-        raise UserError("The memory of this device is too small for the base to play a piece.", where=problem, fix=fix)
-    half = len(states) // 2
-    return [
-        codes
-        for part in (slice(half), slice(half, None))
-        for codes in _codes(sampler, states[part], seeds[part], n_frames)
-    ]
+        raise UserError(error.what, where=error.where, fix=fix) from error
 
 
 def save(pieces: PriorPieces, path: Path) -> None:

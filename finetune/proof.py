@@ -60,6 +60,13 @@ class Proof:
     """Whether the clips were held out; without a validation split they are training clips."""
     fresh_difference: float
     """Largest difference of a logit after a fresh load, as a share of the largest logit."""
+    tolerance: float
+    """What rounding explains, in the same unit."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the files give the logits that training ended with, up to rounding."""
+        return self.fresh_difference <= self.tolerance
 
     @property
     def does_something(self) -> bool:
@@ -80,8 +87,7 @@ def prove(
 ) -> Proof:
     """Load base and adapter afresh and measure. `witness` is what `witness_of` gave for the model in training.
 
-    Raises:
-        RuntimeError: the files do not give the logits that training ended with; a bug.
+    A difference beyond `TOLERANCE` is told (`Proof.holds`) and ends nothing: hours of training stand before it.
     """
     updates = adapter_files.load(folder).updates
     lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
@@ -93,9 +99,8 @@ def prove(
         sums += divergence_sums(adapted, base, valid)
         counts += valid.sum(dim=(0, 2))
     difference = _largest_difference(witness_of(lm, draws, dataset, accelerator), witness)
-    if difference > TOLERANCE[precision.arithmetic]:
-        raise RuntimeError(f"the saved adapter does not give the logits that training ended with: {difference:.1e} off")
-    return Proof(norms(updates, files), (sums / counts).tolist(), len(draws), held_out, difference)
+    tolerance = TOLERANCE[precision.arithmetic]
+    return Proof(norms(updates, files), (sums / counts).tolist(), len(draws), held_out, difference, tolerance)
 
 
 def witness_of(

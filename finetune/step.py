@@ -14,6 +14,7 @@ from torch import Tensor
 from adapters.conditions import Conditions
 from adapters.family.lm import LM
 from configs.train import TrainSettings
+from finetune.alarm import Alarm
 from finetune.batches import ClipSource, Draw, chance, collate
 from finetune.buckets import micro_batches, padded_frames
 from finetune.idle import Idle
@@ -43,6 +44,8 @@ class Learner:
     max_frames: int = 0
     without_adapter: Callable[[], AbstractContextManager[None]] | None = None
     """Makes the model the untuned base for a while; asked for only with `prior_share`."""
+    alarm: Alarm | None = None
+    """Tells the other processes when this one ends."""
     batch_size: int = field(init=False)
     checkpointed: int = field(init=False)
     idle: Idle = field(init=False)

@@ -18,6 +18,7 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
+from finetune.alarm import Alarm
 from finetune.bare_base import ask_bare_base
 from finetune.batches import clips_of, held_out
 from finetune.checkpoint import State, load
@@ -30,7 +31,7 @@ from finetune.memory.step_plan import checkpointed_layers
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.prior import check_prior
-from finetune.processes import start_processes
+from finetune.processes import of_first_process, start_processes, without_fp32_outputs
 from finetune.run import open_run
 from finetune.run_folder import (
     RunFolder,
@@ -95,7 +96,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     check_fit(dataset, files)
     cap = bound(settings, precision)
     if cap is not None and not resume:
-        settings = fitted_to(settings, files, clips, precision, cap).settings
+        settings = of_first_process(fitted_to(settings, files, clips, precision, cap).settings)
         precision = settle(settings)
     standing = standing_on(dataset, files, base_fingerprint(files), per_step)
 
@@ -132,10 +133,14 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     model, optimizer = accelerator.prepare(lm, optimizer)
+    if not precision.autocast:
+        without_fp32_outputs(lm)
     ema = Ema(adapter.parameters(), settings.ema_decay)
     state = State(adapter.parameters(), optimizer, ema, accelerator.scaler, bare.position)
     if checkpoint is not None:
         load(checkpoint, state)
+    alarm = Alarm(accelerator)
+    stack.callback(alarm.close)
     learner = Learner(
         lm,
         model,
@@ -145,6 +150,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         settings,
         max_frames if cap is None else longest,
         adapter.disabled,
+        alarm,
     )
     run.introduce(facts(files, precision, adapter, len(clips), len(validation), total, per_step, state))
 

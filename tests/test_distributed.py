@@ -50,3 +50,59 @@ def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
     left, right = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("two", "one"))
     torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
     assert max(float(tensor.abs().max()) for name, tensor in left.items() if "lora_B" in name) > 1e-3
+
+
+OUT_OF_MEMORY = """
+import os, sys
+import torch
+from finetune import step
+from finetune.cli import main
+
+plain, calls = step.codebook_sums, []
+
+def runs_out(logits, labels):
+    calls.append(1)
+    if len(calls) == 3 and os.environ["RANK"] == "1":
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    return plain(logits, labels)
+
+step.codebook_sums = runs_out
+sys.exit(main())
+"""
+
+
+def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path: Path) -> None:
+    """No launcher watches over these two: the one that waits for gradients would wait for a day."""
+    config = tmp_path / "two.yaml"
+    config.write_text(to_yaml(quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8)))
+    words = [
+        sys.executable,
+        "-c",
+        OUT_OF_MEMORY,
+        "train",
+        str(tiny_data),
+        str(tmp_path / "run"),
+        "--config",
+        str(config),
+    ]
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    shared |= {"GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true"}
+    root = Path(__file__).resolve().parent.parent
+    both = [
+        subprocess.Popen(
+            words,
+            cwd=root,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=240)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [2, 2], told
+    assert "too small for this run" in told[1] and "--resume" in told[1]
+    assert "stopped, because another process did: process 1" in told[0] and "--resume" in told[0]

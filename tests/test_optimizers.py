@@ -11,6 +11,7 @@ from configs.train import OptimSettings
 from data_prep.device import cpu_has_bf16
 from finetune import optimizers, precision
 from finetune.ema import Ema
+from finetune.memory.optimizer_state import _eight_bit
 from finetune.precision import settle
 from finetune.schedule import factor
 
@@ -169,3 +170,46 @@ def test_bf16_units_are_seen() -> None:
 def test_impossible_precision_is_refused(given: dict[str, str]) -> None:
     with pytest.raises(UserError):
         settle(quick(**given))
+
+
+@pytest.mark.parametrize("name", ["adamw8bit", "paged_adamw8bit"])
+def test_predicted_state_is_what_bitsandbytes_keeps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small tensors in 32 bits, larger ones in 8; the paged one pages only those of 100,000 numbers or more."""
+    from bitsandbytes.optim import optimizer as theirs
+
+    sizes = (1000, 4095, 4096, 16 * 1536, 16 * 6144, 99_999, 100_000, 64 * 6144)
+    paged: list[int] = []
+
+    def page(*shape: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        paged.append(shape[0])
+        return torch.zeros(shape, dtype=dtype)
+
+    made = optimizers.build([(f"a{n}", torch.nn.Parameter(torch.zeros(n))) for n in sizes], optim(name=name), 1.0)
+    monkeypatch.setattr(theirs.F, "get_paged", page)
+    monkeypatch.setattr(theirs.F, "fill", lambda buffer, value: None)
+    for size in sizes:
+        paged.clear()
+        buffers: Any = made
+        on_device = 0
+        for dtype in [torch.uint8, torch.uint8] if size >= 4096 else [torch.float32, torch.float32]:
+            on_meta = torch.empty(size, device="meta")
+            held = buffers.get_state_buffer(on_meta, dtype=dtype)
+            on_device += 0 if paged else held.nbytes
+        scales = 2 * 4 * -(-size // 256) if size >= 4096 else 0
+        assert on_device + scales == _eight_bit(size, paged=name.startswith("paged")), size
+
+
+def test_an_8_bit_step_is_bitsandbytes_own() -> None:
+    from bitsandbytes.optim.adamw import AdamW8bit
+
+    torch.manual_seed(0)
+    start = torch.randn(5000)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    made = optimizers.build([("x.lora_A.weight", ours)], optim(name="adamw8bit", lr=0.01), 1.0)
+    reference = AdamW8bit([theirs], lr=0.01, betas=(0.9, 0.99), weight_decay=made.param_groups[0]["weight_decay"])
+    for step in range(3):
+        gradient = torch.randn(5000, generator=torch.Generator().manual_seed(step))
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        made.step()
+        reference.step()
+    assert torch.equal(ours, theirs) and not torch.equal(ours, start)

@@ -20,7 +20,7 @@ from data_prep.scan import scan
 from data_prep.stems import check_published, parse_selection
 from data_prep.tracks import measure_tracks
 from data_prep.write_audio import write_audio
-from finetune.cli import main
+from finetune.cli import main, prepare_for_torch
 from finetune.commands.prep import held_out_words
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +67,7 @@ class Watch:
             sys.stdout.flush()
             os._exit(0)
 sys.meta_path.insert(0, Watch())
-from finetune.cli import main
+from finetune.cli import main, prepare_for_torch
 main(["sample", "--base", "debug", "x"])
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -76,6 +76,27 @@ main(["sample", "--base", "debug", "x"])
         environment["OMP_WAIT_POLICY"] = set_by_person
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert done.stdout.strip() == (set_by_person or "PASSIVE")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, {"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "x"}, {"PYTORCH_CUDA_ALLOC_CONF": "x"}),
+    ],
+)
+def test_the_allocator_grows_its_segments_unless_told_otherwise(
+    given: dict[str, str], expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    environment = dict(given)
+    prepare_for_torch(environment)
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE", **expected}
+    monkeypatch.setattr(sys, "platform", "win32")  # where it is not supported, and warns
+    environment = dict(given)
+    prepare_for_torch(environment)
+    assert environment == {"OMP_WAIT_POLICY": "PASSIVE", **given}
 
 
 def test_the_hub_is_asked_once_and_shortly(monkeypatch: pytest.MonkeyPatch) -> None:

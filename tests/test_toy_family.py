@@ -113,6 +113,15 @@ def test_stream_is_the_sampled_piece_and_strength_can_change(base: Path, adapter
     assert (live.codes(["a tone"])[0] != sampler(base).codes(["a tone"])[0]).any()
 
 
+def test_its_own_condition_is_followed(base: Path) -> None:
+    player = sampler(base, window_sec=1.0, overlap_sec=0.4)
+    plain, null = (player.codes(["a tone"], also=also)[0] for also in (None, [{}]))
+    loud = player.codes(["a tone"], also=[{"level": torch.full((50, 1), 30.0)}])[0]
+    rising = player.codes(["a tone"], also=[{"level": torch.cat([torch.zeros(25, 1), torch.full((25, 1), 30.0)])}])[0]
+    np.testing.assert_array_equal(plain, null)
+    assert (loud[:, :20] != plain[:, :20]).any() and (rising[:, 26:] != plain[:, 26:]).any()
+
+
 def test_likelihoods_and_levels_of_the_slow_engine(base: Path) -> None:
     player = sampler(base)
     codes = torch.from_numpy(player.codes(["a tone"])[0].astype(np.int64))

@@ -107,6 +107,10 @@ class Engine(ABC, Generic[Encoded]):
     def start(self, tape: Tape, knobs: Knobs) -> Steps[Encoded]:
         """Begin a window."""
 
+    def row_bytes(self, n_frames: int, *, guided: bool) -> int:
+        """What a piece takes while a window of so many frames is played; 0 where the family does not say."""
+        return 0
+
     @abstractmethod
     def log_likelihoods(self, codes: Int[Tensor, "K T"], conditions: Conditions) -> Float[Tensor, "K T"]:
         """Log-likelihood in nats of every code of one piece, given its conditions and all that the model reads before.

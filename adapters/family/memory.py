@@ -102,6 +102,10 @@ class MemoryModel(ABC):
     def block_weights(self, plan: StepPlan) -> int:
         """Numbers in one block's matrices."""
 
+    def narrow(self, spec: LMSpec, layers: int) -> LMSpec | None:
+        """So many layers that are too narrow for their kernels to take any time; None where that cannot be made."""
+        return None
+
 
 def register_memory(family: str, memory: MemoryModel) -> None:
     """Let `woodshed plan` know a family that does not come with Woodshed."""

@@ -1,6 +1,6 @@
 """What turns captions into what the language model follows, by the kind that a base's format names.
 
-A text encoder makes states of captions: one row per token, or the style tokens of a caption. docs/extending.md.
+A kind is a module with `load(files, device) -> TextEncoder` and `text_encoder_fingerprint(files)`, imported when used.
 """
 
 import importlib

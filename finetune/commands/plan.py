@@ -1,4 +1,4 @@
-"""`woodshed plan DATA`: which settings fit into a card's memory, and how fast each would be. Loads no model."""
+"""`woodshed plan DATA`: which settings fit into a card's memory, and how fast each would be. Loads no base."""
 
 import argparse
 import functools
@@ -36,6 +36,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     from data_prep.prepared import PreparedDataset
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
+    from finetune.memory.host_cost import machine_here
 
     memory = settings.memory
     if memory is None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     cap = cap_of(memory, device)
     spec = spec_of_base(settings)
     longest = longest_frames(frames, settings, spec.frame_rate)
-    fitted = fit_settings(settings, spec, longest, arithmetic, cap)
+    fitted = fit_settings(settings, spec, longest, arithmetic, cap, machine_here(spec, host_device()))
     show(args.data, dataset, fitted, settings, arithmetic)
     return 0
 
@@ -63,6 +64,13 @@ def machine_of(settings: "TrainSettings") -> "tuple[Any, Arithmetic]":
         precision = settle(settings)
         return precision.device, precision.arithmetic
     return "cuda", "bf16" if settings.precision == "auto" else settings.precision
+
+
+def host_device() -> str:
+    """Where the cost of asking for kernels is measured: on a GPU where there is one, whatever is planned for."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def spec_of_base(settings: "TrainSettings") -> "LMSpec":

@@ -1,7 +1,8 @@
 """How long a training step takes, roughly: enough to rank plans that fit, not to promise a duration.
 
-Counted: the matrix products of forward, backward and recomputation, the weights that are dequantised for each, and a
-fixed cost per layer call, which is what small micro-batches pay for. Not counted: loading, evaluation, previews, and
+Counted: the matrix products of forward, backward and recomputation, the weights that are dequantised for each, and what
+the processor takes to ask for a layer's kernels, which is what small micro-batches pay for (`finetune.memory.host_cost`
+measures it). Not counted: loading, evaluation, previews, and
 what a kernel loses on its own shape.
 """
 
@@ -12,16 +13,16 @@ from adapters.family.memory import StepPlan, memory_of, trainable
 
 @dataclass(frozen=True)
 class Machine:
-    """Rates of the hardware. The defaults are assumed, for a mid-range consumer GPU; ranking depends little on them."""
+    """Rates of the hardware. The first two are assumed, for a mid-range consumer GPU: ranking hardly needs them."""
 
     flops: float = 40e12
     bytes_per_sec: float = 400e9
-    launch_sec: float = 5e-6
-    measured: bool = False
+    layer_sec: float = 2e-3
+    """What the processor takes for a layer's forward and backward pass, however small the batch is."""
+    recompute_sec: float = 2e-3
+    """What it takes more for a layer that is recomputed."""
 
 
-LAUNCHES = 70
-"""Kernels per decoder layer and pass, counted on the lean decoder (aten operations that compute, forward)."""
 SHORT_ROWS = 90
 """Assumed: rows that a micro-batch seems to have on top, since short products run below the full rate. Four clips at
 once were seen to take 0.89 of the time per clip of one at a time."""
@@ -49,9 +50,9 @@ def step_sec(plan: StepPlan, machine: Machine | None = None) -> float:
         packed = 1.0 if plan.weights == "int8" else 0.5
         weights = layers * memory_of(plan.spec).block_weights(plan)
         dequantised = passes * weights * (packed + 2 * plan.bytes_per_value) / machine.bytes_per_sec
-    launches = (passes + 1) * layers * LAUNCHES * machine.launch_sec  # a backward launches about two for one
+    host = layers * machine.layer_sec + plan.checkpointed * machine.recompute_sec
     short = 1 + SHORT_ROWS / (plan.batch_size * plan.steps)
-    return max(step_flops(plan) * short / machine.flops + dequantised, launches)
+    return max(step_flops(plan) * short / machine.flops + dequantised, host)
 
 
 def audio_sec_per_sec(plan: StepPlan, accumulation: int, machine: Machine | None = None) -> float:

@@ -6,6 +6,8 @@ MIN_8BIT_SIZE = 4096
 """bitsandbytes keeps 32-bit state for smaller tensors (`min_8bit_size` of its 8-bit optimizers)."""
 BLOCK = 256
 """Weights that share one scale in bitsandbytes' 8-bit state (blockwise quantisation of its optimizers)."""
+MIN_PAGED_SIZE = 100_000
+"""bitsandbytes pages the state of tensors of this size or more (`get_state_buffer` of its optimizers)."""
 
 
 def state_bytes(plan: StepPlan) -> int:
@@ -15,19 +17,20 @@ def state_bytes(plan: StepPlan) -> int:
 
 
 def _optimizer_bytes(plan: StepPlan) -> int:
-    if plan.optimizer == "paged_adamw8bit":
-        return 0  # in memory that the driver moves between host and device; PyTorch's allocator does not hold it
     if plan.optimizer == "adamw":
         return 8 * trainable(plan)  # two fp32 moments
     if plan.optimizer == "prodigy":
         return 16 * trainable(plan)  # two moments, the gradients' running sum, the weights at the start
     total = 0
     for n_in, n_out, count in memory_of(plan.spec).linears(plan):
-        total += count * sum(_eight_bit(plan.rank * width) for width in (n_in, n_out))
+        paged = plan.optimizer == "paged_adamw8bit"
+        total += count * sum(_eight_bit(plan.rank * width, paged) for width in (n_in, n_out))
     return total
 
 
-def _eight_bit(size: int) -> int:
+def _eight_bit(size: int, paged: bool) -> int:
+    """Two moments and their scales. Paged moments lie in memory that the driver moves between host and device."""
     if size < MIN_8BIT_SIZE:
         return 8 * size
-    return 2 * (size + 4 * -(-size // BLOCK))
+    moments = 0 if paged and size >= MIN_PAGED_SIZE else size
+    return 2 * (moments + 4 * -(-size // BLOCK))

@@ -10,6 +10,7 @@ from configs.train import TrainSettings
 from finetune.memory.auto import Fitted, cap_of, fit_settings, limit_process, longest_frames
 from finetune.memory.dry import Measured, measure
 from finetune.memory.fit import Cap, choose, options
+from finetune.memory.host_cost import machine_here
 from finetune.memory.optimizer_state import state_bytes
 from finetune.memory.predict import GIB, predict
 from finetune.memory.step_plan import step_plan
@@ -52,7 +53,8 @@ def fitted_to(
         UserError: nothing fits.
     """
     frames = longest_frames([clip.n_frames for clip in clips], settings, files.spec.frame_rate)
-    return fit_settings(settings, files.spec, frames, precision.arithmetic, cap)
+    machine = machine_here(files.spec, precision.device)
+    return fit_settings(settings, files.spec, frames, precision.arithmetic, cap, machine)
 
 
 def bounds_of(

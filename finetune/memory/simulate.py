@@ -81,6 +81,7 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
         lm.is_loaded_in_4bit = plan.weights == "nf4" and device != "meta"
         if plan.weights in ("int8", "nf4"):
             _quantise(lm, plan.weights, arithmetic, device)
+    with torch.device(device) if device == "meta" else nullcontext():  # its first values are drawn on the CPU
         adapter = attach(lm, LoraSettings(rank=plan.rank, targets=list(plan.targets)))
     lean_lora.install(lm)
     enable_checkpointing(lm, plan.checkpointed)

@@ -73,7 +73,7 @@ def _write_all(
         duration_sec = loop.duration_sec + 1 / sampler.frame_rate  # whole frames, and no sample short
         sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
     known = None if before is None else before.codes
-    size = request.settings.batch_size
+    size, said = request.settings.batch_size, 0
     for first in range(0, len(request.prompts), size):
         prompts = request.prompts[first : first + size]
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
@@ -81,6 +81,7 @@ def _write_all(
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
             also = None if melody is None else [melody.conditions] * len(prompts)
             takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
+        said = _say_fewer(sampler, len(prompts), said, console)
         spent = time.perf_counter() - begun
         new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
@@ -91,6 +92,15 @@ def _write_all(
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
             _write(request, prompt, seed, audio, sampler, console)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
+
+
+def _say_fewer(sampler: Sampler, asked: int, said: int, console: Console) -> int:
+    """Once, that memory had room for fewer pieces at once than asked for; returns what was said last."""
+    most = sampler.most_at_once
+    if most is None or most >= asked or most == said:
+        return said
+    console.print(f"{most} at once instead of {asked}: memory has no room for more; the music is the same")
+    return most
 
 
 def _stream_all(

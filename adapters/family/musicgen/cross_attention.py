@@ -10,11 +10,12 @@ import operator
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from adapters.conditions import Condition
 from adapters.decode.projections import Projection
+from adapters.family.musicgen.kv_cache import as_bias
 from adapters.family.musicgen.weights import DecoderWeights
 
 
@@ -24,7 +25,8 @@ class TextStates:
 
     keys: list[Tensor]
     values: list[Tensor]
-    mask: Bool[Tensor, "B 1 1 L"] | None
+    mask: Float[Tensor, "B 1 1 L"] | None
+    """What is added to the scores: 0 where there is text, -inf where there is none. None: all is text."""
 
 
 @dataclass
@@ -104,7 +106,8 @@ def text_states(weights: DecoderWeights, text: Condition) -> TextStates:
         k, v = _rows(layer.cross.kv, projected).chunk(2, dim=-1)  # [B, L, D]
         keys.append(_heads(k, weights.spec.heads))
         shown.append(_heads(v, weights.spec.heads))
-    return TextStates(keys, shown, None if bool(text.mask.all()) else mask[:, None, None])
+    bias = None if bool(text.mask.all()) else as_bias(mask, weights.dtype)[:, None, None]
+    return TextStates(keys, shown, bias)
 
 
 def _rows(projection: Projection, x: Float[Tensor, "B L D_in"]) -> Float[Tensor, "B L D_out"]:

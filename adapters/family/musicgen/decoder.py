@@ -55,7 +55,7 @@ def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
 
 def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:
     """Attention of one step whose place is on the device, with fixed shapes: for captured graphs."""
-    mask = reachable(at, reach)
+    mask = reachable(at, reach, cache.keys.dtype)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = cache.append_at(layer, at, reach, k, v)

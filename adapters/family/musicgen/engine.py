@@ -30,7 +30,7 @@ from adapters.family.musicgen.decoder import (
     logits,
     run_layers,
 )
-from adapters.family.musicgen.kv_cache import KeyValueCache
+from adapters.family.musicgen.kv_cache import KeyValueCache, bucket
 from adapters.family.musicgen.weights import DecoderWeights, pack
 from adapters.pattern import Delays
 from data_prep.lm_spec import TEXT, LMSpec
@@ -69,6 +69,14 @@ class DecoderEngine(Engine[Encoded]):
     @abstractmethod
     def states(self, conditions: Conditions) -> ConditionStates:
         """What the decoder reads of these conditions, for one row without guidance."""
+
+    def row_bytes(self, n_frames: int, *, guided: bool) -> int:
+        """Keys and values of self-attention, the null row's too, and the widest activations of reading a window."""
+        weights, spec = self.weights, self.spec
+        n_columns = 1 + n_frames + spec.largest_lag
+        cache = 2 * spec.layers * spec.hidden * bucket(n_columns) * weights.cache_dtype.itemsize
+        reading = n_columns * (4 * spec.hidden + 2 * spec.ffn) * weights.dtype.itemsize
+        return (cache + reading) * (2 if guided else 1)
 
     def log_likelihoods(self, codes: Int[Tensor, "K T"], conditions: Conditions) -> Float[Tensor, "K T"]:
         """In one pass over the whole piece, without guidance."""

@@ -86,6 +86,14 @@ class KeyValueCache:
         return LookBack(self.keys, self.values)
 
 
-def reachable(at: Tensor, reach: int) -> Bool[Tensor, "1 1 1 {reach}"]:
-    """Mask of the steps up to and with `at`."""
-    return (torch.arange(reach, device=at.device) <= at)[None, None, None]
+def reachable(at: Tensor, reach: int, dtype: torch.dtype) -> Float[Tensor, "1 1 1 {reach}"]:
+    """What attention adds to the scores of a step's places: 0 up to and with `at`, -inf behind it.
+
+    As numbers, made once per step: a mask of booleans is turned into them in every layer.
+    """
+    return as_bias(torch.arange(reach, device=at.device) <= at, dtype)[None, None, None]
+
+
+def as_bias(visible: Bool[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"]:
+    """0 where something may be seen, -inf elsewhere."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, -torch.inf)

@@ -6,9 +6,12 @@ N is the number of rows (batch x steps), e the bytes of an activation, D the hid
 What is not known here: dropout above 0, DoRA and autocast over an fp32 base take peft's own forward, which keeps more.
 """
 
+from dataclasses import replace
+
 from adapters.family.memory import MemoryModel, StepPlan, packed_bytes, trainable
 from adapters.family.musicgen.format import MusicgenSpec
 from configs.precisions import VALUE_BYTES
+from data_prep.lm_spec import LMSpec
 
 Role = tuple[str, str]
 """(place, projection): ("self", "q") …, ("cross", "out"), ("ffn", ""), ("text", "")."""
@@ -101,6 +104,10 @@ class MusicgenMemory(MemoryModel):
     def block_weights(self, plan: StepPlan) -> int:
         """Eight square matrices and the feed-forward's two."""
         return 8 * plan.spec.hidden**2 + 2 * plan.spec.hidden * plan.spec.ffn
+
+    def narrow(self, spec: LMSpec, layers: int) -> LMSpec:
+        """Four heads of eight numbers."""
+        return replace(spec, layers=layers, heads=4, hidden=32, ffn=64, card=32, positions=64)
 
 
 def roles(targets: tuple[str, ...]) -> set[Role]:

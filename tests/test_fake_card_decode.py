@@ -1,0 +1,207 @@
+"""Decoding on a card that is not there: graphs captured and replayed, nothing waits, every planted fault is noticed."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fake_card.card import FakeCard, needs_known_torch
+
+from adapters.decode.arithmetic import choose
+from adapters.decode.engine import Packing
+from adapters.decode.generation import Generation, Request, WindowPlan
+from adapters.decode.prompt_schedule import PromptSchedule
+from adapters.decode.sampling import Sampling
+from adapters.family.lm import LM
+from adapters.family.load import load_lm
+from adapters.family.musicgen import decoder
+from adapters.family.musicgen.engine import MusicgenEngine, MusicgenSteps
+from adapters.family.musicgen.format import spec_of_sizes
+from adapters.low_rank import LowRank
+from adapters.sampler import Sampler
+from configs.sample import SampleSettings
+from data_prep.base_files import BaseFiles
+from data_prep.codec.registry import load_base_codec
+from data_prep.text_encoder import TextEncoder
+
+pytestmark = needs_known_torch
+CUDA = torch.device("cuda")
+AMPERE, TURING = (8, 6), (7, 5)
+LAYERS = "decoder.model.decoder.layers"
+WINDOW_END = {"value read in tape.check"}
+"""The one place where the host may wait: a window played to its end."""
+
+
+@pytest.fixture(scope="module")
+def lm(mono_base: Path) -> LM:
+    return load_lm(BaseFiles("debug", None, mono_base))
+
+
+def update(lm: LM, dora: bool) -> dict[str, LowRank]:
+    found = {}
+    for name in (f"{LAYERS}.0.self_attn.q_proj", f"{LAYERS}.1.fc1", "enc_to_dec_proj"):
+        n_out, n_in = lm.get_submodule(name).weight.shape  # pyright: ignore
+        magnitude = torch.rand(n_out) + 0.5 if dora and "q_proj" in name else None
+        found[name] = LowRank(torch.randn(4, n_in), torch.randn(n_out, 4), 4.0, False, magnitude)
+    return found
+
+
+def texts(count: int) -> list[torch.Tensor]:
+    return [torch.randn(4 + n, 12) for n in range(count)]
+
+
+def generation(
+    lm: LM,
+    adapters: Mapping[str, Mapping[str, LowRank]] | None = None,
+    merged_at: Mapping[str, float] | None = None,
+    direct: Any = lambda second: False,
+) -> Generation:
+    arithmetic = choose("auto", CUDA)
+    packing = Packing(arithmetic.kind, CUDA, arithmetic.dtype, adapters or {}, merged_at)
+    engine = MusicgenEngine.pack(lm, lm.spec, packing)
+    first, second, third = texts(3)
+    schedule = PromptSchedule((0.0, 0.4), (first, second), fade_sec=0.2)
+    known = torch.zeros(4, 20, dtype=torch.long)
+    requests = [Request(schedule, 170, 1), Request(PromptSchedule.of(third), 90, 2, known)]
+    if direct is None:
+        direct = lambda second: engine.strengths.set({"one": second % 1.0, "two": 0.5})  # noqa: E731
+    return Generation(engine, requests, Sampling(3.0, 1.0, 20), WindowPlan(120, 40, 50.0), direct)
+
+
+def play(made: Generation) -> MusicgenSteps:
+    """Through windows, fades, a row that ends before the other, and every kind of change of settings."""
+    made.advance(40)
+    for sampling in (Sampling(2.0, 0.9, 10, 0.9), Sampling(1.0, 0.0), Sampling(3.0, 0.0)):
+        made.set_sampling(sampling)
+        made.advance(8)
+    while not made.done:
+        made.advance(100)
+    assert [tuple(codes.shape) for codes in made.codes()] == [(4, 170), (4, 90)]
+    assert isinstance(made.steps, MusicgenSteps)
+    return made.steps
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability"),
+    [("no adapter", AMPERE), ("no adapter", TURING), ("merged", AMPERE), ("live", TURING), ("live, DoRA", AMPERE)],
+)
+def test_graphs_play_everything_and_nothing_waits(lm: LM, kind: str, capability: tuple[int, int]) -> None:
+    one, two = update(lm, False), update(lm, "DoRA" in kind)
+    adapters = {} if kind == "no adapter" else {"one": one} if kind == "merged" else {"one": one, "two": two}
+    with FakeCard(capability) as card:
+        live = kind.startswith("live")
+        made = generation(lm, adapters, {"one": 0.7} if kind == "merged" else None, None if live else lambda _: False)
+        card.ledger.clear()
+        steps = play(made)
+        assert steps.weights.dtype == (torch.bfloat16 if capability == AMPERE else torch.float16)
+    told = card.ledger
+    assert steps.graphs.usable and set(told.waits) == WINDOW_END
+    assert told.replays > 120 and told.captures <= 12
+    assert set(told.upcasts) <= {"in decoder.logits"}
+
+
+def test_what_changes_while_playing_is_small(lm: LM) -> None:
+    """Texts and strengths are set at changes only: a steady window copies nothing at all."""
+    with FakeCard() as card:
+        engine = MusicgenEngine.pack(lm, lm.spec, Packing("plain", CUDA, torch.bfloat16))
+        requests = [Request(PromptSchedule.of(texts(1)[0]), 150, 1)]
+        made = Generation(engine, requests, Sampling(3.0, 1.0, 20), WindowPlan(200, 60, 50.0))
+        made.advance(20)
+        card.ledger.clear()
+        made.advance(100)
+    assert not card.ledger.copies and not card.ledger.waits and card.ledger.replays == 100
+
+
+def test_a_captured_step_makes_its_mask_once(lm: LM) -> None:
+    """Masks of booleans would be turned into numbers in every layer."""
+    with FakeCard() as card:
+        play(generation(lm))
+        made = generation(lm)
+        made.advance(5)
+        steps = made.steps
+        assert isinstance(steps, MusicgenSteps)
+        card.ledger.clear()
+        with made.engine.quietly():
+            steps.captured_step(torch.zeros(1, dtype=torch.long, device=CUDA), 256)
+    kernels = card.ledger.kernels
+    assert sum(kernels[name] for name in kernels if "masked_fill" in name) <= 1 + 2  # and the filters of sampling
+    assert sum(kernels[name] for name in kernels if "where" in name) <= 1  # known cells stay
+    assert kernels["aten._scaled_dot_product_efficient_attention.default"] >= lm.spec.layers
+
+
+def test_previews_of_a_model_in_training(lm: LM, mono_base: Path) -> None:
+    """Around the model's own modules; the codec stays on the CPU, as in `finetune.preview`."""
+    codec = load_base_codec(BaseFiles("debug", None, mono_base), "cpu")
+    with FakeCard() as card:
+        mine = load_lm(BaseFiles("debug", None, mono_base), weights="bf16", device="cuda")
+        sampler = Sampler.around(mine, SampleSettings.model_validate({"duration_sec": 0.5}), codec=codec)
+        takes = sampler.sample(texts(2))
+    assert [take.waveform.shape[0] for take in takes] == [1, 1]
+    assert set(card.ledger.waits) == WINDOW_END and card.ledger.replays > 20
+
+
+def test_pieces_at_once_are_fitted_to_the_card(lm: LM) -> None:
+    """With 8 GiB free, medium in 16 bits has no room for 16 guided pieces of half a minute."""
+    with FakeCard(total_bytes=9 * 2**30):
+        engine = MusicgenEngine.pack(lm, lm.spec, Packing("plain", CUDA, torch.bfloat16))
+        engine.spec = spec_of_sizes(1536, 48, 24, 6144)
+        each = engine.row_bytes(1500, guided=True)
+        engine.spec = lm.spec
+        engine.row_bytes = lambda n_frames, *, guided: each  # pyright: ignore[reportAttributeAccessIssue]
+        settings = SampleSettings.model_validate({"duration_sec": 0.1})
+        sampler = Sampler(engine, lambda words: [], None, settings)
+        sampler.codes(texts(16))
+    assert 864 < each / 2**20 < 1000  # its keys and values take 864 MiB
+    assert sampler.most_at_once == int(8 * 2**30 * 0.8) // each
+
+
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")  # torch's LSTM, when it is moved
+def test_codec_and_text_encoder(mono_base: Path) -> None:
+    files = BaseFiles("debug", None, mono_base)
+    with FakeCard() as card:
+        codec = load_base_codec(files, CUDA)
+        codes = codec.encode([torch.randn(1, 8000), torch.randn(1, 5000)])
+        assert [piece.shape[0] for piece in codes] == [4, 4]
+        assert codec.decode(codes[0]).shape[0] == 1
+        states = TextEncoder.load(files, CUDA).encode(["slow piano", "a much longer caption than that"])
+    assert all(state.device.type == "cpu" for state in states)
+    assert "value read" not in " ".join(card.ledger.waits)
+
+
+# ---- faults, planted
+
+
+def test_a_mask_left_on_the_cpu_is_noticed(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = decoder.reachable
+    monkeypatch.setattr(decoder, "reachable", lambda at, reach, dtype: plain(at.cpu(), reach, dtype))
+    with FakeCard(), pytest.raises(Exception, match="at least two devices"):
+        generation(lm).advance(30)
+
+
+def test_a_value_read_in_a_step_is_noticed(lm: LM, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = MusicgenSteps.captured_step
+
+    def asking(self: MusicgenSteps, at: torch.Tensor, reach: int) -> None:
+        plain(self, at, reach)
+        assert bool(self.tape.finite)
+
+    monkeypatch.setattr(MusicgenSteps, "captured_step", asking)
+    with FakeCard() as card, pytest.warns(UserWarning, match="value read while a graph is captured"):
+        generation(lm).advance(30)
+    assert not card.ledger.captures or card.ledger.replays == 0
+
+
+def test_a_buffer_left_on_the_cpu_is_noticed(lm: LM) -> None:
+    with FakeCard(), pytest.raises(Exception, match="device"):
+        made = generation(lm)
+        made.advance(1)
+        assert made.tape is not None
+        made.tape.frames = made.tape.frames.cpu() + torch.zeros(4, 1, dtype=torch.long)
+        made.steps.restart()  # pyright: ignore[reportOptionalMemberAccess]
+        made.advance(5)
+
+
+def test_a_generator_of_the_other_side_is_noticed() -> None:
+    with FakeCard(), pytest.raises(RuntimeError, match="cpu generator for numbers on cuda"), torch.device("cuda"):
+        torch.randn(3, generator=torch.Generator("cpu"))
