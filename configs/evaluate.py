@@ -17,18 +17,18 @@ class GridSettings(Section):
     checkpoints: bool = True
     """Of a run: try every checkpoint that was kept. Otherwise only the adapter as it is."""
     finalists: int = Field(default=3, ge=1, le=64)
-    """How many of them are played and heard; all others are only measured on codes, which costs far less."""
+    """How many of them generate audio; all others are only scored on tokens, which costs far less."""
 
 
 class EvaluateSettings(Section):
-    """Everything `woodshed evaluate` can be told."""
+    """All settings of `woodshed evaluate`."""
 
     mode: Literal["quick", "full"] = "quick"
     """quick: 12 pieces of each kind; full: 48, for narrower intervals."""
     pieces: int = Field(default=0, ge=0, le=1000)
     """Pieces of each kind, base and adapter alike; 0 means what the mode says."""
     duration_sec: float = Field(default=6.0, ge=3.2, le=30)
-    """Length of each piece. Embeddings hear at least three seconds."""
+    """Length of each piece. Embeddings need at least three seconds."""
     prompts: list[Words] = Field(default_factory=list, max_length=256)
     """Prompts that should bring the style out. Empty: captions of held-out clips, then the adapter's own prompts."""
     foreign_prompts: list[Words] = Field(default_factory=list, max_length=256)

@@ -21,7 +21,7 @@ class ListenerSettings(Section):
     bits: int | None = Field(default=None, ge=4, le=4)
     """4 loads the models that write captions in 4 bit: a quarter of the memory, on a GPU."""
     batch_size: int = Field(default=4, ge=1, le=64)
-    """Clips that such a model hears at once."""
+    """Clips such a model processes at once."""
     clap_words: Path | None = None
     """The words that `clap` picks from: a text file with a word or short phrase per line. Without it, a list of its
     own."""

@@ -8,7 +8,7 @@ from configs.section import Section
 
 
 class LiveSettings(Section):
-    """Everything `woodshed live` can be told. What the page can change while playing begins with these values."""
+    """All settings of `woodshed live`. What the page can change while playing begins with these values."""
 
     guidance: float = Field(default=3.0, ge=1, le=20)
     """Classifier-free guidance scale; 1 means none and halves the work."""
@@ -25,7 +25,7 @@ class LiveSettings(Section):
     fade_sec: float = Field(default=2.0, ge=0, le=30)
     """How long one mix of prompts takes to become the next."""
     window_sec: float = Field(default=20.0, gt=0, le=30)
-    """How much music the model hears at once: less is faster."""
+    """How much music the model attends to at once: less is faster."""
     overlap_sec: float = Field(default=8.0, gt=0, lt=30)
     """How much of its last part each window continues from."""
     seed: int = Field(default=0, ge=0)

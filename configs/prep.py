@@ -55,7 +55,7 @@ class CaptionSettings(Section):
     """Words that come to mean your style, part of every caption, e.g. "in the style of mine". Spaces around it and
     double ones do not count."""
     sources: list[Literal["own", "tags", "listeners", "features"]] = ["own", "tags", "listeners", "features"]
-    """Where captions come from, in order of trust: your own words, tags in the file, what listeners heard, measured
+    """Where captions come from, in order of trust: your own words, tags in the file, what listeners found, measured
     features."""
     listeners: ListenerSettings = ListenerSettings()
     """Models that listen."""
@@ -76,7 +76,7 @@ class CaptionSettings(Section):
 
 
 class PrepSettings(Section):
-    """Everything `woodshed prep` can be told."""
+    """All settings of `woodshed prep`."""
 
     base: str = "facebook/musicgen-small"
     """The base model this dataset is for: it decides codec, channels and text encoder. A hub id, a folder with the

@@ -19,7 +19,7 @@ class CodebookSettings(Section):
 
 
 class SampleSettings(Section):
-    """Everything `woodshed sample` can be told."""
+    """All settings of `woodshed sample`."""
 
     duration_sec: float = Field(default=10.0, gt=0, le=3600)
     """Length of each piece. Beyond the model's window it continues from its own last part."""
@@ -36,7 +36,7 @@ class SampleSettings(Section):
     seed: int = Field(default=0, ge=0)
     """Same seed, same piece. The n-th piece of a call uses seed + n."""
     window_sec: float = Field(default=30.0, gt=0, le=30)
-    """How much music the model hears at once."""
+    """How much music the model attends to at once."""
     overlap_sec: float = Field(default=12.0, gt=0, lt=30)
     """How much of its last part a longer piece continues from (audiocraft moves on by 18 of 30 s: the same)."""
     batch_size: int = Field(default=8, ge=1, le=256)

@@ -101,7 +101,7 @@ class CheckpointSettings(Section):
 
 
 class TrainSettings(Section):
-    """Everything `woodshed train` can be told."""
+    """All settings of `woodshed train`."""
 
     base: str | None = None
     """The model to adapt: a hub id, a folder with the same files, or `debug`. Left out: the one the dataset was
@@ -122,7 +122,7 @@ class TrainSettings(Section):
     """Share of clips trained without their caption, so that guidance keeps working. Where a melody or another track is
     followed too, this share loses both, as many the caption alone, and as many the other alone."""
     prior_share: float = Field(default=0.0, ge=0, lt=1)
-    """Prior preservation: this share of clips is heard without the trigger, with the base's own predictions as the
+    """Prior preservation: this share of clips is trained without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
     said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips."""
     prior_prompts: list[Words] = Field(default_factory=list, max_length=64)

@@ -31,7 +31,7 @@ def arguments(parser: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="Folder of the new adapter.")
     parser.add_argument("--method", choices=METHODS, default="concatenate", help="How (concatenate: exact).")
-    parser.add_argument("--rank", type=int, metavar="N", help="Rank of the result. The error that this costs is told.")
+    parser.add_argument("--rank", type=int, metavar="N", help="Rank of the result. The error this causes is printed.")
     parser.add_argument(
         "--energy", type=float, metavar="X", help="Instead: the lowest rank that keeps this share, 0.99."
     )

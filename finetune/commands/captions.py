@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 SECTION = None
 EXAMPLES = """
-woodshed captions data/mine                           # a table: every clip, what was heard, what is said
+woodshed captions data/mine                           # a table: every clip, what listeners found, its captions
 woodshed captions data/mine --stats                   # what is said of every clip, and so learnt as the trigger
 woodshed captions data/mine --edit mine.csv           # change it in any editor, then:
 woodshed prep my_songs/ data/mine --captions.edits mine.csv
