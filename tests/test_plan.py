@@ -1,10 +1,8 @@
 """`woodshed plan`, and `woodshed train --memory`: what fits, shown before anything is loaded and proved by a step."""
 
 import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
-from subprocess import run
 
 import pytest
 import torch
@@ -123,7 +121,7 @@ def test_no_memory_given_and_too_little(data: Path, capsys: pytest.CaptureFixtur
 
 
 def test_plan_needs_no_weights(data: Path):
-    """Nothing of the base is on this machine: its sizes are known, and the host's cost is measured on a narrow model."""
+    """Nothing of the base is here: its sizes are known, and the host is measured on a narrow model."""
     assert cli.main(["plan", str(data), "--base", "facebook/musicgen-small", "--memory", "8gb"]) == 0
 
 
