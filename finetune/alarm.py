@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
@@ -44,10 +45,12 @@ class Alarm:
         """Tell the others why this process ends, and wait until they know; returns the error to raise."""
         self.close()
         if self._store is not None:
-            self._store.set(REASON, f"process {self.rank}: {error.what} ({error.where}) {error.fix}")
-            end = time.monotonic() + WAIT_AT_MOST_SEC
-            while self._store.add(HEARD, 0) < self.others and time.monotonic() < end:
-                time.sleep(LOOK_EVERY_SEC / 5)
+            # The process that holds the store may leave as soon as it knows: then nobody is left to wait for.
+            with suppress(RuntimeError):
+                self._store.set(REASON, f"process {self.rank}: {error.what} ({error.where}) {error.fix}")
+                end = time.monotonic() + WAIT_AT_MOST_SEC
+                while self._store.add(HEARD, 0) < self.others and time.monotonic() < end:
+                    time.sleep(LOOK_EVERY_SEC / 5)
         return error
 
     def _listen(self) -> None:

@@ -231,7 +231,7 @@ def test_stream_is_the_sampled_piece(files: BaseFiles) -> None:
         assert_close(torch.cat(list(music), dim=1), whole)
 
 
-def test_learnt_with_dora_by_heart_and_given_back(files: BaseFiles, tmp_path: Path) -> None:
+def test_a_clip_that_is_learnt_with_dora_comes_back(files: BaseFiles, tmp_path: Path) -> None:
     data = write_dataset(tmp_path / "one", files.folder, train=(10,), validation=())
     lora = {"rank": 8, "alpha": 16.0, "dora": True, "targets": list(GROUPS)}
     learns = {"lora": lora, "optim": {**SETTINGS["optim"], "lr": 0.02}, "condition_dropout": 0.0}
@@ -240,8 +240,9 @@ def test_learnt_with_dora_by_heart_and_given_back(files: BaseFiles, tmp_path: Pa
     dataset = PreparedDataset(data)
     row = dataset.clips("train")[0]
     how: Any = {"temperature": 0.0, "guidance": 4.0, "duration_sec": 10 / 25}
-    codes = sampler(files.folder, adapter, **how).codes([row.captions[0]])[0]
-    assert (codes == dataset.codes(row.id)).mean() > 0.9
+    ours, bare = (sampler(files.folder, one, **how).codes([row.captions[0]])[0] for one in (adapter, None))
+    shares = [float((codes == dataset.codes(row.id)).mean()) for codes in (ours, bare)]
+    assert shares[0] > 0.4 and shares[1] < 0.2, "chance is one in a card"
 
 
 def test_prep_from_sound_to_tokens(tmp_path: Path) -> None:
