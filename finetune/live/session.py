@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.audio_out import slug
+from adapters.device_memory import let_go
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from finetune.live.controls import (
@@ -409,7 +410,7 @@ class LiveSession:
             if player is not None:
                 player.close()
             del player
-            _free_memory()
+            let_go()
 
     def _fail(self, error: Exception) -> None:
         """The music stops, everybody is told why, and the next `start` begins a piece anew."""
@@ -439,13 +440,3 @@ def error_message(error: Exception) -> dict[str, Any]:
         return {"type": "error", "what": error.what, "where": error.where, "fix": error.fix}
     what = f"a fault of the program: {type(error).__name__}: {error}"
     return {"type": "error", "what": what, "where": "", "fix": "Its traceback is in the terminal: please report it."}
-
-
-def _free_memory() -> None:
-    import gc
-
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
