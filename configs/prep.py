@@ -108,6 +108,9 @@ class PrepSettings(Section):
     """Where the separator, the codec and the text encoder run."""
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that decode and measure; 0 means one per core."""
+    cluster: Literal["none", "ray"] = "none"
+    """ray works on the songs in a Ray cluster (or with Ray on this machine), for collections of thousands of them; all
+    of its machines must see songs and dataset under the same paths."""
     batch_size: int = Field(default=8, ge=1, le=256)
     """Clips encoded at once by the codec."""
     seed: int = Field(default=0, ge=0)

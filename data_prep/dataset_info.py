@@ -32,7 +32,7 @@ def dataset_info(
         conditions: what each kind beside the tokens was made from and how, by kind.
     """
     spec = files.spec
-    here = {"device", "workers", "batch_size"}
+    here = {"device", "workers", "batch_size", "cluster"}
     unsaid = {"melody"} if settings.melody == AUTO else set()
     unsaid |= {"pair", "multitracks", "stem_names"} if settings.pair is None else {"stem_names"}
     return {
