@@ -42,7 +42,7 @@ class StepPlan:
     @property
     def steps(self) -> int:
         """S: columns that the LM reads of a clip."""
-        return self.frames + self.spec.largest_lag
+        return self.spec.steps(self.frames)
 
     @property
     def bytes_per_value(self) -> int:
