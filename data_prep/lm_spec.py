@@ -86,6 +86,8 @@ class LMSpec:
     """Music that the model reads at once, at most: what it was trained on."""
     pattern: PatternChoice | None = None
     """The codebook pattern that it was moved to; None: its own, delays by `lags`."""
+    learns_whole: tuple[str, ...] = ()
+    """Parts that are new in a base that was moved (`data_prep.move`): the adapter brings their weights."""
 
     @property
     def frame_rate(self) -> float:
@@ -110,9 +112,13 @@ class LMSpec:
 
     def in_pattern(self, choice: PatternChoice) -> "LMSpec":
         """The same model moved to another pattern, with positions for as much music as it reads at once."""
-        moved = replace(self, pattern=choice, lags=choice.lags(self.n_codebooks, self.channels))
-        longest = moved.steps(choice.span_frames or round(self.window_sec * self.frame_rate))
-        return replace(moved, positions=max(self.positions, 1 + longest) if self.positions else 0)
+        return replace(self, pattern=choice, lags=choice.lags(self.n_codebooks, self.channels)).with_positions()
+
+    def with_positions(self) -> "LMSpec":
+        """The same with positions for as much music as it reads at once, where it stores any."""
+        span = 0 if self.pattern is None else self.pattern.span_frames
+        longest = 1 + self.steps(span or round(self.window_sec * self.frame_rate))
+        return replace(self, positions=max(self.positions, longest) if self.positions else 0)
 
     @property
     def text_width(self) -> int:

@@ -5,10 +5,8 @@ The patterns themselves are in `adapters.pattern*`; `adapters.pattern_names` mak
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-PatternName = Literal["parallel", "partial_delay", "delay", "coarse_first", "partial_flattening", "flattening"]
-PATTERNS: tuple[str, ...] = get_args(PatternName)
+from configs.pattern_names import PatternName
 
 
 @dataclass(frozen=True)
@@ -19,8 +17,6 @@ class PatternChoice:
     span_frames: int = 0
 
     def __post_init__(self) -> None:
-        if self.name not in PATTERNS:
-            raise ValueError(f"there is no pattern {self.name!r}: {', '.join(PATTERNS)}")
         if (self.span_frames > 0) != (self.name == "coarse_first") or self.span_frames < 0:
             raise ValueError(f"{self.name} with a span of {self.span_frames} frames: only coarse_first has one")
 

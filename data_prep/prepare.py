@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from configs.prep import PrepSettings
-from data_prep.base_files import resolve_base
+from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.cache import Cache
 from data_prep.caption_edits import read_edits
 from data_prep.captions import without_trigger
@@ -27,6 +27,7 @@ from data_prep.folders import check_folders, nothing_usable
 from data_prep.heard_side import heard_codes
 from data_prep.heard_side import notes as pair_notes
 from data_prep.lock import only_one
+from data_prep.move import Move
 from data_prep.multitracks import own_stems
 from data_prep.pairs import asked_pair, with_both
 from data_prep.players import make_players
@@ -69,6 +70,21 @@ class Summary:
     """How many clips have a value, by kind of condition that was made."""
 
 
+def base_for(settings: PrepSettings) -> BaseFiles:
+    """The base, moved to the text encoder and the codec that the settings name.
+
+    Raises:
+        UserError: one of them is not found or cannot be used.
+    """
+    from data_prep.codec.resolve import choose as choose_codec
+    from data_prep.text_encoders.transformers_text import choose as choose_text
+
+    files = resolve_base(settings.base, settings.revision)
+    text = None if settings.text_encoder is None else choose_text(settings.text_encoder)
+    codec = None if settings.codec is None else choose_codec(settings.codec, files.own_spec.channels)
+    return files.moved(Move(text=text, codec=codec))
+
+
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
     """Make or complete the dataset of a song folder. The song folder is only read.
 
@@ -90,7 +106,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         cache.claim()
 
         # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
-        files = resolve_base(settings.base, settings.revision)
+        files = base_for(settings)
         codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
         wanted = wanted_conditions(files.spec, settings)
         read_from = selections_of(wanted, [selection.name for selection in selections])
