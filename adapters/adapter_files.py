@@ -177,7 +177,7 @@ def _write(folder: Path, tensors: "dict[str, Tensor]", config: dict[str, Any], w
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **woodshed.flat()})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner's eyes alone
-    (folder / DESCRIPTION).write_text(woodshed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(woodshed.as_json(), encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
 
 

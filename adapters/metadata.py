@@ -286,6 +286,10 @@ class Woodshed(_Part):
             raise ValueError("a condition is named twice")
         return self
 
+    def as_json(self) -> str:
+        """As woodshed.json holds it; what only version 3 knows is left out where there is nothing to say of it."""
+        return self.model_dump_json(indent=2, exclude={"moved"} if self.moved is None else None) + "\n"
+
     def flat(self) -> dict[str, str]:
         """The same in short as flat strings, for a safetensors header: ModelSpec's keys where they fit, then ours.
 

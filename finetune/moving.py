@@ -1,10 +1,12 @@
 """What a run moves its base to: the text encoder and the codec that the dataset was made with, a pattern by setting."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
 from configs.train import TrainSettings
-from data_prep.move import move_of_info
+from data_prep.lm_spec import LMSpec
+from data_prep.move import Move, move_of_info
 from data_prep.pattern_choice import PatternChoice
 
 if TYPE_CHECKING:
@@ -19,20 +21,7 @@ def moved_for_run(files: "BaseFiles", dataset: "PreparedDataset", settings: Trai
         UserError: bases of this family cannot be moved so, or something else that was asked for needs the base as it
             is.
     """
-    move = move_of_info(dataset.info)
-    moved = files.moved(move)
-    if settings.pattern is not None:
-        span = span_frames(dataset, settings, moved) if settings.pattern == "coarse_first" else 0
-        if settings.pattern.startswith(("coarse", "partial")) and moved.spec.n_codebooks == moved.spec.channels:
-            raise UserError(
-                f"The pattern {settings.pattern} needs coarse and fine codebooks; this codec has one per channel.",
-                where="pattern",
-                fix="Leave --pattern out: there is nothing to arrange.",
-            )
-        own = moved.spec
-        choice = PatternChoice(settings.pattern, span)
-        if not choice.is_own(own.lags, own.channels):
-            moved = files.moved(type(move)(choice, move.text, move.codec))
+    moved = files.moved(move_for_run(files.own_spec, dataset, settings))
     if moved.move and settings.prior_share > 0:
         raise UserError(
             f"prior_share holds on to what the base predicts, but the base has never known this "
@@ -43,9 +32,30 @@ def moved_for_run(files: "BaseFiles", dataset: "PreparedDataset", settings: Trai
     return moved
 
 
-def span_frames(dataset: "PreparedDataset", settings: TrainSettings, files: "BaseFiles") -> int:
+def move_for_run(own: LMSpec, dataset: "PreparedDataset", settings: TrainSettings) -> Move:
+    """What a base of this description is moved to; a pattern that is its own already is no move.
+
+    Raises:
+        UserError: the pattern makes no sense for the codec.
+    """
+    move = move_of_info(dataset.info)
+    if settings.pattern is None:
+        return move
+    spec = move.applied(own)
+    if settings.pattern.startswith(("coarse", "partial")) and spec.n_codebooks == spec.channels:
+        raise UserError(
+            f"The pattern {settings.pattern} needs coarse and fine codebooks; this codec has one per channel.",
+            where="pattern",
+            fix="Leave --pattern out: there is nothing to arrange.",
+        )
+    span = span_frames(dataset, settings, spec) if settings.pattern == "coarse_first" else 0
+    choice = PatternChoice(settings.pattern, span)
+    return move if choice.is_own(spec.lags, spec.channels) else replace(move, pattern=choice)
+
+
+def span_frames(dataset: "PreparedDataset", settings: TrainSettings, spec: LMSpec) -> int:
     """The longest clip of the dataset, held-out ones too, as it is cropped."""
-    most = round(settings.max_clip_sec * files.spec.frame_rate)
+    most = round(settings.max_clip_sec * spec.frame_rate)
     return min(most, max(row.n_frames for row in dataset.clips()))
 
 

@@ -102,7 +102,10 @@ class DecoderEngine(Engine[Encoded]):
         kinds = [] if self.added is None else [held for name in self.added.kinds if (held := conditions.get(name))]
         if self.added is None or not kinds:
             return None
-        n_steps = self.pattern.n_steps(max(held.mask.shape[1] for held in kinds))
+        n_frames = max(held.mask.shape[1] for held in kinds)
+        if self.spec.pattern is not None and self.spec.pattern.span_frames:
+            n_frames = min(n_frames, self.spec.pattern.span_frames)
+        n_steps = self.pattern.n_steps(n_frames)
         with torch.no_grad():
             found = self.added(conditions.to(self.device), self.pattern, n_steps)
         return None if found is None else found.to(self.dtype)
