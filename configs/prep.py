@@ -83,6 +83,12 @@ class PrepSettings(Section):
     same files, `starter` (small, comes with Woodshed, nothing to download), or `debug` (tiny, random)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
+    text_encoder: str | None = None
+    """Another text encoder than the base's: a hub id (google/flan-t5-base, laion/larger_clap_music) or a folder, of
+    any text model of transformers. `train` learns the projection of its states (docs/text-encoders.md)."""
+    codec: str | None = None
+    """Another codec than the base's: a hub id (descript/dac_44khz), a folder, or a base whose codec is meant. `train`
+    learns the tables and heads of its codes (docs/codecs.md)."""
     segment: SegmentSettings = SegmentSettings()
     """How tracks are cut."""
     stems: StemSettings = StemSettings()

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from configs.pattern_names import PatternName
 from configs.section import Section
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -108,6 +109,9 @@ class TrainSettings(Section):
     prepared for. Another will do when codec and text encoder are the same (a larger size, for example)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
+    pattern: PatternName | None = None
+    """Move the model to another codebook pattern: parallel, partial_delay, delay, coarse_first, partial_flattening or
+    flattening (docs/patterns.md: steps, memory, quality). Left out: the base's own."""
     steps: int = Field(default=0, ge=0)
     """Optimizer steps. 0 means `epochs` decides."""
     epochs: float = Field(default=4.0, gt=0)

@@ -22,6 +22,7 @@ from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.heard_side import heard_codes
 from data_prep.heard_side import notes as pair_notes
+from data_prep.move import Move
 from data_prep.multitracks import own_stems
 from data_prep.near_duplicates import Pair as SamePair
 from data_prep.pairs import Pair, asked_pair, with_both
@@ -93,13 +94,28 @@ def read_wishes(settings: PrepSettings) -> Wishes:
     return wishes
 
 
+def base_for(settings: PrepSettings) -> BaseFiles:
+    """The base, moved to the text encoder and the codec that the settings name.
+
+    Raises:
+        UserError: one of them is not found or cannot be used.
+    """
+    from data_prep.codec.resolve import choose as choose_codec
+    from data_prep.text_encoders.transformers_text import choose as choose_text
+
+    files = resolve_base(settings.base, settings.revision)
+    text = None if settings.text_encoder is None else choose_text(settings.text_encoder)
+    codec = None if settings.codec is None else choose_codec(settings.codec, files.own_spec.channels)
+    return files.moved(Move(text=text, codec=codec))
+
+
 def find_place(settings: PrepSettings, cache: Cache) -> Place:
     """The base, which decides rate, channels and fingerprints; its models are loaded only where there is work for them.
 
     Raises:
         UserError: the base cannot be had.
     """
-    files = resolve_base(settings.base, settings.revision)
+    files = base_for(settings)
     device = pick_device(settings.device)
     return Place(files, base_codec_fingerprint(files), text_encoder_fingerprint(files), cache, device)
 

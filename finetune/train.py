@@ -31,6 +31,7 @@ from finetune.hearing import heard_infos
 from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.step_plan import checkpointed_layers
+from finetune.moving import moved_facts, moved_for_run
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.prior import check_prior
@@ -99,7 +100,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     # 3. The base, whether the dataset belongs to it, and what fits into memory
     assert settings.base is not None
     with accelerator.main_process_first():
-        files = resolve_base(settings.base, settings.revision)
+        files = moved_for_run(resolve_base(settings.base, settings.revision), dataset, settings)
     check_fit(dataset, files)
     cap = bound(settings, precision)
     if cap is not None and not resume:
@@ -168,7 +169,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         settings.shard_base,
     )
     about = facts(files, precision, adapter, len(clips), len(validation), total, per_step, state)
-    run.introduce({**about, **condition_facts(files.spec, dataset)})
+    run.introduce({**about, **moved_facts(files), **condition_facts(files.spec, dataset)})
 
     if cap is not None:
         bounds = bounds_of(settings, files, clips, precision, cap)
