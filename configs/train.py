@@ -97,6 +97,9 @@ class CheckpointSettings(Section):
     """Steps between checkpoints; one is always written at the end and on Ctrl-C. 0 means only then."""
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints kept, beside the best one."""
+    places: int = Field(default=6, ge=0, le=100)
+    """At so many places spread over the run the weights alone are kept, for `woodshed evaluate` to choose from: six of
+    them take as much room as two checkpoints."""
     final: Literal["best", "last"] = "best"
     """Which one becomes the adapter: the lowest held-out loss, or the last. Without a validation split, the last."""
 
