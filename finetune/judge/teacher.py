@@ -20,7 +20,7 @@ from adapters.low_rank import LowRank
 from data_prep.base_files import BaseFiles
 from data_prep.device import pick_device
 from data_prep.lm_spec import TEXT
-from data_prep.text_encoder import TextEncoder
+from data_prep.text_encoders.port import load_text_encoder
 from finetune.loss import codebook_counts, codebook_sums
 from finetune.prior import divergence_sums
 
@@ -40,7 +40,7 @@ class Teacher:
         self.device = pick_device(device)
         on_gpu = self.device.type == "cuda"
         self.lm: LM = load_lm(files, weights="bf16" if on_gpu else "fp32", device=self.device)
-        self._encoder = TextEncoder.load(files, self.device)
+        self._encoder = load_text_encoder(files, self.device)
         self._states: dict[str, Tensor] = {}
 
     def losses(
