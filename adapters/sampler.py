@@ -19,7 +19,7 @@ from torch import Tensor
 from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
-from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
+from adapters.decode.generation import ENDLESS, Generation, MixTexts, Request, WindowPlan
 from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
@@ -81,6 +81,7 @@ class Sampler:
         label: str = "",
         forced: Sequence[str] = (),
         added: "Mapping[str, AddedConditions] | None" = None,
+        mix: MixTexts | None = None,
     ) -> None:
         self.engine = engine
         self.encode = encode
@@ -92,6 +93,7 @@ class Sampler:
         self.forced = list(forced)
         self.added = dict(added or {})
         self._guard = guard
+        self._mix = mix
         self.most_at_once: int | None = None
         """Pieces that memory has room for at once; None until more were asked for than that."""
 
@@ -115,7 +117,7 @@ class Sampler:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
         from adapters.family.load import load_lm
-        from data_prep.text_encoders.port import load_text_encoder
+        from data_prep.text_encoders.port import MixingTextEncoder, load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -147,6 +149,7 @@ class Sampler:
             label=arithmetic.label,
             forced=forced,
             added=added,
+            mix=encoder.mix if isinstance(encoder, MixingTextEncoder) else None,
         )
 
     @classmethod
@@ -304,7 +307,7 @@ class Sampler:
         schedules = self.schedules_of(prompts)
         rows = zip(schedules, seeds, also, strict=True)
         requests = [Request(one, total, seed, known, more) for one, seed, more in rows]
-        return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
+        return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct, self._mix)
 
     def _total_frames(self, n_known: int, n_frames: int | None) -> int:
         return min(n_known + (n_frames or max(1, round(self.settings.duration_sec * self.frame_rate))), ENDLESS)

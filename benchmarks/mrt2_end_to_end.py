@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--sample-sec", type=float, default=4.0)
-    parser.add_argument("--weights", default="bf16", help="how this machine holds the base in training (for predicting)")
+    parser.add_argument("--weights", default="bf16", help="how training holds the base here, to predict for")
     given = parser.parse_args()
     work, kept = given.work, given.work / "stages.json"
     work.mkdir(parents=True, exist_ok=True)

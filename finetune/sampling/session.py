@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
 from adapters.conditions import RowConditions
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.play_along import HeardTrack, hear
 from adapters.sampler import Sampler
@@ -30,7 +31,7 @@ from data_prep.codec.port import Codec
 from data_prep.heard import HEARD
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
-from finetune.sampling.line import Request
+from finetune.sampling.line import Request, Words
 from finetune.sampling.melody import PieceMelody, read_melody
 from finetune.terminal import forced_lines, harmless
 
@@ -193,7 +194,7 @@ def _stream_one(
     pipe: PcmPipe,
     listener: _Listener,
     sampler: Sampler,
-    prompt: str | PromptSchedule[str],
+    prompt: Words,
     seed: int,
     before: Continuation | None,
     melody: PieceMelody | None,
@@ -261,7 +262,7 @@ def _also(heard: HeardTrack | None, melody: PieceMelody | None) -> RowConditions
 
 def _write(
     request: Request,
-    prompt: str | PromptSchedule[str],
+    prompt: Words,
     seed: int,
     audio: Tensor,
     sampler: Sampler,
@@ -284,12 +285,14 @@ def _write(
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
 
-def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
+def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
     settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed", "decoder"})
     told: Any = prompt
     if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
+    if isinstance(prompt, PromptMix):
+        told = {"mix": [[share, text] for share, text in zip(prompt.after, prompt.texts, strict=True)]}
     made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
