@@ -92,6 +92,8 @@ class Sampler:
         self.label = label
         self.forced = list(forced)
         self.added = dict(added or {})
+        self.conditions: RowConditions = {}
+        """What every piece follows that has no condition of that kind of its own; for the whole piece."""
         self._guard = guard
         self._mix = mix
         self.most_at_once: int | None = None
@@ -300,7 +302,7 @@ class Sampler:
         also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
-        also = also if also is not None else [{}] * len(prompts)
+        also = [{**self.conditions, **more} for more in (also or [{}] * len(prompts))]
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         total = self._total_frames(0 if known is None else known.shape[1], n_frames)
         seeds = self._seeds(prompts, seeds)

@@ -50,7 +50,8 @@ def test_what_is_played_follows_the_mixed_tokens(sampler: Sampler):
     assert sampler._mix is not None
     mixed = sampler._mix([one, other], [0.7, 0.3])
     assert mixed is not None
-    played = sampler.codes([PromptMix.of(TEXTS, [0.7, 0.3]), PromptMix.of(TEXTS, [1.0, 0.0]), TEXTS[1]], seeds=[1, 1, 1])
+    prompts = [PromptMix.of(TEXTS, [0.7, 0.3]), PromptMix.of(TEXTS, [1.0, 0.0]), TEXTS[1]]
+    played = sampler.codes(prompts, seeds=[1, 1, 1])
     alone = sampler.codes([mixed, one, other], seeds=[1, 1, 1])
     for ours, expected in zip(played, alone, strict=True):
         np.testing.assert_array_equal(ours, expected)

@@ -44,6 +44,9 @@ class Request:
     """The recording to play along with."""
     melody: Path | None = None
     melody_stems: str = "mix"
+    notes: Path | None = None
+    """A MIDI file to follow."""
+    drums: str | None = None
 
     @property
     def streams(self) -> bool:
@@ -79,6 +82,8 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         heard=args.heard,
         melody=args.melody,
         melody_stems=args.melody_stems,
+        notes=args.notes,
+        drums=args.drums,
     )
 
 
@@ -191,6 +196,8 @@ def _check(args: Namespace, prompts: Sequence[Words], streams: bool) -> None:
         raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
     if args.from_sec is not None and not 0 <= args.from_sec < float("inf"):
         raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
+    if args.notes is not None and not is_file(args.notes):
+        raise UserError("the MIDI file is not there", where=str(args.notes))
     if args.melody is not None and not is_file(args.melody):
         raise UserError("the melody's recording is not there", where=str(args.melody))
     if args.melody is not None and args.loop:

@@ -33,6 +33,7 @@ from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request, Words
 from finetune.sampling.melody import PieceMelody, read_melody
+from finetune.sampling.score import read_score
 from finetune.terminal import forced_lines, harmless
 
 
@@ -58,6 +59,10 @@ def play_line(request: Request) -> int:
     if request.melody is not None:
         melody = read_melody(request, sampler, before)
         console.print(harmless(melody.said), soft_wrap=True)
+    score = read_score(request, sampler.engine.spec, _known_frames(before))
+    if score is not None:
+        sampler.conditions = score.conditions
+        console.print(harmless(score.said), soft_wrap=True)
     if request.streams:
         return _stream_all(request, sampler, before, melody, console, heard)
     _write_all(request, sampler, before, melody, console, heard)
@@ -301,6 +306,8 @@ def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Ma
         made["with"] = {"file": request.heard.name, "from_sec": request.from_sec or 0.0}
     if request.melody is not None:
         made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
+    if request.notes is not None or request.drums is not None:
+        made["notes"] = {"file": request.notes and request.notes.name, "drums": request.drums}
     if request.settings.decoder is not None:
         decoder = Path(request.settings.decoder).expanduser()
         made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}
