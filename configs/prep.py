@@ -98,6 +98,14 @@ class PrepSettings(Section):
     melody: str = AUTO
     """For a base that follows a melody: the stems that it is read from. `rest` (which auto means) is all but drums and
     bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
+    notes: str = "none"
+    """For a base that follows notes: the stems that they are transcribed from with basic-pitch's model. `auto` and
+    `mix` are the clip's own audio, `rest` all but drums and bass, anything else as in stems.use."""
+    notes_model: Path | None = None
+    """basic-pitch's nmp.onnx; left out: the one in the installed package."""
+    drums: str = "none"
+    """For a base that is told where drums play: `drums` is the separated drum stem, `mix` the clip's own audio, `auto`
+    the stem where stems are separated anyway, else the mix."""
     pair: str | None = None
     """To play along: what to learn, and what to hear while learning it: `drums|rest`, `rest|vocals`,
     `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. Takes the

@@ -128,6 +128,9 @@ class TrainSettings(Section):
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working. Where a melody or another track is
     followed too, this share loses both, as many the caption alone, and as many the other alone."""
+    own_sound_share: float = Field(default=0.5, ge=0, le=1)
+    """For a base that follows styles (Magenta RealTime): share of captioned clips that are trained with the style of
+    their own sound in the place of their caption's. 0: captions only; 1: the sound only, and words are not learnt."""
     prior_share: float = Field(default=0.0, ge=0, lt=1)
     """Prior preservation: this share of clips is trained without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
