@@ -318,11 +318,6 @@ class Sampler:
 
     def _plan(self) -> WindowPlan:
         settings = self.settings
-        if settings.overlap_sec >= settings.window_sec:
-            raise UserError(
-                f"overlap_sec ({settings.overlap_sec:g}) must be shorter than window_sec ({settings.window_sec:g})",
-                fix="e.g. --window_sec 30 --overlap_sec 12",
-            )
         window = round(settings.window_sec * self.frame_rate)
         overlap = round(settings.overlap_sec * self.frame_rate)
         return WindowPlan(max(window, 2), min(max(overlap, 1), max(window, 2) - 1), self.frame_rate)

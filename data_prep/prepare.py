@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.prep import PrepSettings
+from configs.prep import KEPT, PrepSettings
 from data_prep.base_files import resolve_base
 from data_prep.cache import Cache
-from data_prep.caption_edits import read_edits
+from data_prep.caption_edits import Edits, kept_edits, read_edits
 from data_prep.captions import without_trigger
 from data_prep.clips import Clip
 from data_prep.codec.registry import base_codec_fingerprint
@@ -67,6 +67,10 @@ class Summary:
     """What was read of each song that is in the dataset."""
     conditions: dict[str, int] = field(default_factory=dict)
     """How many clips have a value, by kind of condition that was made."""
+    edits: Edits = Edits()  # noqa: RUF009 (frozen)
+    """The captions that a person edited."""
+    too_short: int = 0
+    """How many tracks were too short to be compared with the others."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -126,7 +130,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 4. What each clip is: features, tags, captions.
         sounds = listen_to_tracks(tracks, versions, cache, workers=settings.workers)
-        edits = read_edits(settings.captions.edits)
+        edits = _edits(settings.captions.edits, out)
         described = describe_clips(clips, sounds.tempi, settings, cache, edits.captions, channels=files.spec.channels)
         rejected += edits.unused({clip.id for clip in clips})
         accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
@@ -155,14 +159,25 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
             conditions=notes,
         )
         states = {state.file_name: state.path for state in texts.values()}
-        new = NewDataset(rows, rejected, codes, states, info, accounts, conditions)
+        new = NewDataset(rows, rejected, codes, states, info, accounts, conditions, edits)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
             players = make_players(rows, clips, codes, files, device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
+            short = sounds.too_short
+            put_in_place(
+                out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found, short)
+            )
     with_values = {kind: len(values) for kind, values in conditions.items()}
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts, with_values)
+    seconds = time.perf_counter() - started
+    return Summary(
+        out, rows, rejected, seconds, unchanged, found, accounts, with_values, edits, too_short=sounds.too_short
+    )
+
+
+def _edits(table: Path | None, out: Path) -> Edits:
+    """Those of the table, or of the run before; none where the person wants none."""
+    return kept_edits(out) if table == Path(KEPT) else read_edits(table)
 
 
 def _rows(
