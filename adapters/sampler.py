@@ -122,7 +122,7 @@ class Sampler:
         from adapters.family.load import load_lm
         from adapters.fit import check_fit
         from adapters.moved import moved_files
-        from data_prep.text_encoders.port import load_text_encoder
+        from data_prep.text_encoders.port import MixingTextEncoder, load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -330,11 +330,6 @@ class Sampler:
 
     def _plan(self) -> WindowPlan:
         settings = self.settings
-        if settings.overlap_sec >= settings.window_sec:
-            raise UserError(
-                f"overlap_sec ({settings.overlap_sec:g}) must be shorter than window_sec ({settings.window_sec:g})",
-                fix="e.g. --window_sec 30 --overlap_sec 12",
-            )
         window = round(settings.window_sec * self.frame_rate)
         overlap = round(settings.overlap_sec * self.frame_rate)
         pattern = self.engine.spec.pattern

@@ -1,5 +1,6 @@
 """Settings of `woodshed train`: a prepared dataset → a run with an adapter."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -74,6 +75,14 @@ class EvalSettings(Section):
     max_clips: int = Field(default=64, ge=1)
     """At most this many validation clips, the same ones each time."""
 
+    def conflicts(self) -> Iterator[str]:
+        """Patience with nothing to wait for."""
+        if self.patience and not self.every_steps:
+            yield (
+                f"eval.patience ({self.patience}) counts evaluations, but eval.every_steps 0 has none before the end. "
+                "Give eval.every_steps, or leave eval.patience at 0."
+            )
+
 
 class PreviewSettings(Section):
     """Short pieces made while training, from fixed prompts and seeds, starting with the untuned base."""
@@ -88,6 +97,11 @@ class PreviewSettings(Section):
     """Seed of each preview, the same every time."""
     guidance: float = Field(default=3.0, ge=1, le=20)
     """Classifier-free guidance scale."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Prompts that nobody plays."""
+        if self.prompts and not self.every_steps:
+            yield "preview.prompts say what to play, but preview.every_steps 0 means no previews. Leave one out."
 
 
 class CheckpointSettings(Section):
@@ -176,3 +190,35 @@ class TrainSettings(Section):
     """Where to train."""
     seed: int = Field(default=0, ge=0)
     """Decides everything random."""
+
+    def conflicts(self) -> Iterator[str]:
+        """What is asked for and switched off at once, and what excludes each other."""
+        if self.checkpointed_layers and not self.checkpointing:
+            yield (
+                f"checkpointed_layers ({self.checkpointed_layers}) says how many layers are recomputed, but "
+                "checkpointing is off. Switch it on, or leave checkpointed_layers out."
+            )
+        if self.prior_prompts and not self.prior_share:
+            yield (
+                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to. Add "
+                "e.g. --prior_share 0.5, or leave prior_prompts out."
+            )
+        if self.optim.name == "prodigy" and self.lora.plus_ratio != 1:
+            yield (
+                f"optim.name prodigy finds one step size for all weights, lora.plus_ratio {self.lora.plus_ratio:g} "
+                "wants another one for B. Use one of the two."
+            )
+        if self.lora.init in ("pissa", "pissa_niter_4", "olora") and self.base_weights in ("int8", "nf4"):
+            yield (
+                f"lora.init {self.lora.init} changes the base's weights, which base_weights {self.base_weights} cannot "
+                "take. Set base_weights to bf16, fp16 or fp32, or lora.init to default."
+            )
+        if self.base_weights in ("bf16", "fp16") and self.precision not in ("auto", self.base_weights):
+            yield (
+                f"base_weights {self.base_weights} compute in {self.base_weights}, not in precision {self.precision}. "
+                "Leave one of them at auto."
+            )
+        if self.device == "cpu" and self.precision == "fp16":
+            yield "precision fp16 needs a CUDA GPU, and device is cpu. On a CPU use fp32 or bf16."
+        if self.device == "cpu" and self.optim.name == "paged_adamw8bit":
+            yield "optim.name paged_adamw8bit moves its state off a GPU, and device is cpu. Use adamw8bit or adamw."

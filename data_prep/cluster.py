@@ -43,7 +43,7 @@ def prepare_on_ray(songs: Sequence[SongFile], settings: PrepSettings, cache: Pat
         task = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=1)(_work_on)
         parts = shares(songs, gpus or int(resources.get("CPU", 1)), settings.multitracks)
         asked = settings.model_dump_json(exclude={"cluster"})
-        waiting = {task.remote(part, asked, str(cache), os.getcwd()): len(part) for part in parts}
+        waiting = {task.remote(part, asked, str(cache), str(Path.cwd())): len(part) for part in parts}
         with stage(f"songs on {len(ray.nodes())} machines", len(songs), unit="songs") as progress:
             while waiting:
                 done, _ = ray.wait(list(waiting))
@@ -69,7 +69,6 @@ def _work_on(songs: Sequence[SongFile], asked: str, cache: str, folder: str) -> 
 
     Relative paths are relative to `folder`.
     """
-    from data_prep.caption_edits import read_edits
     from data_prep.progress import quiet_libraries
     from data_prep.song_work import find_place, read_wishes, work_on
 
@@ -84,8 +83,7 @@ def _work_on(songs: Sequence[SongFile], asked: str, cache: str, folder: str) -> 
     os.chdir(folder)
     quiet_libraries()
     settings = PrepSettings.model_validate_json(asked).model_copy(update={"workers": 1})
-    edits = read_edits(settings.captions.edits)
-    work_on(songs, settings, read_wishes(settings), find_place(settings, Cache(Path(cache))), edits.captions)
+    work_on(songs, settings, read_wishes(settings), find_place(settings, Cache(Path(cache))))
 
 
 def _ray() -> Any:

@@ -4,9 +4,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.prep import PrepSettings
+from configs.prep import KEPT, PrepSettings
 from data_prep.cache import Cache
-from data_prep.caption_edits import read_edits
+from data_prep.caption_edits import Edits, kept_edits, read_edits
 from data_prep.captions import without_trigger
 from data_prep.cluster import prepare_on_ray
 from data_prep.copies import Copies, copies_of
@@ -47,6 +47,10 @@ class Summary:
     """What was read of each song that is in the dataset."""
     conditions: dict[str, int] = field(default_factory=dict)
     """How many clips have a value, by kind of condition that was made."""
+    edits: Edits = Edits()  # noqa: RUF009 (frozen)
+    """The captions that a person edited."""
+    too_short: int = 0
+    """How many tracks were too short to be compared with the others."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -65,7 +69,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
 
         # 1. The songs, one by one; a cluster leaves what it did in the cache.
         place = find_place(settings, cache)
-        edits = read_edits(settings.captions.edits)
+        edits = _edits(settings.captions.edits, out)
         if settings.cluster == "ray":
             prepare_on_ray(found.songs, settings, cache.folder)
         work = work_on(found.songs, settings, wishes, place, edits.captions)
@@ -81,7 +85,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         texts = encode_captions([*captions, *bare], place.files, place.text_encoder, cache, device=place.device)
 
         # 3. The dataset, unless the very same one is there.
-        rows = _rows(work, texts, Heard(place.files.spec.channels, copies_of(work.tracks, work.same)), settings)
+        rows = _rows(work, texts, Heard(place.files.spec.channels, copies_of(work.tracks, work.sounds.same)), settings)
         info = dataset_info(
             settings,
             place.files,
@@ -91,14 +95,24 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
             conditions=work.notes,
         )
         states = {state.file_name: state.path for state in texts.values()}
-        new = NewDataset(rows, rejected, work.codes, states, info, accounts, work.conditions)
+        new = NewDataset(rows, rejected, work.codes, states, info, accounts, work.conditions, edits)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
             players = make_players(rows, work.clips, work.codes, place.files, place.device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
+            short = work.sounds.too_short
+            put_in_place(
+                out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found, short)
+            )
     with_values = {kind: len(values) for kind, values in work.conditions.items()}
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts, with_values)
+    seconds = time.perf_counter() - started
+    short = work.sounds.too_short
+    return Summary(out, rows, rejected, seconds, unchanged, found, accounts, with_values, edits, too_short=short)
+
+
+def _edits(table: Path | None, out: Path) -> Edits:
+    """Those of the table, or of the run before; none where the person wants none."""
+    return kept_edits(out) if table == Path(KEPT) else read_edits(table)
 
 
 def _rows(work: Work, texts: dict[str, TextState], heard: Heard, settings: PrepSettings) -> list[ClipRow]:

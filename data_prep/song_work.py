@@ -24,7 +24,6 @@ from data_prep.heard_side import heard_codes
 from data_prep.heard_side import notes as pair_notes
 from data_prep.move import Move
 from data_prep.multitracks import own_stems
-from data_prep.near_duplicates import Pair as SamePair
 from data_prep.pairs import Pair, asked_pair, with_both
 from data_prep.scan import Rejection
 from data_prep.separate import Selection, parse_selection
@@ -32,7 +31,7 @@ from data_prep.song_file import SongFile
 from data_prep.stem_names import read_table
 from data_prep.stems import check_published
 from data_prep.text_encoders.port import text_encoder_fingerprint
-from data_prep.track_sound import listen_to_tracks
+from data_prep.track_sound import TrackSounds, listen_to_tracks
 from data_prep.tracks import Track, measure_tracks
 from data_prep.versions import Separation, make_versions
 
@@ -69,8 +68,8 @@ class Work:
     tracks: list[Track]
     rejected: list[Rejection]
     clips: list[Clip]
-    same: list[SamePair]
-    """Tracks that are near-duplicates of one another."""
+    sounds: TrackSounds
+    """Tempi, and which tracks are near-duplicates of one another."""
     described: dict[str, Described]
     codes: dict[str, np.ndarray]
     conditions: dict[str, dict[str, np.ndarray]]
@@ -161,7 +160,7 @@ def work_on(
         without = [*without, *alone]
     rejected = [*rejected, *silent, *without]
     if not clips:
-        return Work(tracks, rejected, [], [], {}, {}, {}, {}, made.separator)
+        return Work(tracks, rejected, [], TrackSounds({}, []), {}, {}, {}, {}, made.separator)
 
     # 3. What each clip is: features, tags, captions.
     sounds = listen_to_tracks(tracks, versions, cache, workers=settings.workers)
@@ -174,4 +173,4 @@ def work_on(
     if pair is not None:
         heard_side = heard_codes(clips, pair, made.versions, files, place.codec, cache, device=device)
         conditions, notes = {**conditions, **heard_side}, {**notes, **pair_notes(pair, heard_side, files)}
-    return Work(tracks, rejected, clips, sounds.same, described, codes, conditions, notes, made.separator)
+    return Work(tracks, rejected, clips, sounds, described, codes, conditions, notes, made.separator)
