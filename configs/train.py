@@ -137,6 +137,9 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 45 % slower."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    partly_recomputed_layers: int = Field(default=0, ge=0)
+    """Of the layers that are not recomputed whole, so many make norms and activation again in the backward pass: a
+    third less memory for a few per cent of the time."""
     memory: str | None = None
     """How much memory training may take: 6gb, 10gb …, or auto for what is free. Then base_weights (when auto),
     checkpointing, the micro-batch and, if need be, the optimizer are chosen to fit, at the same total batch."""

@@ -30,7 +30,7 @@ from finetune.finish import Outcome, finish, gather
 from finetune.hearing import heard_infos
 from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
-from finetune.memory.step_plan import checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers, partly_recomputed
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.prior import check_prior
@@ -135,7 +135,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if hears := heard_infos(dataset, settings, lm.spec):
         adapter.hear(hears, settings.seed)
     lean_lora.install(lm)
-    enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
+    layers = lm.spec.layers
+    enable_checkpointing(lm, checkpointed_layers(settings, layers), partly_recomputed(settings, layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     model, optimizer = accelerator.prepare(lm, optimizer)
     if not precision.autocast:

@@ -172,7 +172,7 @@ def test_a_prefix_before_the_first_step(tmp_path: Path) -> None:
             made.advance(100)
         assert [tuple(codes.shape) for codes in made.codes()] == [(4, 150), (4, 90)]
         assert isinstance(made.steps, MelodySteps)
-        assert made.steps.graphs.usable and made.steps._offset == 235 + 6
+        assert made.steps.graphs.usable and made.steps._offset == 235 + 5  # of the text it changed to
     assert set(card.ledger.waits) <= WINDOW_END | {"value read in engine.follow"}
     assert card.ledger.replays > 120 and 1 <= card.ledger.captures <= 6
 

@@ -134,8 +134,9 @@ def test_whatever_reads_a_value_is_seen(read: "object") -> None:
 
 def test_a_capture_refuses_what_a_graph_cannot_hold() -> None:
     for work in (lambda: bool(on_card(1) > 0), lambda: on_card(3).cpu(), lambda: torch.zeros(3).to(CUDA)):
-        with FakeCard() as card, pytest.raises(RuntimeError, match="while a graph is captured"):
-            with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        with FakeCard() as card:
+            graph = torch.cuda.CUDAGraph()
+            with pytest.raises(RuntimeError, match="while a graph is captured"), torch.cuda.graph(graph):
                 work()
         assert not card.ledger.captures
 
