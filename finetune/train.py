@@ -146,7 +146,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if checkpoint is not None:
         load(checkpoint, state)
     alarm = Alarm(accelerator)
-    stack.callback(alarm.close)
+    stack.push(alarm.leaving)
     learner = Learner(
         lm,
         model,
