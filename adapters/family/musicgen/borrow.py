@@ -35,7 +35,7 @@ def borrow(lm: nn.Module, spec: LMSpec) -> DecoderWeights:
     return DecoderWeights(
         spec=spec,
         layers=[_layer(layer) for layer in stack.layers],
-        embeddings=_table(stack.embed_tokens),
+        embeddings=_table(stack.embed_tokens).to(norm.dtype),
         final_norm=_norm(stack.layer_norm),
         heads=SideBySide(list(causal.lm_heads)),
         text=_named(lm, "enc_to_dec_proj") or (lambda states: states),
