@@ -50,11 +50,12 @@ def in_halves(make: Callable[[Sequence[Item]], list[Made]], items: Sequence[Item
     """
     try:
         return make(items), len(items)
-    except torch.OutOfMemoryError as error:
-        problem = str(error).splitlines()[0]
+    except torch.OutOfMemoryError:
+        pass
     let_go()  # outside of the except block: the traceback holds what was made so far
     if len(items) == 1:
-        raise _too_small(problem)
+        with one_piece():  # what only waited for the collector is gone by now
+            return make(items), 1
     made, most = in_halves(make, items[: len(items) // 2])
     while len(made) < len(items):
         part = items[len(made) : len(made) + most]  # what did not fit is not tried again
