@@ -161,6 +161,9 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 45 % slower."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    partly_recomputed_layers: int = Field(default=0, ge=0)
+    """Of the layers that are not recomputed whole, so many make norms and activation again in the backward pass: a
+    third less memory for a few per cent of the time."""
     shard_base: bool = False
     """Spread the frozen base over all processes of `accelerate launch` (FSDP), so that each card holds its share of
     every layer; the adapter stays whole on each. For a base that one card does not hold. No previews are made then."""

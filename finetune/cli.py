@@ -126,6 +126,10 @@ def _show(error: Exception, debug: bool) -> int:
         told = disk_error(cause)
         told.__cause__ = error
         error = told
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, from wherever: no bug of ours either
+        from adapters.device_memory import no_memory
+
+        error = no_memory(error) or error
     if isinstance(error, UserError):
         show_user_error(error, debug=debug)
         return 2

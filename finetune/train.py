@@ -30,7 +30,7 @@ from finetune.finish import Outcome, finish, gather
 from finetune.hearing import heard_infos
 from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
-from finetune.memory.step_plan import checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers, partly_recomputed
 from finetune.moving import moved_facts, moved_for_run
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
@@ -143,7 +143,8 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if hears := heard_infos(dataset, settings, lm.spec):
         adapter.hear(hears, settings.seed)
     lean_lora.install(lm)
-    enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
+    layers = lm.spec.layers
+    enable_checkpointing(lm, checkpointed_layers(settings, layers), partly_recomputed(settings, layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     placing = False if settings.shard_base else None
     model = accelerator.prepare_model(lm, device_placement=placing, evaluation_mode=settings.shard_base)
@@ -155,7 +156,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if checkpoint is not None:
         load(checkpoint, state)
     alarm = Alarm(accelerator)
-    stack.callback(alarm.close)
+    stack.push(alarm.leaving)
     learner = Learner(
         lm,
         model,

@@ -15,6 +15,7 @@ from torch import Tensor
 from adapters.decode.generation import ENDLESS, Generation
 from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
+from adapters.device_memory import one_piece
 from data_prep.codec.port import Codec
 
 FIRST_CHUNK_SEC = 0.5
@@ -45,16 +46,21 @@ class AudioStream:
         self.spent_sec = 0.0
 
     def __iter__(self) -> Iterator[Float[Tensor, "C n"]]:
-        """Chunks until the piece is whole. Time between chunks, while the caller plays them, is not counted."""
+        """Chunks until the piece is whole. Time between chunks, while the caller plays them, is not counted.
+
+        Raises:
+            DeviceTooSmallError: memory ran out.
+        """
         decoder = self.codec.stream()
         pushed, longest = 0, self.first_frames
         last = False
         while not last:
             begun = time.perf_counter()
-            self.generation.advance(min(longest, self.chunk_frames))
-            last = self.generation.done
-            ready = self.generation.frames_ready(0)
-            audio = decoder.push(self.generation.frames(0, pushed, ready), last=last)
+            with one_piece():
+                self.generation.advance(min(longest, self.chunk_frames))
+                last = self.generation.done
+                ready = self.generation.frames_ready(0)
+                audio = decoder.push(self.generation.frames(0, pushed, ready), last=last)
             pushed, longest = ready, ENDLESS
             self.spent_sec += time.perf_counter() - begun
             self.played_sec += audio.shape[1] / self.codec.sample_rate_hz
