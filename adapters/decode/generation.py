@@ -198,11 +198,17 @@ class Generation:
 
     def _second(self, row: _Row) -> float:
         assert self.tape is not None
-        return (row.origin + max(self._frames_known, self.tape.n_known - 1)) / self.plan.frame_rate
+        return (row.origin + self._frames_behind) / self.plan.frame_rate
+
+    @property
+    def _frames_behind(self) -> int:
+        """Of the window, what is known or will be once its beginning is read: nothing of it is generated again."""
+        assert self.tape is not None
+        return max(self._frames_known, self.tape.n_known - 1)
 
     def _advance(self, n_frames: int) -> None:
         assert self.tape is not None and self.steps is not None
-        before = self._frames_known
+        before = self._frames_behind
         self.steps.advance(before + n_frames + self.engine.spec.largest_lag)
         known = self._frames_known
         self.generated += known - before
