@@ -81,9 +81,13 @@ class Sampler:
         label: str = "",
         forced: Sequence[str] = (),
         added: "Mapping[str, AddedConditions] | None" = None,
+        encode_mix: Callable[[Sequence[str], Sequence[float]], Tensor] | None = None,
     ) -> None:
         self.engine = engine
         self.encode = encode
+        self.encode_mix = encode_mix
+        """What stands for several texts with weights, where the base's text encoder can say; else they are mixed in
+        what the model makes of each."""
         self.codec = codec
         self.settings = settings
         self.frame_rate = engine.spec.frame_rate
@@ -115,7 +119,7 @@ class Sampler:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
         from adapters.family.load import load_lm
-        from data_prep.text_encoders.port import load_text_encoder
+        from data_prep.text_encoders.port import MixingTextEncoder, load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -147,6 +151,7 @@ class Sampler:
             label=arithmetic.label,
             forced=forced,
             added=added,
+            encode_mix=encoder.encode_mix if isinstance(encoder, MixingTextEncoder) else None,
         )
 
     @classmethod

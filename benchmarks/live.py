@@ -52,8 +52,8 @@ def _report(session: LiveSession, chunk_sec: float, buffer_sec: float) -> None:
     unchanged, factor = _straight(session)
     found = [_latency(session, unchanged, after) for after in CHANGE_AFTER_SEC]
     latencies = [latency for latency, _, _ in found]
-    assert session._sampler is not None
-    precision = session._sampler.label
+    assert session.worker.sampler is not None
+    precision = session.worker.sampler.label
     print(
         f"chunk {chunk_sec:g} s, ahead {buffer_sec:g} s, {precision}: real-time factor {factor:.2f} alone; "
         f"latency median {statistics.median(latencies):.2f} s, worst {max(latencies):.2f} s "
@@ -64,8 +64,8 @@ def _report(session: LiveSession, chunk_sec: float, buffer_sec: float) -> None:
 
 def _straight(session: LiveSession) -> tuple[Tensor, float]:
     """The piece without a change, and how fast it is made when nobody waits for it."""
-    assert session._sampler is not None and session._states is not None
-    player = Player(session._sampler, session._states, lambda: session.controls, seed=0)
+    assert session.worker.sampler is not None and session.worker.states is not None
+    player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=0)
     chunks: list[Tensor] = []
     while player.second < max(CHANGE_AFTER_SEC) + ROOM_SEC:
         chunks.append(player.next_chunk().waveform)
@@ -79,7 +79,7 @@ class _Listener:
 
     def __init__(self, session: LiveSession) -> None:
         self.chunks: list[tuple[float, Chunk]] = []
-        self.run = session.run
+        self.run = session.wanted.run
         self.changed = threading.Condition()
         self.leave = session.subscribe(self._hear)
 
@@ -109,9 +109,9 @@ def _latency(session: LiveSession, unchanged: Tensor, after_sec: float) -> tuple
     session.set_prompts([("slow piano", 1.0)])
     session.set_sampling(temperature=1.0, guidance=3.0)
     session.stop()
-    before = session.run
+    before = session.wanted.run
     session.reset(seed=0)
-    while session.run == before:
+    while session.wanted.run == before:
         time.sleep(0.01)
     listener = _Listener(session)
     rate_hz = session.about.sample_rate_hz

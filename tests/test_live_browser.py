@@ -83,12 +83,12 @@ def test_it_plays_and_a_fader_changes_the_tokens(page: Any, stage: Any) -> None:
     assert page.evaluate("document.getElementById('base').textContent").endswith("mine")
     move(page, "#strength-0", -0.5)
     eventually(lambda: session.controls.strengths == {"mine": -0.5})
-    moved_at = session._player.second
+    moved_at = session.worker.player.second
     ear.until(lambda: ear.seconds() > moved_at + 2.5)
     page.get_by_role("button", name="Stop").click()
-    eventually(lambda: not session.playing)
+    eventually(lambda: not session.wanted.playing)
     played = ear.audio()
-    sampler = session._sampler
+    sampler = session.worker.sampler
     sampler.set_strength("mine", 1.0)
     sampler.settings = sampler.settings.model_copy(update={"duration_sec": 30.0})
     codes = sampler.codes(["drums"], seeds=[0])[0]
@@ -149,7 +149,7 @@ def test_a_closed_tab_frees_the_model(page: Any, stage: Any) -> None:
     page.get_by_role("button", name="Play").click()
     wait(page, "woodshed.stats.samples > 16000")
     page.close()
-    eventually(lambda: stage.session._sampler is None and not stage.session.playing)
+    eventually(lambda: stage.session.worker.sampler is None and not stage.session.wanted.playing)
 
 
 def test_the_picture_of_the_page(browser: Any) -> None:

@@ -26,11 +26,11 @@ def test_an_endless_piece_is_the_long_piece_in_constant_memory(sampler: Sampler)
     whole = sampler.sample(["drums"], seeds=[4])[0].waveform
     with sampler.stream("drums", seed=4, endless=True) as music:
         chunks, kept = [], []
-        for chunk in islice(music, 7):
+        for chunk in islice(music, 6):
             chunks.append(chunk)
             kept.append(music.generation.codes()[0].shape[1])
     played = torch.cat(chunks, dim=1)
-    assert played.shape[1] > 5 * sampler.frame_rate
+    assert played.shape[1] > 5 * 32000
     torch.testing.assert_close(played, whole[:, : played.shape[1]], rtol=0, atol=2e-6)
     assert max(kept) <= 2 * round(sampler.frame_rate) and kept[-1] == kept[-2]
 

@@ -33,14 +33,14 @@ def session(mono_base: Path, mine: Path, tmp_path: Path) -> Iterator[LiveSession
 
 
 def test_it_plays_what_sample_plays(session: LiveSession) -> None:
-    assert session._sampler is not None
+    assert session.worker.sampler is not None
     ear = Ear(session)
     session.start()
     ear.until(lambda: ear.seconds() > 1.2)
     session.stop()
     played = ear.audio()
-    session._sampler.settings = session._sampler.settings.model_copy(update={"duration_sec": 3.0})
-    whole = session._sampler.sample(["drums"], seeds=[0])[0].waveform
+    session.worker.sampler.settings = session.worker.sampler.settings.model_copy(update={"duration_sec": 3.0})
+    whole = session.worker.sampler.sample(["drums"], seeds=[0])[0].waveform
     torch.testing.assert_close(played, whole[:, : played.shape[1]], rtol=0, atol=2e-6)
     seconds = [chunk.second for chunk in ear.chunks]
     assert seconds == sorted(seconds) and [chunk.number for chunk in ear.chunks] == list(range(len(ear.chunks)))
@@ -55,7 +55,7 @@ def test_every_control_changes_the_music_from_then_on(session: LiveSession, cont
         "chaos": lambda: session.set_chaos(0.0),
         "story": lambda: session.set_story([(0.0, "a quiet piano")]),
     }[control]
-    assert session._sampler is not None and session._states is not None
+    assert session.worker.sampler is not None and session.worker.states is not None
     straight = play_by_hand(session, 6, lambda number: None)
     turned = play_by_hand(session, 6, lambda number: turn() if number == 2 else None)
     torch.testing.assert_close(torch.cat(turned[:2], dim=1), torch.cat(straight[:2], dim=1), rtol=0, atol=2e-6)
@@ -65,23 +65,27 @@ def test_every_control_changes_the_music_from_then_on(session: LiveSession, cont
 def play_by_hand(session: LiveSession, n_chunks: int, before_chunk: Callable[[int], object]) -> list[torch.Tensor]:
     """Chunks from a player of our own on this thread, the session's worker being idle."""
     before = session.controls
-    assert session._sampler is not None and session._states is not None
-    player = Player(session._sampler, session._states, lambda: session.controls, seed=5)
+    assert session.worker.sampler is not None and session.worker.states is not None
+    player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=5)
     chunks = []
     for number in range(n_chunks):
         before_chunk(number)
         chunks.append(player.next_chunk().waveform)
     player.close()
-    session.controls = before
+    session.wanted.controls = before
     return chunks
 
 
 def test_a_control_moved_inside_a_chunk_counts_within_it(session: LiveSession) -> None:
     session.set_pace(chunk_sec=2.0)
     heard: list[float] = []
-    assert session._sampler is not None and session._states is not None
+    assert session.worker.sampler is not None and session.worker.states is not None
     player = Player(
-        session._sampler, session._states, lambda: session.controls, seed=0, applied=lambda at, _: heard.append(at)
+        session.worker.sampler,
+        session.worker.states,
+        lambda: session.controls,
+        seed=0,
+        applied=lambda at, _: heard.append(at),
     )
     player.next_chunk()
     inner = player.music.generation.direct
@@ -100,8 +104,8 @@ def test_a_control_moved_inside_a_chunk_counts_within_it(session: LiveSession) -
 
 def test_a_story_moves_on_by_itself(session: LiveSession) -> None:
     session.set_story([(0.0, "drums"), (0.6, "a quiet piano"), (1.2, "drums")])
-    assert session._sampler is not None and session._states is not None
-    player = Player(session._sampler, session._states, lambda: session.controls, seed=0)
+    assert session.worker.sampler is not None and session.worker.states is not None
+    player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=0)
     followed = []
     for _ in range(9):
         second = player.next_chunk().second
@@ -192,11 +196,11 @@ def test_the_last_one_to_leave_frees_the_model(mono_base: Path, tmp_path: Path) 
         first.until(lambda: len(first.chunks) > 2)
         first.leave()
         time.sleep(0.6)
-        assert session._sampler is not None and session.playing
+        assert session.worker.sampler is not None and session.wanted.playing
         second.leave()
-        eventually(lambda: session._sampler is None)
-        assert session._player is None and not session.playing and not session.pace().loaded
-        eventually(lambda: session.recordings)  # what was being recorded is whole
+        eventually(lambda: session.worker.sampler is None)
+        assert session.worker.player is None and not session.wanted.playing and not session.pace().loaded
+        eventually(lambda: session.recorder.finished)  # what was being recorded is whole
         third = Ear(session)
         session.start()
         third.until(lambda: third.of_type("loading") and third.chunks)
@@ -206,15 +210,15 @@ def test_a_failure_is_told_and_play_begins_anew(session: LiveSession) -> None:
     ear = Ear(session)
     session.start()
     ear.until(lambda: len(ear.chunks) > 1)
-    assert session._player is not None
+    assert session.worker.player is not None
 
     def broken() -> None:
         raise UserError("the model's output is not a number", fix="try fp32")
 
-    session._player.next_chunk = broken  # type: ignore[method-assign]
+    session.worker.player.next_chunk = broken  # type: ignore[method-assign]
     told = ear.until(lambda: ear.of_type("error"))[0]
     assert told["what"].startswith("the model's output") and told["fix"] == "try fp32"
-    assert not session.playing
+    assert not session.wanted.playing
     session.start()
     ear.until(lambda: [chunk for chunk in ear.chunks if chunk.run == 2])
 
@@ -312,8 +316,8 @@ def test_settings_begin_as_sample_has_them() -> None:
 
 
 def test_text_states_are_kept_and_bounded(session: LiveSession) -> None:
-    assert session._sampler is not None
-    states = TextStates(session._sampler)
+    assert session.worker.sampler is not None
+    states = TextStates(session.worker.sampler)
     first = states["drums"]
     assert states["drums"] is first
     for number in range(80):

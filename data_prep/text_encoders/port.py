@@ -41,6 +41,15 @@ class TextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class MixingTextEncoder(TextEncoder, Protocol):
+    """An encoder whose texts lie in a space of their own, where a place between several has entries too."""
+
+    def encode_mix(self, captions: Sequence[str], weights: Sequence[float]) -> Shaped[Tensor, "_ D"]:
+        """The entries of the weighted mean of these texts."""
+        ...
+
+
 def load_text_encoder(files: BaseFiles, device: str | torch.device = "cpu") -> TextEncoder:
     """The encoder that a base's language model was trained with.
 

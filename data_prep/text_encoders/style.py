@@ -4,16 +4,21 @@ The style model stands beside the checkpoint. A random base has none; its checkp
 tokens tell texts apart and mean nothing else. It is never taken for an official base.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
+import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float32, Int
 from torch import Tensor
 
 from data_prep.base_files import BaseFiles
 from data_prep.magenta_rt2.files import STAND_IN, STYLE_KEY, MagentaFiles, find_files, header
 from data_prep.musiccoca import MusicCoCa
-from data_prep.style_tokens import N_TOKENS, StandInStyle, StyleModel
+from data_prep.style_tokens import N_TOKENS, StandInStyle, StyleModel, blend, stacked
+
+MAX_PLACES = 64
+"""Texts whose places are remembered for mixing."""
 
 
 class StyleEncoder:
@@ -23,6 +28,7 @@ class StyleEncoder:
 
     def __init__(self, model: StyleModel) -> None:
         self.model = model
+        self._places: OrderedDict[str, Float32[np.ndarray, " 768"]] = OrderedDict()
 
     @property
     def fingerprint(self) -> str:
@@ -37,6 +43,23 @@ class StyleEncoder:
         """Tokens 0 … 1023."""
         tokens = self.model.tokens(self.model.embed_texts(captions))
         return [torch.from_numpy(row[None].copy()) for row in tokens]
+
+    def encode_mix(self, captions: Sequence[str], weights: Sequence[float]) -> Int[Tensor, "1 12"]:
+        """The tokens of the place between these styles. Only the weights' ratios count.
+
+        Raises:
+            UserError: weights that mean nothing.
+        """
+        place = blend(stacked([self._place(caption) for caption in captions]), weights)
+        return torch.from_numpy(self.model.tokens(place[None]).copy())
+
+    def _place(self, caption: str) -> Float32[np.ndarray, " 768"]:
+        if caption not in self._places:
+            self._places[caption] = self.model.embed_texts([caption])[0]
+            if len(self._places) > MAX_PLACES:
+                self._places.popitem(last=False)
+        self._places.move_to_end(caption)
+        return self._places[caption]
 
 
 def style_model(files: MagentaFiles) -> StyleModel:

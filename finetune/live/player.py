@@ -6,19 +6,23 @@ Controls are looked at five times a second of music, inside a chunk as well: wha
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
 
 from adapters.decode.prompt_mix import PromptMix
+from adapters.played_notes import drums_from_now, notes_from_now
 from adapters.sampler import Sampler
 from finetune.live.controls import Controls
+from finetune.live.keys import Keys
 
 MAX_STATES = 64
 """Texts whose states are kept."""
 RECENT_CHUNKS = 12
 """What the real-time factor is taken over."""
+PLAYABLE = ("notes", "drums")
+"""Kinds of condition that hands can play, where the base follows them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +86,21 @@ class Player:
         self.now = controls
         self.story_from_sec = 0.0
         self.mix = PromptMix.of([one.text for one in controls.first], [one.weight for one in controls.first])
-        mix = self.mix.read_as(states.__getitem__)
-        self.music = self._open.enter_context(sampler.stream(mix, seed=seed, endless=True))
+        self._shares = self.mix.shares(0.0)
+        self.music = self._open.enter_context(sampler.stream(self._heard_mix(), seed=seed, endless=True))
         self._strengths_at = self.music.generation.direct
         self.music.generation.direct = self._direct
         self._take_over(controls)
         self._chunks = iter(self.music)
+
+    def _take_over(self, controls: Controls) -> None:
+        """What the stream did not begin with."""
+        self.music.set_sampling(**controls.sampling)
+        for name, strength in controls.strengths.items():
+            self.sampler.set_strength(name, strength)
+        keys = controls.keys
+        before = Keys(struck={pitch: times for pitch, times in keys.struck.items() if pitch not in keys.held})
+        self._play_by_hand(controls, replace(controls, keys=before, drums="free"))
 
     @property
     def second(self) -> float:
@@ -126,6 +139,7 @@ class Player:
         if wanted is not self.now:
             self._change(wanted, second)
         self._follow_story(second)
+        self._follow_fade(second)
         return self._strengths_at(second)
 
     def _change(self, wanted: Controls, second: float) -> None:
@@ -139,12 +153,19 @@ class Player:
             self.story_from_sec, self.moment = second, -1
         if not wanted.story and (wanted.prompts != before.prompts or before.story):
             self._move_to([one.text for one in wanted.prompts], [one.weight for one in wanted.prompts], second)
+        self._play_by_hand(wanted, before)
         self._applied(second, wanted)
 
-    def _take_over(self, controls: Controls) -> None:
-        self.music.set_sampling(**controls.sampling)
-        for name, strength in controls.strengths.items():
-            self.sampler.set_strength(name, strength)
+    def _play_by_hand(self, wanted: Controls, before: Controls) -> None:
+        """Keys and drums, from the next frame on."""
+        found: dict[str, Tensor] = {}
+        if wanted.keys != before.keys and self.sampler.engine.spec.has("notes"):
+            silent = wanted.keys.others == "silent"
+            found["notes"] = notes_from_now(wanted.keys.held, wanted.keys.struck_since(before.keys), silent=silent)
+        if wanted.drums != before.drums and self.sampler.engine.spec.has("drums"):
+            found["drums"] = drums_from_now({"on": True, "off": False, "free": None}[wanted.drums])
+        if found:
+            self.music.set_conditions(found)
 
     def _follow_story(self, second: float) -> None:
         passed = second - self.story_from_sec
@@ -155,4 +176,20 @@ class Player:
 
     def _move_to(self, texts: Sequence[str], weights: Sequence[float], second: float) -> None:
         self.mix = self.mix.moved(texts, weights, second, self.now.fade_sec)
-        self.music.generation.set_prompts([self.mix.read_as(self.states.__getitem__)])
+        self._shares = self.mix.shares(second)
+        self.music.generation.set_prompts([self._heard_mix()])
+
+    def _follow_fade(self, second: float) -> None:
+        """Where a mix is one place between the texts, it moves with the shares."""
+        shares = self.mix.shares(second)
+        if self.sampler.encode_mix is not None and shares != self._shares:
+            self._shares = shares
+            self.music.generation.set_prompts([self._heard_mix()])
+
+    def _heard_mix(self) -> PromptMix[Tensor]:
+        """The mix as the model takes it: states of all texts with their shares, or those of the place between them."""
+        if self.sampler.encode_mix is None:
+            return self.mix.read_as(self.states.__getitem__)
+        heard = [(text, share) for text, share in zip(self.mix.texts, self._shares, strict=True) if share > 0]
+        place = self.sampler.encode_mix([text for text, _ in heard], [share for _, share in heard])
+        return PromptMix.of([place], [1.0])

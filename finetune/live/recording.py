@@ -66,21 +66,28 @@ class Recording:
             self.moves.append({"at_sec": round(self.seconds, 3), **what})
 
     def finish(self) -> Path:
-        """Close the file and give it its name; the moves go beside it.
+        """Close the file and give it its name.
 
         Raises:
-            UserError: the disk is full or refuses.
+            UserError: the disk refuses.
         """
         try:
             with storing(self.path):
                 self._file.close()
                 self.part.replace(self.path)
-            story = {**self.made_by, "duration_sec": round(self.seconds, 3), "moves": self.moves}
-            write_text(self.path.with_suffix(".json"), json.dumps(story, ensure_ascii=False, indent=1) + "\n")
         except BaseException:
             self._forget()
             raise
         return self.path
+
+    def write_moves(self) -> None:
+        """The settings and every move, as JSON beside the file.
+
+        Raises:
+            UserError: the disk is full or refuses.
+        """
+        story = {**self.made_by, "duration_sec": round(self.seconds, 3), "moves": self.moves}
+        write_text(self.path.with_suffix(".json"), json.dumps(story, ensure_ascii=False, indent=1) + "\n")
 
     def _forget(self) -> None:
         with suppress(OSError):

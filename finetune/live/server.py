@@ -22,9 +22,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from adapters.audio_out import pcm16
 from configs.errors import UserError
 from finetune.live.access import Access
+from finetune.live.audience import Event
+from finetune.live.error_message import error_message
 from finetune.live.messages import MAX_MESSAGE_BYTES, read_message
 from finetune.live.player import Chunk
-from finetune.live.session import Event, LiveSession, error_message
+from finetune.live.session import LiveSession
 
 PROTOCOL = 1
 """Rises when messages change."""
@@ -56,7 +58,7 @@ def build_app(session: LiveSession, access: Access) -> Starlette:
     async def recording(request: Request) -> Response:
         if refused := _refusal(request, access):
             return refused
-        path = session.recordings.get(request.path_params["name"])  # no path from outside is ever opened
+        path = session.recorder.finished.get(request.path_params["name"])  # no path from outside is ever opened
         if path is None or not path.is_file():
             return PlainTextResponse("there is no such recording\n", 404)
         return FileResponse(path, filename=path.name, headers=SAFE_HEADERS)
@@ -142,6 +144,7 @@ def hello(session: LiveSession) -> dict[str, Any]:
         "adapters": list(about.adapters),
         "sample_rate_hz": about.sample_rate_hz,
         "channels": about.channels,
+        "plays": sorted(about.plays),
     }
 
 
