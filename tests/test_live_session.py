@@ -37,10 +37,11 @@ def test_it_plays_what_sample_plays(session: LiveSession) -> None:
     ear = Ear(session)
     session.start()
     ear.until(lambda: ear.seconds() > 1.2)
-    session.stop()
+    sampler = session.worker.sampler
+    session.close()  # else the worker may still be busy with the same model
     played = ear.audio()
-    session.worker.sampler.settings = session.worker.sampler.settings.model_copy(update={"duration_sec": 3.0})
-    whole = session.worker.sampler.sample(["drums"], seeds=[0])[0].waveform
+    sampler.settings = sampler.settings.model_copy(update={"duration_sec": 3.0})
+    whole = sampler.sample(["drums"], seeds=[0])[0].waveform
     torch.testing.assert_close(played, whole[:, : played.shape[1]], rtol=0, atol=2e-6)
     seconds = [chunk.second for chunk in ear.chunks]
     assert seconds == sorted(seconds) and [chunk.number for chunk in ear.chunks] == list(range(len(ear.chunks)))
@@ -299,6 +300,7 @@ def test_hints_name_what_helps() -> None:
     slow = hint(0.7, False, controls, "fp16", 20.0)
     assert all(word in slow for word in ("0.70", "int8", "window", "fewer prompts", "guidance", "smaller base"))
     assert "int8" not in hint(0.7, False, controls, "int8", 20.0)
+    assert "guidance" not in hint(0.7, False, controls, "int8", 20.0, guided_by_condition=True)
     assert "ran dry" in hint(3.0, True, controls, "int8", 5.0)
 
 

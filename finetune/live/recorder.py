@@ -67,10 +67,10 @@ class Recorder:
         except UserError as error:
             self.tell(error_message(error))
             return
-        self.finished[path.name] = path
-        seconds = round(recording.seconds, 2)
-        self.tell({"type": "recorded", "file": str(path), "name": path.name, "seconds": seconds})
         try:
             recording.write_moves()
         except UserError as error:
             self.tell(error_message(error))
+        self.finished[path.name] = path
+        seconds = round(recording.seconds, 2)
+        self.tell({"type": "recorded", "file": str(path), "name": path.name, "seconds": seconds})

@@ -6,6 +6,7 @@ the others do not notice.
 
 import asyncio
 import json
+import re
 import socket
 import struct
 from contextlib import suppress
@@ -49,8 +50,7 @@ def build_app(session: LiveSession, access: Access) -> Starlette:
     async def page(request: Request) -> Response:
         if refused := _refusal(request, access):
             return refused
-        text = files("finetune.live").joinpath("page.html").read_text("utf-8")
-        return HTMLResponse(text, headers=SAFE_HEADERS)
+        return HTMLResponse(page_text(), headers=SAFE_HEADERS)
 
     async def status(request: Request) -> Response:
         return _refusal(request, access) or JSONResponse({**session.pace().as_message(), "state": session.state()})
@@ -132,6 +132,15 @@ class _Page:
             await self.socket.send_bytes(packed(event))
         else:
             await self.socket.send_text(json.dumps(event, ensure_ascii=False))
+
+
+def page_text() -> str:
+    """The page in one piece: its style and scripts stand in files of their own and go where it names them."""
+    folder = files("finetune.live").joinpath("page")
+    text = folder.joinpath("page.html").read_text("utf-8")
+    for part in re.findall(r"/\*([a-z]+\.(?:css|js))\*/", text):
+        text = text.replace(f"/*{part}*/", folder.joinpath(part).read_text("utf-8"))
+    return text
 
 
 def hello(session: LiveSession) -> dict[str, Any]:

@@ -61,6 +61,7 @@ class Worker:
             recent = gap is not None and time.monotonic() - gap < GAP_REMEMBERED_SEC
             window_sec = 0.0 if sampler is None else sampler.settings.window_sec
             label = "" if sampler is None else sampler.label
+            by_condition = sampler is not None and sampler.engine.spec.has("strengths")
             return Pace(
                 self.wanted.playing,
                 sampler is not None,
@@ -72,7 +73,8 @@ class Worker:
                 self._latency_sec,
                 self.clock.gaps,
                 self.clock.gap_sec,
-                hint(factor, recent, controls, label, window_sec),
+                player.moment if player is not None and controls.story and player.moment >= 0 else None,
+                hint(factor, recent, controls, label, window_sec, guided_by_condition=by_condition),
             )
 
     def join(self) -> None:
