@@ -312,17 +312,23 @@ def test_the_picture_of_the_page(browser: Any, tmp_path: Path) -> None:
     prompts = ["slow piano ballad, warm", "energetic drums and bass", "acoustic guitar, calm"]
     folder = resolve_base("starter").folder
     adapters = [AdapterSpec(write_adapter(tmp_path / name, folder, size=0.02)) for name in ("my-trio", "night-tapes")]
-    session = open_session(adapters, LiveSettings(precision="int8", idle_sec=600), base="starter", prompts=prompts)
+    settings = LiveSettings(precision="int8", idle_sec=600)
+    session = open_session(adapters, settings, base="starter", prompts=prompts, folder=tmp_path)
     try:
         with served(session) as stage, opened_page(browser, stage) as page:
+            page.set_viewport_size({"width": 1120, "height": 640})
+            page.get_by_role("button", name="Record", exact=True).click()
             page.get_by_role("button", name="Play").click()
-            wait(page, "woodshed.stats.samples > 64000")
-            session.set_strength("night-tapes", 0.35)
-            wait(page, "woodshed.stats.samples > 160000")
-            session.set_prompts([(prompts[0], 1.0), (prompts[1], 0.45), (prompts[2], 0.0)])
+            wait(page, "woodshed.stats.samples > 96000")
+            page.get_by_role("button", name="Stop recording").click()
+            move(page, "#strength-1", 0.35)
             for number, text in enumerate(("calm piano", "add drums and bass")):
                 page.locator("#moments li").nth(number).locator("input").nth(1).fill(text)
             page.locator("h1").click()
+            wait(page, "woodshed.stats.samples > 200000")
+            move(page, "#prompts .prompt:nth-child(2) input[type=range]", 0.45)
+            wait(page, "woodshed.stats.samples > 300000")
+            move(page, "#chaos", 0.6)
             wait(page, "woodshed.stats.samples > 400000 && document.getElementById('latency').textContent !== '–'")
             page.screenshot(path=os.environ["WOODSHED_SCREENSHOT"], full_page=True)
     finally:

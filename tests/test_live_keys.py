@@ -39,7 +39,7 @@ def magenta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sampler(magenta: Path) -> Sampler:
     settings = SampleSettings.model_validate(
-        {"duration_sec": 3.0, "window_sec": 1.0, "overlap_sec": 0.4, "precision": "fp32"}
+        {"duration_sec": 1.2, "window_sec": 0.4, "overlap_sec": 0.2, "precision": "fp32"}
     )
     return hearing(Sampler.load(resolve_base(str(magenta)), (), settings))
 
@@ -94,9 +94,9 @@ def test_values_hold_on_and_what_is_past_is_forgotten() -> None:
 
 
 def played(sampler: Sampler, n_chunks: int, *, notes_at: int | None = None, also: dict | None = None) -> Tensor:
-    """Chunks of four frames, with a chord that is set before one of them."""
+    """Chunks of three frames, with a chord that is set before one of them."""
     with sampler.stream("piano", seed=3, also=also or {}) as music:
-        music.chunk_frames = 4
+        music.chunk_frames = 3
         chunks = iter(music)
         found = []
         for number in range(n_chunks):
@@ -108,14 +108,15 @@ def played(sampler: Sampler, n_chunks: int, *, notes_at: int | None = None, also
 
 def test_notes_set_while_it_plays_are_those_of_the_whole_piece(sampler: Sampler) -> None:
     """Over the ends of two windows, too: as if they had been known from the start."""
-    n_frames = round(3.0 * sampler.frame_rate)
+    n_frames = round(1.2 * sampler.frame_rate)
     chord = notes_from_now({60}, {60, 64}, silent=True)
-    later = chord[torch.arange(n_frames - 20).clamp(max=len(chord) - 1)]
-    whole = torch.cat([torch.full((20, 128), UNKNOWN), later])
-    by_hand, known = played(sampler, 10, notes_at=5), played(sampler, 10, also={"notes": whole})
+    later = chord[torch.arange(n_frames - 6).clamp(max=len(chord) - 1)]
+    whole = torch.cat([torch.full((6, 128), UNKNOWN), later])
+    by_hand, known = played(sampler, 8, notes_at=2), played(sampler, 8, also={"notes": whole})
     torch.testing.assert_close(by_hand, known, rtol=0, atol=1e-6)
-    plain = played(sampler, 10)
-    before = 19 * 1920
+    plain = played(sampler, 4)
+    by_hand = by_hand[:, : plain.shape[1]]
+    before = 5 * 1920
     torch.testing.assert_close(by_hand[:, :before], plain[:, :before], rtol=0, atol=1e-6)
     assert (by_hand - plain).abs().max() > 1e-3
 
@@ -136,28 +137,22 @@ def test_conditions_that_repeat_are_read_once() -> None:
     assert shorter.n_frames == 8 and torch.equal(shorter.notes, conditions.notes[:, :8])
 
 
-@pytest.mark.parametrize("control", ["notes", "drums", "others"])
-def test_keys_and_drums_change_the_music_from_then_on(session: LiveSession, control: str) -> None:
-    turn = {
-        "notes": lambda: session.set_notes([*range(40, 80)]),
-        "drums": lambda: session.set_drums("off"),
-        "others": lambda: session.set_notes([], others="silent"),
-    }[control]
-    straight, turned = hand_played(session), hand_played(session, turn)
-    torch.testing.assert_close(turned[:, :7680], straight[:, :7680], rtol=0, atol=1e-6)
-    assert (turned - straight).abs().max() > 1e-3
-
-
-def hand_played(session: LiveSession, turn=lambda: None) -> Tensor:
-    before = session.controls
+def test_keys_and_drums_are_followed_from_the_next_frame_on(session: LiveSession) -> None:
     assert session.worker.sampler is not None and session.worker.states is not None
     player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=5)
-    chunks = [player.next_chunk().waveform]
-    turn()
-    chunks += [player.next_chunk().waveform for _ in range(10)]
+    player.next_chunk()
+    session.set_notes([60, 64])
+    session.set_drums("off")
+    session.set_notes([64], others="silent")
+    player.next_chunk()
+    steps: Any = player.music.generation.steps
+    made = player.music.generation.frames_ready(0)
+    told = steps.told.conditions
+    first = made - round(session.controls.chunk_sec * 25)
+    assert told.notes[0, first, [60, 64, 65]].tolist() == [NOTE_ONSET, NOTE_ONSET, NOTE_OFF]
+    assert told.notes[0, first + TAP_FRAMES, [60, 64, 65]].tolist() == [NOTE_OFF, NOTE_HELD, NOTE_OFF]
+    assert told.drums[0, first].tolist() == [NO_DRUMS]
     player.close()
-    session.wanted.controls = before
-    return torch.cat(chunks, dim=1)
 
 
 def test_a_fade_between_prompts_goes_through_the_places_between(session: LiveSession) -> None:
@@ -166,14 +161,14 @@ def test_a_fade_between_prompts_goes_through_the_places_between(session: LiveSes
     assert session.worker.sampler is not None and session.worker.states is not None
     player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=5)
     player.next_chunk()
-    session.set_prompts([("drums", 0.0), ("a quiet piano", 1.0)], fade_sec=2.0)
+    session.set_prompts([("drums", 0.0), ("a quiet piano", 1.0)], fade_sec=0.6)
     seen: list[tuple[int, ...]] = []
-    for _ in range(13):
+    for _ in range(6):
         player.next_chunk()
         style = player.music.generation.steps.told.conditions.style  # pyright: ignore
         seen.append(tuple(style[0, 0].tolist()))
     player.close()
-    assert len(set(seen)) > 5 and seen[-1] == seen[-2]
+    assert len(set(seen)) > 2 and seen[-1] == seen[-2]
     assert seen[-1] == tuple(session.worker.sampler.encode(["a quiet piano"])[0][0].tolist())
 
 

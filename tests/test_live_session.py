@@ -189,6 +189,24 @@ def test_a_recording_is_what_was_played_with_its_settings_and_moves(session: Liv
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_a_full_disk_ends_the_recording_and_not_the_music(session: LiveSession, tmp_path: Path, monkeypatch) -> None:
+    ear = Ear(session)
+    session.record(True)
+    session.start()
+    ear.until(lambda: len(ear.chunks) > 3 and session.recorder.is_on)
+
+    def full(self: soundfile.SoundFile, data: object) -> None:
+        raise soundfile.LibsndfileError(2, "cannot write: ")
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    told = ear.until(lambda: ear.of_type("error"))[0]
+    assert "could not be written" in told["what"] and "record again" in told["fix"]
+    before = len(ear.chunks)
+    ear.until(lambda: len(ear.chunks) > before + 2 and ear.of_type("recorded"))
+    assert session.wanted.playing and not session.wanted.recording
+    assert soundfile.info(ear.of_type("recorded")[0]["file"]).frames > 0  # what was written before is kept
+
+
 def test_the_last_one_to_leave_frees_the_model(mono_base: Path, tmp_path: Path) -> None:
     with opened(mono_base, None, tmp_path, idle_sec=0.3) as session:
         first, second = Ear(session), Ear(session)

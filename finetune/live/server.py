@@ -64,9 +64,8 @@ def build_app(session: LiveSession, access: Access) -> Starlette:
         return FileResponse(path, filename=path.name, headers=SAFE_HEADERS)
 
     async def live(socket: WebSocket) -> None:
-        why = access.refusal(socket.headers, socket.query_params)
-        if why:
-            await socket.send_denial_response(PlainTextResponse(why + "\n", 403))
+        if access.refusal(socket.headers, socket.query_params):
+            await socket.close()  # before it is accepted: HTTP 403; `/status` says why in words
             return
         await _Page(socket, session).serve()
 
@@ -205,6 +204,7 @@ def _bound(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, port))
+            bound.listen()  # whoever is quick may come before the server runs
         except BaseException:
             bound.close()
             raise

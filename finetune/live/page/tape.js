@@ -24,7 +24,7 @@ function markMove() { if (context && state && state.playing) marks.push(context.
   pen.fillStyle = "#2a221b"; pen.fillRect(0, height / 2 - .5, width, 1);
   const bar = Math.max(1.5, perSec / STEPS_PER_SEC - 1.5);
   for (const { at, peak } of tape) {
-    const x = needle + (at - now) * perSec, tall = Math.max(2, Math.min(1, Math.sqrt(peak)) * (height - 18));
+    const x = needle + (at - now) * perSec, tall = Math.max(2, Math.min(1, peak ** .7) * (height - 18));
     pen.fillStyle = at > now ? "#6d5230" : `rgba(240, 162, 59, ${Math.max(.18, x / needle)})`;
     pen.beginPath(); pen.roundRect(x, (height - tall) / 2, bar, tall, bar / 2); pen.fill();
   }
