@@ -76,7 +76,7 @@ class Player:
         assert sampler.codec is not None
         self.sampler, self.states, self.run = sampler, states, run
         self.rate_hz = sampler.codec.sample_rate_hz
-        self.delay_frames = sampler.engine.spec.largest_lag + sampler.codec.stream().latency_frames
+        self.delay_frames = sampler.engine.pattern.frames_behind + sampler.codec.stream().latency_frames
         self.samples = self.number = 0
         self.moment = -1
         self._wanted, self._applied = wanted, applied
@@ -86,8 +86,8 @@ class Player:
         self.now = controls
         self.story_from_sec = 0.0
         self.mix = PromptMix.of([one.text for one in controls.first], [one.weight for one in controls.first])
-        self._shares = self.mix.shares(0.0)
-        self.music = self._open.enter_context(sampler.stream(self._heard_mix(), seed=seed, endless=True))
+        mix = self.mix.read_as(states.__getitem__)
+        self.music = self._open.enter_context(sampler.stream(mix, seed=seed, endless=True))
         self._strengths_at = self.music.generation.direct
         self.music.generation.direct = self._direct
         self._take_over(controls)
@@ -139,7 +139,6 @@ class Player:
         if wanted is not self.now:
             self._change(wanted, second)
         self._follow_story(second)
-        self._follow_fade(second)
         return self._strengths_at(second)
 
     def _change(self, wanted: Controls, second: float) -> None:
@@ -176,20 +175,4 @@ class Player:
 
     def _move_to(self, texts: Sequence[str], weights: Sequence[float], second: float) -> None:
         self.mix = self.mix.moved(texts, weights, second, self.now.fade_sec)
-        self._shares = self.mix.shares(second)
-        self.music.generation.set_prompts([self._heard_mix()])
-
-    def _follow_fade(self, second: float) -> None:
-        """Where a mix is one place between the texts, it moves with the shares."""
-        shares = self.mix.shares(second)
-        if self.sampler.encode_mix is not None and shares != self._shares:
-            self._shares = shares
-            self.music.generation.set_prompts([self._heard_mix()])
-
-    def _heard_mix(self) -> PromptMix[Tensor]:
-        """The mix as the model takes it: states of all texts with their shares, or those of the place between them."""
-        if self.sampler.encode_mix is None:
-            return self.mix.read_as(self.states.__getitem__)
-        heard = [(text, share) for text, share in zip(self.mix.texts, self._shares, strict=True) if share > 0]
-        place = self.sampler.encode_mix([text for text, _ in heard], [share for _, share in heard])
-        return PromptMix.of([place], [1.0])
+        self.music.generation.set_prompts([self.mix.read_as(self.states.__getitem__)])
