@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adapters.decode.prompt_mix import PromptMix
@@ -44,7 +44,7 @@ class TextStates:
         self._encode = sampler.encode
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
-    def __getitem__(self, text: str) -> Float[Tensor, "L D_text"]:
+    def __getitem__(self, text: str) -> Shaped[Tensor, "L D_text"]:
         """Encode, or remember."""
         if text not in self._kept:
             self._kept[text] = self._encode([text])[0]
