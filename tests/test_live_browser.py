@@ -24,6 +24,8 @@ from data_prep.magenta_rt2.debug_base import write_debug_mrt2
 
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 1000 * PATIENCE_SEC
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+"""Chromium's sandbox does not start for root in a container, whose /dev/shm may be small."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def browser() -> Iterator[Any]:
     if chromium is None:
         pytest.skip("the page is not tested: no Chromium here")
     with playing.sync_playwright() as tools:
-        made = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        made = tools.chromium.launch(executable_path=chromium, args=FLAGS)
         yield made
         made.close()
 

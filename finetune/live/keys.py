@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from configs.errors import UserError
+from data_prep.note_slots import N_PITCHES
 
 Others = Literal["free", "silent"]
 """The notes that nobody holds: the model's own affair, or silent."""
 OTHERS = get_args(Others)
 Drums = Literal["free", "on", "off"]
 DRUMS = get_args(Drums)
-N_PITCHES = 128
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from configs.errors import UserError
+from data_prep.note_slots import N_PITCHES
 from finetune.live.controls import MAX_MOMENTS, MAX_PROMPTS, MAX_TEXT_CHARACTERS
-from finetune.live.keys import N_PITCHES
 from finetune.live.keys import Drums as DrumsWord
 from finetune.live.keys import Others as OthersWord
 from finetune.live.session import LiveSession

@@ -205,7 +205,8 @@ class LiveSession:
         with self.wanted.changed:
             self.wanted.controls = change(self.wanted.controls)
             self.worker.clock.begin_sec = self.wanted.controls.buffer_sec
-            self.wanted.ask()
+            if self.wanted.playing:
+                self.wanted.ask()
             self._tell_everybody()
 
     def _needs(self, kind: str) -> None:
