@@ -207,6 +207,29 @@ def test_a_full_disk_ends_the_recording_and_not_the_music(session: LiveSession, 
     assert soundfile.info(ear.of_type("recorded")[0]["file"]).frames > 0  # what was written before is kept
 
 
+def test_a_folder_that_cannot_be_written_is_told_and_the_music_plays(session: LiveSession, tmp_path: Path) -> None:
+    session.recorder.folder = tmp_path / "taken"
+    session.recorder.folder.write_text("a file, no folder")
+    ear = Ear(session)
+    session.record(True)
+    session.start()
+    ear.until(lambda: ear.of_type("error") and len(ear.chunks) > 2)
+    assert session.wanted.playing and not session.wanted.recording and not session.recorder.is_on
+
+
+def test_a_control_moved_while_it_rests_is_not_late(session: LiveSession) -> None:
+    ear = Ear(session)
+    session.start()
+    ear.until(lambda: len(ear.chunks) > 2)
+    session.stop()
+    session.set_sampling(temperature=0.9)
+    time.sleep(1.5)
+    session.start()
+    before = len(ear.chunks)
+    ear.until(lambda: len(ear.chunks) > before + 2)
+    assert (session.pace().control_latency_sec or 0.0) < 1.5
+
+
 def test_the_last_one_to_leave_frees_the_model(mono_base: Path, tmp_path: Path) -> None:
     with opened(mono_base, None, tmp_path, idle_sec=0.3) as session:
         first, second = Ear(session), Ear(session)
