@@ -5,7 +5,7 @@ follows (6 frames more for MusicGen's): 0.18 s behind the newest token, plus the
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,7 +23,7 @@ FIRST_CHUNK_SEC = 0.5
 
 
 class AudioStream:
-    """Iterate for chunks [C, n]. Between two chunks, `set_sampling` and `set_prompt` change how it goes on.
+    """Iterate for chunks [C, n]. Between two chunks, the methods named `set_…` change how it goes on.
 
     `chunk_frames` may be set at any time too: it counts for the next chunk.
     """
@@ -80,3 +80,11 @@ class AudioStream:
     def set_prompt(self, prompt: Any) -> None:
         """Another prompt from here on: words, text states, or a schedule or mix of prompts in the piece's own time."""
         self.generation.set_prompts(self._schedules_of([prompt]))
+
+    def set_conditions(self, values: Mapping[str, Tensor]) -> None:
+        """Other conditions from the next frame on, by kind: values [n, width], the last of which stays.
+
+        Raises:
+            ValueError: the model has no such kind, or it cannot change while it plays.
+        """
+        self.generation.set_conditions(0, values)

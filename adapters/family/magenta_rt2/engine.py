@@ -164,7 +164,7 @@ class MagentaTapeSteps(Steps[Told]):
         """From a frame of the window on; the last ones stay."""
         assert self.told is not None
         told = self.told.guided(float(self.knobs.sampling.guidance))
-        return told.frames(min(frame, told.n_frames - 1), told.n_frames)
+        return told.frames(min(frame, told.n_frames - 1), told.n_frames).without_repeats()
 
 
 def _largest(parts: Sequence[Told], shares: Float[Tensor, "parts B"]) -> Told:
