@@ -19,7 +19,7 @@ from torch import Tensor
 from adapters.conditions import RowConditions
 from adapters.decode.arithmetic import choose
 from adapters.decode.engine import Engine, Packing
-from adapters.decode.generation import ENDLESS, Generation, Request, WindowPlan
+from adapters.decode.generation import ENDLESS, Generation, MixTexts, Request, WindowPlan
 from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
@@ -81,6 +81,7 @@ class Sampler:
         label: str = "",
         forced: Sequence[str] = (),
         added: "Mapping[str, AddedConditions] | None" = None,
+        mix: MixTexts | None = None,
     ) -> None:
         self.engine = engine
         self.encode = encode
@@ -91,7 +92,10 @@ class Sampler:
         self.label = label
         self.forced = list(forced)
         self.added = dict(added or {})
+        self.conditions: RowConditions = {}
+        """What every piece follows that has no condition of that kind of its own; for the whole piece."""
         self._guard = guard
+        self._mix = mix
         self.most_at_once: int | None = None
         """Pieces that memory has room for at once; None until more were asked for than that."""
 
@@ -118,7 +122,7 @@ class Sampler:
         from adapters.family.load import load_lm
         from adapters.fit import check_fit
         from adapters.moved import moved_files
-        from data_prep.text_encoders.port import load_text_encoder
+        from data_prep.text_encoders.port import MixingTextEncoder, load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
@@ -153,6 +157,7 @@ class Sampler:
             label=arithmetic.label,
             forced=forced,
             added=added,
+            mix=encoder.mix if isinstance(encoder, MixingTextEncoder) else None,
         )
 
     @classmethod
@@ -304,14 +309,14 @@ class Sampler:
         also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
-        also = also if also is not None else [{}] * len(prompts)
+        also = [{**self.conditions, **more} for more in (also or [{}] * len(prompts))]
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         total = self._total_frames(0 if known is None else known.shape[1], n_frames)
         seeds = self._seeds(prompts, seeds)
         schedules = self.schedules_of(prompts)
         rows = zip(schedules, seeds, also, strict=True)
         requests = [Request(one, total, seed, known, more) for one, seed, more in rows]
-        return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct)
+        return Generation(self.engine, requests, sampling_of(settings), self._plan(), self._direct, self._mix)
 
     def _total_frames(self, n_known: int, n_frames: int | None) -> int:
         return min(n_known + (n_frames or max(1, round(self.settings.duration_sec * self.frame_rate))), ENDLESS)
@@ -325,11 +330,6 @@ class Sampler:
 
     def _plan(self) -> WindowPlan:
         settings = self.settings
-        if settings.overlap_sec >= settings.window_sec:
-            raise UserError(
-                f"overlap_sec ({settings.overlap_sec:g}) must be shorter than window_sec ({settings.window_sec:g})",
-                fix="e.g. --window_sec 30 --overlap_sec 12",
-            )
         window = round(settings.window_sec * self.frame_rate)
         overlap = round(settings.overlap_sec * self.frame_rate)
         pattern = self.engine.spec.pattern

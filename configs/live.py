@@ -1,5 +1,6 @@
 """Settings of `woodshed live`: an instrument in the browser."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -46,3 +47,11 @@ class LiveSettings(Section):
     """Port of the page; 0 takes a free one."""
     osc_port: int | None = Field(default=None, ge=1, le=65_535)
     """Listen for OSC on this UDP port of the same address (needs python-osc). null: not."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Windows that would not move on."""
+        if self.overlap_sec >= self.window_sec:
+            yield (
+                f"overlap_sec ({self.overlap_sec:g}) must be shorter than window_sec ({self.window_sec:g}), e.g. "
+                f"--overlap_sec {0.4 * self.window_sec:g}."
+            )

@@ -1,5 +1,6 @@
 """Settings of `woodshed sample`: prompts → audio files."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -55,3 +56,11 @@ class SampleSettings(Section):
     else fp32. int8 is the fastest on a CPU and changes the music slightly."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Windows that would not move on."""
+        if self.overlap_sec >= self.window_sec:
+            yield (
+                f"overlap_sec ({self.overlap_sec:g}) must be shorter than window_sec ({self.window_sec:g}), e.g. "
+                f"--overlap_sec {0.4 * self.window_sec:g}."
+            )

@@ -36,6 +36,9 @@ class ConditionKind:
     """Entries behind the end of a crop or a window that are read with it, for a kind per frame."""
     instead_of: str | None = None
     """A kind whose place this one takes: a clip follows one or the other, in training by chance."""
+    dropout: float | None = None
+    """Share of clips that are trained without it, where that is not the settings' `condition_dropout`: much for what
+    is mostly left out when the model plays."""
     made_with: Hashable = None
     """What the source of this name (`data_prep.condition_sources`) must know to make the values."""
 

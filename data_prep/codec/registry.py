@@ -22,6 +22,7 @@ KINDS: dict[str, str | Loader] = {
     "mimi": "data_prep.codec.mimi",
     "xcodec": "data_prep.codec.xcodec",
     "xcodec2": "data_prep.codec.xcodec2",
+    "woodshed_vq": "data_prep.codec.woodshed_vq",
     "spectrostream": "data_prep.codec.spectrostream.codec",
 }
 """Name → the module whose `load` makes the codec, or a function that does."""

@@ -41,6 +41,15 @@ class TextEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class MixingTextEncoder(TextEncoder, Protocol):
+    """One whose texts can be mixed before the model hears them, which says more than mixing what it makes of each."""
+
+    def mix(self, states: Sequence[Tensor], shares: Sequence[float]) -> Tensor | None:
+        """What stands for several texts by their shares, in the place of one; None where it does not know them."""
+        ...
+
+
 def load_text_encoder(files: BaseFiles, device: str | torch.device = "cpu") -> TextEncoder:
     """The encoder that a base's language model was trained with, or the one that it is moved to.
 

@@ -14,7 +14,7 @@ from configs.errors import UserError
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.prepared import PreparedDataset
 from finetune import dataset_fit
-from finetune.checkpoint import all_steps
+from finetune.checkpoint import kept_weights
 from finetune.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -101,11 +101,11 @@ def candidates(subject: Subject, *, checkpoints: bool) -> list[Candidate]:
     found = [Candidate(subject.step, subject.adapter.updates, subject.adapter.whole)]
     if subject.run is None or not checkpoints or subject.adapter.woodshed is None:
         return found
-    steps = [step for step in all_steps(subject.run.checkpoints) if step != subject.step]
-    return sorted([*found, *_of_checkpoints(subject, steps)], key=lambda one: one.step or 0)
+    others = {step: path for step, path in kept_weights(subject.run.checkpoints).items() if step != subject.step}
+    return sorted([*found, *_of_steps(subject, others)], key=lambda one: one.step or 0)
 
 
-def _of_checkpoints(subject: Subject, steps: list[int]) -> list[Candidate]:
+def _of_steps(subject: Subject, files: Mapping[int, Path]) -> list[Candidate]:
     """Read on a base of their own: some adapters start by changing it."""
     from safetensors.torch import load_file
 
@@ -114,15 +114,13 @@ def _of_checkpoints(subject: Subject, steps: list[int]) -> list[Candidate]:
     from adapters.whole_weights.layers import values_of
 
     assert subject.run is not None
-    if not steps:
+    if not files:
         return []
     settings = _settings(subject.run)
     adapter = attach(load_lm(subject.files), settings.lora, settings.seed)
     found = []
-    for step in steps:
-        folder = subject.run.checkpoints / f"checkpoint-{step}"
-        averaged = folder / "average.safetensors"
-        adapter.load_tensors(load_file(averaged if averaged.exists() else folder / "adapter.safetensors"))
+    for step, path in files.items():
+        adapter.load_tensors(load_file(path))
         found.append(Candidate(step, adapter.updates(), values_of(adapter.whole)))
     return found
 
