@@ -1,9 +1,9 @@
 """The starter moved to a small DAC-shaped codec, against an LM that starts afresh: the table in docs/codecs.md.
 
-    python -m benchmarks.other_codec codec SONGS CODEC [--seconds 50]      # train the codec on the songs
+    python -m benchmarks.other_codec codec SONGS CODEC [--seconds 30]      # train the codec on the songs
     woodshed prep SONGS DATA --base starter --codec CODEC --segment.max_sec 10
-    python -m benchmarks.other_codec moved DATA OUT [--steps 100]           # adapter on the starter
-    python -m benchmarks.other_codec fresh DATA OUT [--steps 100]           # the same LM, all of it random, all learns
+    python -m benchmarks.other_codec moved DATA OUT [--steps 60]           # adapter on the starter
+    python -m benchmarks.other_codec fresh DATA OUT [--steps 60]           # the same LM, all of it random, all learns
 
 Both see the same clips in the same order, as often. Cross-entropy is that of the held-out clips, in nats per code;
 log(card) is that of knowing nothing. One thread of a CPU; seconds are this process's own.
@@ -134,8 +134,8 @@ def main() -> None:
     parser.add_argument("what", choices=["codec", "moved", "fresh"])
     parser.add_argument("source", type=Path, help="Songs, or a dataset.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=50.0, help="Of training the codec (50).")
-    parser.add_argument("--steps", type=int, default=100, help="Of training the LM (100).")
+    parser.add_argument("--seconds", type=float, default=30.0, help="Of training the codec (30).")
+    parser.add_argument("--steps", type=int, default=60, help="Of training the LM (60).")
     parser.add_argument("--lr", type=float, default=2e-3, help="Of the LM that starts afresh (2e-3).")
     args = parser.parse_args()
     if args.what == "codec":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.other_text_encoder encoder FOLDER        # a random T5 of 64 numbers, with the starter's words
     woodshed prep starter/songs DATA --base starter --text_encoder FOLDER --segment.max_sec 10
-    python -m benchmarks.other_text_encoder train DATA RUN [--steps 60]
+    python -m benchmarks.other_text_encoder train DATA RUN [--steps 40]
     python -m benchmarks.other_text_encoder words DATA RUN
 
 `train` is equal to that of `benchmarks.patterns_trained`. `words` asks the adapter for the held-out clips with their
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("what", choices=["encoder", "train", "words"])
     parser.add_argument("source", type=Path)
     parser.add_argument("run", type=Path, nargs="?")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=40)
     args = parser.parse_args()
     if args.what == "encoder":
         write_encoder(args.source)

@@ -1,6 +1,6 @@
 """The starter moved to each codebook pattern by equally short training: the second table in docs/patterns.md.
 
-    python -m benchmarks.patterns_trained DATA OUT [--steps 60] [--only flattening]
+    python -m benchmarks.patterns_trained DATA OUT [--steps 40] [--only flattening]
 
 DATA is a prepared dataset of the starter (`woodshed prep starter/songs DATA --base starter --segment.max_sec 10`).
 Every pattern learns from the same clips in the same order, as many steps each, with the same adapter. What is done is
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="A dataset of the starter.")
     parser.add_argument("out", type=Path, help="Runs and results.")
-    parser.add_argument("--steps", type=int, default=60, help="Optimizer steps of each pattern (60).")
+    parser.add_argument("--steps", type=int, default=40, help="Optimizer steps of each pattern (40).")
     parser.add_argument("--only", help="One pattern.")
     args = parser.parse_args()
     for name in [words.replace(" ", "_") for words in patterns(4, 1)]:
