@@ -4,7 +4,7 @@
     adapter_config.json         PEFT's settings
     woodshed.json               the whole description (`adapters.metadata`)
     README.md                   the card (`adapters.card`)
-    conditions.safetensors      weights of what it hears besides, in some adapters (`adapters.added_conditions`)
+    conditions.safetensors      weights of conditions that it adds, in some adapters (`adapters.added_conditions`)
 
 Adapters that plain peft wrote have the first two only; they are read as well. Where an adapter fits is for
 `adapters.fit` to say.
@@ -61,7 +61,7 @@ class Adapter:
     header: dict[str, str] = field(default_factory=dict)
     """The safetensors header's own words."""
     added: "dict[str, FrameCondition]" = field(default_factory=dict)
-    """What it hears besides the base's own conditions, by kind."""
+    """Conditions that it adds to the base's own, by kind."""
 
     @property
     def label(self) -> str:

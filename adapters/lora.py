@@ -74,7 +74,7 @@ class TrainableAdapter:
     layers: dict[str, Any]  # peft's layer of each adapted module
     initial: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     added: dict[str, FrameCondition] = field(default_factory=dict)
-    """What it hears besides the base's own conditions, by kind; the model holds these too."""
+    """Conditions that it adds to the base's own, by kind; the model holds these too."""
 
     @property
     def modules(self) -> list[str]:
@@ -98,7 +98,7 @@ class TrainableAdapter:
             found |= {f"{ADDED}.{kind}.{name}": parameter for name, parameter in module.named_parameters()}
         return found
 
-    def hear(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
+    def add_conditions(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
         """Let the adapter learn to follow conditions that the base does not have; nothing changes yet.
 
         Raises:

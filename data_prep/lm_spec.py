@@ -82,11 +82,18 @@ class LMSpec:
     activation: str = "gelu"
     window_sec: float = 30.0
     """Music that the model reads at once, at most: what it was trained on."""
+    adds_frames: bool = False
+    """Whether an adapter can add conditions per frame to the decoder's input (`condition_sources.added`)."""
 
     @property
     def frame_rate(self) -> float:
         """Codec frames per second."""
         return self.sample_rate_hz / self.hop_samples
+
+    @property
+    def follows_frames(self) -> bool:
+        """Whether an adapter has added a condition per frame (`adds_frames`)."""
+        return self.adds_frames and any(kind.enters == "frames" for kind in self.conditions)
 
     @property
     def special(self) -> int:

@@ -16,6 +16,8 @@ from data_prep.captions import without_trigger
 from data_prep.clips import Clip
 from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.condition_sources.clips import make_conditions, prep_notes, selections_of, wanted_conditions
+from data_prep.context_side import context_codes
+from data_prep.context_side import notes as pair_notes
 from data_prep.copies import Copies, copies_of
 from data_prep.cut import cut_clips, with_music
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
@@ -24,8 +26,6 @@ from data_prep.describe import Described, SongAccount, describe_clips, song_acco
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.folders import check_folders, nothing_usable
-from data_prep.heard_side import heard_codes
-from data_prep.heard_side import notes as pair_notes
 from data_prep.lock import only_one
 from data_prep.multitracks import own_stems
 from data_prep.pairs import asked_pair, with_both
@@ -80,7 +80,7 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
     check_folders(songs, out)
     pair = asked_pair(settings)
     selections = [pair.target] if pair else list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
-    read_pair = list(pair.heard) if pair else []
+    read_pair = list(pair.context) if pair else []
     table = read_table(settings.stem_names)
     if not settings.multitracks:
         check_published([*selections, *read_pair], settings.stems.model)
@@ -140,8 +140,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         conditions = make_conditions(wanted, clips, made.versions, cache)
         notes = prep_notes(wanted, conditions)
         if pair is not None:
-            heard_side = heard_codes(clips, pair, made.versions, files, codec_name, cache, device=device)
-            conditions, notes = {**conditions, **heard_side}, {**notes, **pair_notes(pair, heard_side, files)}
+            context_side = context_codes(clips, pair, made.versions, files, codec_name, cache, device=device)
+            conditions, notes = {**conditions, **context_side}, {**notes, **pair_notes(pair, context_side, files)}
 
         # 6. The dataset, unless the very same one is there.
         heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from data_prep.heard import HEARD, n_degraded, pair_of
+from data_prep.context_names import n_degraded
+from finetune.added_infos import added_infos
 from finetune.batches import Clip, ClipSource, Degraded, Stream
 from finetune.checkpoint import Position
 from finetune.prior_pieces import PriorPieces, WithPriorPieces, load, play, save
@@ -39,7 +40,7 @@ class BareBase:
             prior_share=settings.prior_share,
             prior_pieces=self.pieces.clips,
             kinds=self.kinds,
-            degraded=Degraded(n_degraded(run.dataset.info), settings.heard.degraded_share),
+            degraded=Degraded(n_degraded(run.dataset.info), settings.context.degraded_share),
         )
 
 
@@ -63,7 +64,7 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
         pieces = load(run.folder.prior_pieces)
     made = run.dataset.info.get("conditions", {})
     kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
-    kinds += [HEARD] if pair_of(run.dataset.info) else []
+    kinds += list(added_infos(run.dataset, run.settings, files.spec))
     return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds)
 
 

@@ -25,7 +25,8 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         UserError: names every difference.
     """
     from data_prep.codec.registry import base_codec_fingerprint
-    from data_prep.condition_sources.registry import sources_for
+    from data_prep.condition_sources.added import added_kinds
+    from data_prep.condition_sources.registry import source_of, sources_for
     from data_prep.text_encoders.port import text_encoder_fingerprint
 
     codec, text = dataset.info["codec"], dataset.info["text_encoder"]
@@ -39,9 +40,11 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
     ]
     made = dataset.info.get("conditions", {})
+    own = sources_for(spec)
+    added = [(kind, source) for kind in added_kinds(spec).values() if (source := source_of(kind.name)) is not None]
     pairs += [
         (f"how {kind.name} was made", made[kind.name]["made_with"], source.depends_on(kind))
-        for kind, source in sources_for(spec)
+        for kind, source in [*own, *added]
         if kind.name in made
     ]
     differ = [f"{name}: dataset {ours}, base {theirs}" for name, ours, theirs in pairs if ours != theirs]

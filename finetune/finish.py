@@ -34,10 +34,10 @@ from adapters.shareable import MAX_SAMPLES
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles
 from data_prep.safe_write import write_bytes
+from finetune.added_infos import added_infos
 from finetune.batches import Draw, clips_of, held_out
 from finetune.checkpoint import State, load_weights
 from finetune.evaluate import mean
-from finetune.hearing import heard_infos
 from finetune.precision import Precision
 from finetune.preview import Piece, own_prompts, read_previews
 from finetune.proof import CLIPS, Proof, prove, witness_of
@@ -69,8 +69,8 @@ class Outcome:
     """Their held-out loss; empty without a validation split."""
     base_loss: list[float]
     added: "dict[str, FrameCondition]" = field(default_factory=dict)
-    """Copies of what it hears besides the base's own conditions."""
-    heard: "dict[str, AddedInfo]" = field(default_factory=dict)
+    """Copies of the conditions that it adds to the base's own."""
+    added_infos: "dict[str, AddedInfo]" = field(default_factory=dict)
     """How woodshed.json describes these."""
 
 
@@ -89,7 +89,7 @@ def gather(
             run.write("preview", position.step, {"files": run.previews.make(lm, step)})
         updates = adapter.updates()
         added = {name: copy.deepcopy(module).cpu() for name, module in adapter.added.items()}
-    infos = heard_infos(run.dataset, run.settings, lm.spec) if added else {}
+    infos = added_infos(run.dataset, run.settings, lm.spec) if added else {}
     loss = position.best_loss if use_best else position.last_loss
     return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos)
 
@@ -203,8 +203,8 @@ def describe(outcome: Outcome) -> Woodshed:
         data=describe_data(run.dataset),
         training=TrainingInfo(steps=outcome.step, settings=settings | {"base": public_id(files)}),
         held_out=loss,
-        conditions=list(outcome.heard.values()),
-        schema_version=SCHEMA_VERSION if outcome.heard else PLAIN_VERSION,
+        conditions=list(outcome.added_infos.values()),
+        schema_version=SCHEMA_VERSION if outcome.added_infos else PLAIN_VERSION,
         license=license_of(files.id),
         versions={name: version(name) for name in PACKAGES if name in ("torch", "transformers", "peft", "accelerate")},
     )
@@ -249,7 +249,7 @@ def snippet(outcome: Outcome) -> list[str]:
     """How plain peft and transformers use the adapter."""
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
     files, path = outcome.files, str(outcome.run.folder.adapter)
-    if outcome.heard:  # plain peft would load half of it
+    if outcome.added_infos:  # plain peft would load half of it
         return [f'woodshed sample {path} "{prompt}" --with RECORDING --out out/']
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
     model_class = files.format.transformers_class

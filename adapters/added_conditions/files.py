@@ -1,4 +1,4 @@
-"""conditions.safetensors: the weights of what an adapter hears besides its base's own conditions.
+"""conditions.safetensors: the weights of the conditions that an adapter adds to its base.
 
 Tensors are named `<kind>.<weight>`; which there must be, and in which shapes, follows from woodshed.json alone. A file
 that holds anything else, or too little, or values that are no numbers, is refused before a value is used.
@@ -31,7 +31,7 @@ def write(path: Path, modules: "Mapping[str, FrameCondition]") -> None:
 
 
 def read(folder: Path, woodshed: "Woodshed | None") -> "dict[str, FrameCondition]":
-    """The modules of an adapter's folder; none for an adapter that hears nothing of its own.
+    """The modules of an adapter's folder; none for an adapter that adds no condition.
 
     Raises:
         UserError: the file is missing, is there without being described, or is not what the description says.
@@ -43,7 +43,7 @@ def read(folder: Path, woodshed: "Woodshed | None") -> "dict[str, FrameCondition
             raise _unfit(path, "woodshed.json does not say what it is for")
         return {}
     if not path.is_file():
-        raise _unfit(path, f"it is missing, and woodshed.json says that the adapter hears {_names(woodshed)}")
+        raise _unfit(path, f"it is missing, and woodshed.json says that the adapter follows {_names(woodshed)}")
     entries, _ = check_header(path)
     base = woodshed.base
     if max(base.card, 1) > 2**20 or base.hidden_size > 2**16 or base.n_codebooks > 256:
@@ -55,18 +55,18 @@ def read(folder: Path, woodshed: "Woodshed | None") -> "dict[str, FrameCondition
     return _built(path, woodshed)
 
 
-def refuse_hearing(adapters: "Sequence[Adapter]", why: str) -> None:
+def refuse_added(adapters: "Sequence[Adapter]", why: str) -> None:
     """Stop where weights of a condition would get lost without a word.
 
     Raises:
-        UserError: one of the adapters hears another track, or something else that its base does not.
+        UserError: one of the adapters follows a condition that its base does not.
     """
     for adapter in adapters:
         if adapter.added:
             raise UserError(
-                f"{adapter.label} hears {', '.join(adapter.added)} and cannot be {why}.",
+                f"{adapter.label} follows {', '.join(adapter.added)} and cannot be {why}.",
                 where=str(adapter.folder or ""),
-                fix="Use it as it is: woodshed sample ADAPTER PROMPT --with FILE.",
+                fix="Use it as it is: woodshed sample ADAPTER PROMPT --with FILE (or --melody, --beat).",
             )
 
 

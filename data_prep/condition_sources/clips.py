@@ -10,8 +10,11 @@ from configs.errors import UserError
 from configs.prep import AUTO, PrepSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, Version, changed, read_clips
+from data_prep.condition_sources.added import added_kinds
+from data_prep.condition_sources.beat import BEAT
+from data_prep.condition_sources.melody import MELODY
 from data_prep.condition_sources.port import ConditionSource
-from data_prep.condition_sources.registry import sources_for
+from data_prep.condition_sources.registry import source_of, sources_for
 from data_prep.decode import AudioError
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.progress import stage
@@ -37,24 +40,26 @@ class Wanted:
 
 
 def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
-    """What this base follows besides text, unless the settings say `none`.
+    """What this base follows besides text, unless the settings say `none`, and what an adapter is to add to that.
 
     Raises:
-        UserError: a condition is asked for that the base does not follow.
+        UserError: a condition is asked for that neither the base nor an adapter for it can follow.
     """
-    asked = {"melody": settings.melody.strip().lower()}
-    for name, said in asked.items():
-        if said not in (AUTO, NONE) and not spec.has(name):
-            raise UserError(
-                f"This base does not follow a {name}.",
-                where=f"--{name} {said}",
-                fix=f"Leave --{name} out, or choose a base that does, e.g. facebook/musicgen-melody.",
-            )
+    asked = {MELODY: settings.melody.strip().lower(), BEAT: settings.beat.strip().lower()}
     said = {name: words for name, words in asked.items() if words != AUTO}
-    found = [
-        Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model)
-        for kind, source in sources_for(spec)
-    ]
+    kinds = sources_for(spec)
+    for name, words in said.items():
+        if words == NONE or spec.has(name):
+            continue
+        kind, source = added_kinds(spec).get(name), source_of(name)
+        if kind is None or source is None:
+            raise UserError(
+                f"This base does not follow a {name}, and an adapter cannot teach it to.",
+                where=f"--{name} {words}",
+                fix=f"Leave --{name} out, or choose a MusicGen base, e.g. facebook/musicgen-small.",
+            )
+        kinds.append((kind, source))
+    found = [Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model) for kind, source in kinds]
     return [wanted for wanted in found if wanted.asked != NONE]
 
 

@@ -44,7 +44,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--story", nargs="+", metavar="MOMENT PROMPT", help='Prompts over time, "0:15 add drums" each.')
     parser.add_argument("--continue", dest="continued", type=Path, metavar="FILE", help="Go on from this recording.")
     parser.add_argument(
-        "--with", dest="heard", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
+        "--with", dest="context", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
     )
     parser.add_argument("--melody", type=Path, metavar="FILE", help="Follow the melody of this recording.")
     parser.add_argument(

@@ -37,7 +37,7 @@ class Request:
     play: bool
     pipe: str | None
     force: bool = False
-    heard: Path | None = None
+    context: Path | None = None
     """The recording to play along with."""
     melody: Path | None = None
     melody_stems: str = "mix"
@@ -73,7 +73,7 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         play=args.play,
         pipe=args.pipe,
         force=args.force,
-        heard=args.heard,
+        context=args.context,
         melody=args.melody,
         melody_stems=args.melody_stems,
     )
@@ -172,18 +172,18 @@ def read_prompts(path: Path) -> list[str]:
 def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
-    beginnings = (args.continued, args.melody, args.heard)
+    beginnings = (args.continued, args.melody, args.context)
     if args.from_sec is not None and not any(beginnings):
         fix = "add --continue FILE, --melody FILE or --with FILE"
         raise UserError("--from says where to go on in a recording, but there is none", fix=fix)
-    if args.heard is not None and (args.continued is not None or args.loop):
+    if args.context is not None and (args.continued is not None or args.loop):
         raise UserError("--with plays along from a recording's start on", fix="leave out --continue and --loop")
-    if args.heard is not None and args.melody is not None and args.from_sec is not None:
+    if args.context is not None and args.melody is not None and args.from_sec is not None:
         raise UserError("--from could belong to --melody or to --with", fix="cut one of the two recordings instead")
-    if args.heard is not None and not is_file(args.heard):
-        raise UserError("the recording to play along with is not there", where=str(args.heard))
+    if args.context is not None and not is_file(args.context):
+        raise UserError("the recording to play along with is not there", where=str(args.context))
     if args.from_sec is not None and args.continued is not None and not 0 < args.from_sec < float("inf"):
-        raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
+        raise UserError("--from must be above 0", fix="there is nothing before second 0")
     if args.from_sec is not None and not 0 <= args.from_sec < float("inf"):
         raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
     if args.melody is not None and not is_file(args.melody):

@@ -21,13 +21,13 @@ from torch import Tensor
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
 from adapters.conditions import RowConditions
 from adapters.decode.prompt_schedule import PromptSchedule
-from adapters.play_along import HeardTrack, hear
+from adapters.play_along import ContextTrack, read_context
 from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
-from data_prep.heard import HEARD
+from data_prep.context_names import CONTEXT
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
 from finetune.sampling.line import Request
@@ -49,7 +49,7 @@ def play_line(request: Request) -> int:
     console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
     for line in forced_lines(sampler.forced):
         console.print(line, soft_wrap=True)
-    heard = _heard(request, sampler)
+    context = _context(request, sampler)
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
@@ -58,8 +58,8 @@ def play_line(request: Request) -> int:
         melody = read_melody(request, sampler, before)
         console.print(harmless(melody.said), soft_wrap=True)
     if request.streams:
-        return _stream_all(request, sampler, before, melody, console, heard)
-    _write_all(request, sampler, before, melody, console, heard)
+        return _stream_all(request, sampler, before, melody, console, context)
+    _write_all(request, sampler, before, melody, console, context)
     return 0
 
 
@@ -68,28 +68,28 @@ def _what(request: Request) -> str:
     return f"{request.base_id}{' + ' if names else ''}{' + '.join(names)}"
 
 
-def _heard(request: Request, sampler: Sampler) -> HeardTrack | None:
+def _context(request: Request, sampler: Sampler) -> ContextTrack | None:
     """The recording to play along with; pieces are as long as it then.
 
     Raises:
-        UserError: there is none and the adapter needs one, or there is one and no adapter hears it.
+        UserError: there is none and the adapter needs one, or there is one and no adapter follows one.
     """
-    hears = any(kind.name == HEARD for kind in sampler.engine.spec.conditions)
-    if request.heard is None:
-        if hears:
+    follows = any(kind.name == CONTEXT for kind in sampler.engine.spec.conditions)
+    if request.context is None:
+        if follows:
             name = next(iter(sampler.added), "this adapter")
             raise UserError(f"{name} plays along with another track", fix="say with which: --with FILE")
         return None
-    if not hears:
-        what = "this adapter hears" if request.adapters else "a base alone hears"
+    if not follows:
+        what = "this adapter follows" if request.adapters else "a base alone follows"
         fix = 'train one on pairs: woodshed prep SONGS DATA --pair "drums|rest"'
-        raise UserError(f"{what} no other track: --with {request.heard.name} would change nothing", fix=fix)
+        raise UserError(f"{what} no context track: --with {request.context.name} would change nothing", fix=fix)
     assert sampler.codec is not None
     asked = request.settings.duration_sec if "duration_sec" in request.settings.model_fields_set else None
-    heard = hear(request.heard, request.from_sec, asked, sampler.codec)
-    exact = -(-heard.audio.shape[1] // sampler.codec.hop_samples) / sampler.frame_rate
+    context = read_context(request.context, request.from_sec, asked, sampler.codec)
+    exact = -(-context.audio.shape[1] // sampler.codec.hop_samples) / sampler.frame_rate
     sampler.settings = sampler.settings.model_copy(update={"duration_sec": exact})
-    return heard
+    return context
 
 
 def _write_all(
@@ -98,7 +98,7 @@ def _write_all(
     before: Continuation | None,
     melody: PieceMelody | None,
     console: Console,
-    heard: HeardTrack | None,
+    context: ContextTrack | None,
 ) -> None:
     assert sampler.codec is not None
     loop = _loop(request, sampler.codec)
@@ -112,7 +112,7 @@ def _write_all(
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            also = [_also(heard, melody)] * len(prompts)
+            also = [_also(context, melody)] * len(prompts)
             takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
         said = _say_fewer(sampler, len(prompts), said, console)
         spent = time.perf_counter() - begun
@@ -123,7 +123,7 @@ def _write_all(
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
-            _write(request, prompt, seed, audio, sampler, console, heard)
+            _write(request, prompt, seed, audio, sampler, console, context)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
 
 
@@ -142,7 +142,7 @@ def _stream_all(
     before: Continuation | None,
     melody: PieceMelody | None,
     console: Console,
-    heard: HeardTrack | None,
+    context: ContextTrack | None,
 ) -> int:
     assert sampler.codec is not None
     listener = _Listener()
@@ -150,18 +150,18 @@ def _stream_all(
     with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, melody, console, heard)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, melody, console, context)
             if chunks is None:
                 return 0
             if melody is not None:
                 console.print(melody.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz))
             kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
-                _write(request, prompt, seed, kept.pop()[2], sampler, console, heard)
+                _write(request, prompt, seed, kept.pop()[2], sampler, console, context)
     if listener.failed:
         request = replace(request, out=request.out or Path("out"))
         for prompt, seed, audio in kept:
-            _write(request, prompt, seed, audio, sampler, console, heard)
+            _write(request, prompt, seed, audio, sampler, console, context)
         raise listener.error(request)
     return 0
 
@@ -198,12 +198,12 @@ def _stream_one(
     before: Continuation | None,
     melody: PieceMelody | None,
     console: Console,
-    heard: HeardTrack | None,
+    context: ContextTrack | None,
 ) -> list[Tensor] | None:
     """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     known = None if before is None else before.codes
-    with sampler.stream(prompt, seed=seed, continue_from=known, also=_also(heard, melody)) as music:
+    with sampler.stream(prompt, seed=seed, continue_from=known, also=_also(context, melody)) as music:
         for chunk in music:
             try:
                 if not listener.failed:
@@ -255,8 +255,8 @@ def _known_frames(before: Continuation | None) -> int:
     return 0 if before is None else before.codes.shape[1]
 
 
-def _also(heard: HeardTrack | None, melody: PieceMelody | None) -> RowConditions:
-    return {**({} if heard is None else heard.conditions), **({} if melody is None else melody.conditions)}
+def _also(context: ContextTrack | None, melody: PieceMelody | None) -> RowConditions:
+    return {**({} if context is None else context.conditions), **({} if melody is None else melody.conditions)}
 
 
 def _write(
@@ -266,7 +266,7 @@ def _write(
     audio: Tensor,
     sampler: Sampler,
     console: Console,
-    heard: HeardTrack | None,
+    context: ContextTrack | None,
 ) -> None:
     codec = sampler.codec
     assert codec is not None and request.out is not None
@@ -274,12 +274,12 @@ def _write(
     settings = request.settings
     path = take_name(request.out, f"{slug(title)}-s{seed}", settings.format)
     made_by = _made_by(request, prompt, seed, sampler)
-    audio = audio if heard is None else heard.cut(audio)
+    audio = audio if context is None else context.cut(audio)
     write_piece(path, title, audio, codec.sample_rate_hz, made_by)
-    if heard is not None:
+    if context is not None:
         mixed = take_name(request.out, f"{path.stem}-mix", settings.format)
-        write_piece(mixed, f"{title}, with {heard.name}", heard.mix(audio), codec.sample_rate_hz, made_by)
-        console.print(f"{harmless(str(mixed))}  with {harmless(heard.name)}", soft_wrap=True)
+        write_piece(mixed, f"{title}, with {context.name}", context.mix(audio), codec.sample_rate_hz, made_by)
+        console.print(f"{harmless(str(mixed))}  with {harmless(context.name)}", soft_wrap=True)
     seconds = audio.shape[1] / codec.sample_rate_hz
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
@@ -294,8 +294,8 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
         made["continues"] = {"file": request.continued.name, "from_sec": request.from_sec}
-    if request.heard is not None:
-        made["with"] = {"file": request.heard.name, "from_sec": request.from_sec or 0.0}
+    if request.context is not None:
+        made["with"] = {"file": request.context.name, "from_sec": request.from_sec or 0.0}
     if request.melody is not None:
         made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
     if request.settings.decoder is not None:
