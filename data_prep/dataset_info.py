@@ -33,7 +33,7 @@ def dataset_info(
     """
     spec = files.spec
     here = {"device", "workers", "batch_size"}
-    unsaid = {"melody"} if settings.melody == AUTO else set()
+    unsaid = {name for name in ("melody", "beat") if getattr(settings, name) == AUTO}
     unsaid |= {"pair", "multitracks", "stem_names"} if settings.pair is None else {"stem_names"}
     return {
         "format": FORMAT,

@@ -1,10 +1,9 @@
 """Bands of the starter's composer with every part rendered alone, and their codec tokens: nothing leaks, all is known.
 
-A band is two files, `<seed>.stems.npz` (16-bit audio by role) and `<seed>.codes.npz` (tokens [K, T] of several sums of
-roles). What is there is kept, so a run that was stopped goes on.
+A band is a file `<seed>.stems.npz` (16-bit audio by role) and a file of tokens [K, T] for each sum of roles that a
+task needs. What is there is kept, so a run that was stopped goes on.
 """
 
-import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int16
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_base_codec
-from starter.recipe.compose import HELD_OUT, ROLES, compose
+from starter.recipe.compose import HELD_OUT, compose
 from starter.recipe.render import render_all_stems
 from starter.recipe.score import Piece
 
@@ -27,7 +26,7 @@ SIDES: Mapping[str, tuple[str, ...]] = {
     "no_drums": ("lead", "chords", "bass"),
     "lead": ("lead",),
     "no_lead": ("chords", "bass", "drums"),
-    "mix": ROLES,
+    "pitched": ("lead", "chords"),
 }
 
 
@@ -49,36 +48,37 @@ def seeds_of(n_train: int, n_held_out: int) -> tuple[range, range]:
     return range(n_train), range(HELD_OUT, HELD_OUT + n_held_out)
 
 
-def make_bands(folder: Path, seeds: Sequence[int]) -> None:
-    """Render and encode the bands that are not there."""
+def make_bands(folder: Path, seeds: Sequence[int], sides: Sequence[str]) -> None:
+    """Render the bands that are not there, and encode these sides of them."""
     folder.mkdir(parents=True, exist_ok=True)
     codec = load_base_codec(resolve_base("starter"), torch.device("cpu"))
     for first in range(0, len(seeds), AT_ONCE):
         some = seeds[first : first + AT_ONCE]
-        silent = [seed for seed in some if not (folder / f"{seed:07}.stems.npz").exists()]
+        silent = [seed for seed in some if not _stems_path(folder, seed).exists()]
         pieces = [compose(seed, drums=True) for seed in silent]
         for piece, stems in zip(pieces, render_all_stems(pieces, RATE_HZ) if pieces else (), strict=True):
             whole = {role: np.clip(audio * 32767, -32768, 32767).astype(np.int16) for role, audio in stems.items()}
-            save(folder / f"{piece.seed:07}.stems.npz", whole)
+            save(_stems_path(folder, piece.seed), whole)
         for seed in some:
-            _encode(folder, seed, codec)
+            _encode(folder, seed, codec, sides)
 
 
-def _encode(folder: Path, seed: int, codec: Codec) -> None:
-    path = folder / f"{seed:07}.codes.npz"
-    if not path.exists():
-        stems = _stems(folder, seed)
-        sides = [np.sum([stems[role] for role in roles], axis=0)[None] for roles in SIDES.values()]
-        codes = codec.encode([torch.from_numpy(side) for side in sides])
-        save(path, dict(zip(SIDES, codes, strict=True)))
+def _encode(folder: Path, seed: int, codec: Codec, sides: Sequence[str]) -> None:
+    missing = [side for side in sides if not _codes_path(folder, seed, side).exists()]
+    stems = _stems(folder, seed) if missing else {}
+    for side in missing:
+        audio = np.sum([stems[role] for role in SIDES[side]], axis=0)[None]
+        save(_codes_path(folder, seed, side), {"codes": codec.encode([torch.from_numpy(audio)])[0]})
 
 
-def read_bands(folder: Path, seeds: Iterable[int]) -> list[Band]:
+def read_bands(folder: Path, seeds: Iterable[int], sides: Sequence[str]) -> list[Band]:
     """Bands that `make_bands` made."""
     found = []
     for seed in seeds:
-        with np.load(folder / f"{seed:07}.codes.npz") as held:
-            codes = {name: held[name] for name in held.files}
+        codes = {}
+        for side in sides:
+            with np.load(_codes_path(folder, seed, side)) as held:
+                codes[side] = held["codes"]
         found.append(Band(compose(seed, drums=True), _stems(folder, seed), codes))
     return found
 
@@ -90,22 +90,14 @@ def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     part.rename(path)
 
 
+def _stems_path(folder: Path, seed: int) -> Path:
+    return folder / f"{seed:07}.stems.npz"
+
+
+def _codes_path(folder: Path, seed: int, side: str) -> Path:
+    return folder / f"{seed:07}.{side}.npz"
+
+
 def _stems(folder: Path, seed: int) -> dict[str, Float[np.ndarray, " N"]]:
-    with np.load(folder / f"{seed:07}.stems.npz") as held:
+    with np.load(_stems_path(folder, seed)) as held:
         return {name: held[name].astype(np.float32) / 32767 for name in held.files}
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--train", type=int, default=240)
-    parser.add_argument("--held-out", type=int, default=24)
-    args = parser.parse_args()
-    train, held_out = seeds_of(args.train, args.held_out)
-    make_bands(args.out / "bands", held_out)
-    make_bands(args.out / "bands", train)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """The decoder's arithmetic: tokens in, logits out, over packed weights and a preallocated cache.
 
 The rows of a batch are the B pieces with their text, then, with guidance, the same B without, once or twice. All read
-the same tokens. Activations are 2-D, [M, D] with M = rows · steps, because every product here is one matrix times few rows.
+the same tokens. Activations are 2-D, [M, D] with M = rows · steps: every product here is one matrix times few rows.
 """
 
 from collections.abc import Callable
