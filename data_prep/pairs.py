@@ -36,12 +36,12 @@ class Pair:
     @property
     def selections(self) -> list[Selection]:
         """Everything that must be made of a track."""
-        return [self.target, *self.conditions]
+        return [self.target, *self.context]
 
     @property
     def context_name(self) -> str:
         """`bass+other+vocals`."""
-        return "+".join(stem.name for stem in self.conditions)
+        return "+".join(stem.name for stem in self.context)
 
 
 def asked_pair(settings: PrepSettings) -> Pair | None:

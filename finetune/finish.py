@@ -89,7 +89,7 @@ def gather(
             run.write("preview", position.step, {"files": run.previews.make(lm, step)})
         updates = adapter.updates()
         added = {name: copy.deepcopy(module).cpu() for name, module in adapter.added.items()}
-    infos = added_infos(run.dataset, run.settings, lm.spec) if added else {}
+    infos = added_infos(run.dataset, run.settings, files.spec) if added else {}
     loss = position.best_loss if use_best else position.last_loss
     return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos)
 

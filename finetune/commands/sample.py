@@ -18,6 +18,7 @@ woodshed sample runs/drums/adapter "tight funk drums" --with demo.wav --from 12 
 woodshed sample runs/mine/adapter "funk, slap bass" --loop --bpm 110 --bars 4
 woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --duration 30
 woodshed sample runs/mine/adapter "string quartet" --melody hummed.wav --from 2    # with a melody base
+woodshed sample runs/beats/adapter "funk, slap bass" --beat 104                    # an adapter of prep --beat
 woodshed sample runs/mine/adapter "ambient" --duration 120 --play
 woodshed sample runs/mine/adapter "ambient" --pipe wav | ffplay -
 """
@@ -54,11 +55,14 @@ def arguments(parser: Any) -> None:
         help="What of it: mix (all of it, the default), rest (all but drums and bass), or stems as in prep.",
     )
     parser.add_argument(
+        "--beat", metavar="BPM|FILE", help="Keep to this tempo, to a table of beats, or to a recording's beats."
+    )
+    parser.add_argument(
         "--from",
         dest="from_sec",
         type=float,
         metavar="SEC",
-        help="Where to go on in --continue (default: its end), or where --melody or --with begins (0).",
+        help="Where to go on in --continue (default: its end), or where --melody, --beat or --with begins (0).",
     )
     parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
     parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")

@@ -41,6 +41,8 @@ class Request:
     """The recording to play along with."""
     melody: Path | None = None
     melody_stems: str = "mix"
+    beat: str | None = None
+    """A tempo, or a file of beats, or a recording whose beats are kept."""
 
     @property
     def streams(self) -> bool:
@@ -76,6 +78,7 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         context=args.context,
         melody=args.melody,
         melody_stems=args.melody_stems,
+        beat=args.beat,
     )
 
 
@@ -148,7 +151,7 @@ def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule
         prompts += read_prompts(args.prompts_file)
     if args.story:
         prompts.append(read_prompt_schedule(args.story))
-    if not prompts and (args.continued is not None or args.melody is not None):
+    if not prompts and any(given is not None for given in (args.continued, args.melody, args.context, args.beat)):
         prompts.append("")  # the recording says enough
     return prompts
 
@@ -172,14 +175,19 @@ def read_prompts(path: Path) -> list[str]:
 def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
-    beginnings = (args.continued, args.melody, args.context)
+    beat_file = None if args.beat is None or _is_number(args.beat) else Path(args.beat)
+    beginnings = (args.continued, args.melody, args.context, beat_file)
     if args.from_sec is not None and not any(beginnings):
-        fix = "add --continue FILE, --melody FILE or --with FILE"
+        fix = "add --continue FILE, --melody FILE, --beat FILE or --with FILE"
         raise UserError("--from says where to go on in a recording, but there is none", fix=fix)
     if args.context is not None and (args.continued is not None or args.loop):
         raise UserError("--with plays along from a recording's start on", fix="leave out --continue and --loop")
-    if args.context is not None and args.melody is not None and args.from_sec is not None:
-        raise UserError("--from could belong to --melody or to --with", fix="cut one of the two recordings instead")
+    if args.from_sec is not None and sum(file is not None for file in (args.melody, args.context, beat_file)) > 1:
+        fix = "cut the recordings to where they begin instead"
+        raise UserError("--from could belong to any of --melody, --beat and --with", fix=fix)
+    if beat_file is not None and not is_file(beat_file):
+        fix = "give a tempo (--beat 120), a table of beats, or a recording"
+        raise UserError("the beats' file is not there", where=str(beat_file), fix=fix)
     if args.context is not None and not is_file(args.context):
         raise UserError("the recording to play along with is not there", where=str(args.context))
     if args.from_sec is not None and args.continued is not None and not 0 < args.from_sec < float("inf"):
@@ -198,6 +206,14 @@ def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], stream
         raise UserError("a loop needs 20 to 400 --bpm and 1 to 512 --bars", fix="e.g. --bpm 110 --bars 4")
     if args.play and args.pipe:
         raise UserError("--play and --pipe want the same sound", fix="give one of them")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _base_of(adapters: "Sequence[AdapterSpec]", revision: str | None) -> tuple[str, str | None]:

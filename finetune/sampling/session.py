@@ -19,19 +19,17 @@ from rich.console import Console
 from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
-from adapters.conditions import RowConditions
 from adapters.decode.prompt_schedule import PromptSchedule
-from adapters.play_along import ContextTrack, read_context
+from adapters.play_along import ContextTrack
 from adapters.sampler import Sampler
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
-from data_prep.context_names import CONTEXT
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
+from finetune.sampling.followed import Followed, read_context_track, read_followed
 from finetune.sampling.line import Request
-from finetune.sampling.melody import PieceMelody, read_melody
 from finetune.terminal import forced_lines, harmless
 
 
@@ -49,17 +47,16 @@ def play_line(request: Request) -> int:
     console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
     for line in forced_lines(sampler.forced):
         console.print(line, soft_wrap=True)
-    context = _context(request, sampler)
+    context = read_context_track(request, sampler)
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
-    melody = None
-    if request.melody is not None:
-        melody = read_melody(request, sampler, before)
-        console.print(harmless(melody.said), soft_wrap=True)
+    followed = read_followed(
+        request, sampler, context, before, lambda line: console.print(harmless(line), soft_wrap=True)
+    )
     if request.streams:
-        return _stream_all(request, sampler, before, melody, console, context)
-    _write_all(request, sampler, before, melody, console, context)
+        return _stream_all(request, sampler, before, followed, console)
+    _write_all(request, sampler, before, followed, console)
     return 0
 
 
@@ -68,37 +65,12 @@ def _what(request: Request) -> str:
     return f"{request.base_id}{' + ' if names else ''}{' + '.join(names)}"
 
 
-def _context(request: Request, sampler: Sampler) -> ContextTrack | None:
-    """The recording to play along with; pieces are as long as it then.
-
-    Raises:
-        UserError: there is none and the adapter needs one, or there is one and no adapter follows one.
-    """
-    follows = any(kind.name == CONTEXT for kind in sampler.engine.spec.conditions)
-    if request.context is None:
-        if follows:
-            name = next(iter(sampler.added), "this adapter")
-            raise UserError(f"{name} plays along with another track", fix="say with which: --with FILE")
-        return None
-    if not follows:
-        what = "this adapter follows" if request.adapters else "a base alone follows"
-        fix = 'train one on pairs: woodshed prep SONGS DATA --pair "drums|rest"'
-        raise UserError(f"{what} no context track: --with {request.context.name} would change nothing", fix=fix)
-    assert sampler.codec is not None
-    asked = request.settings.duration_sec if "duration_sec" in request.settings.model_fields_set else None
-    context = read_context(request.context, request.from_sec, asked, sampler.codec)
-    exact = -(-context.audio.shape[1] // sampler.codec.hop_samples) / sampler.frame_rate
-    sampler.settings = sampler.settings.model_copy(update={"duration_sec": exact})
-    return context
-
-
 def _write_all(
     request: Request,
     sampler: Sampler,
     before: Continuation | None,
-    melody: PieceMelody | None,
+    followed: Followed,
     console: Console,
-    context: ContextTrack | None,
 ) -> None:
     assert sampler.codec is not None
     loop = _loop(request, sampler.codec)
@@ -112,18 +84,18 @@ def _write_all(
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            also = [_also(context, melody)] * len(prompts)
+            also = [followed.conditions] * len(prompts)
             takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
         said = _say_fewer(sampler, len(prompts), said, console)
         spent = time.perf_counter() - begun
         new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
-            if melody is not None:
-                console.print(melody.compare(take.waveform, sampler.codec.sample_rate_hz))
+            if agreed := followed.compare(take.waveform, sampler.codec.sample_rate_hz):
+                console.print(agreed)
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
-            _write(request, prompt, seed, audio, sampler, console, context)
+            _write(request, prompt, seed, audio, sampler, console, followed.context)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
 
 
@@ -140,9 +112,8 @@ def _stream_all(
     request: Request,
     sampler: Sampler,
     before: Continuation | None,
-    melody: PieceMelody | None,
+    followed: Followed,
     console: Console,
-    context: ContextTrack | None,
 ) -> int:
     assert sampler.codec is not None
     listener = _Listener()
@@ -150,18 +121,18 @@ def _stream_all(
     with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, melody, console, context)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, followed, console)
             if chunks is None:
                 return 0
-            if melody is not None:
-                console.print(melody.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz))
+            if agreed := followed.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz):
+                console.print(agreed)
             kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
-                _write(request, prompt, seed, kept.pop()[2], sampler, console, context)
+                _write(request, prompt, seed, kept.pop()[2], sampler, console, followed.context)
     if listener.failed:
         request = replace(request, out=request.out or Path("out"))
         for prompt, seed, audio in kept:
-            _write(request, prompt, seed, audio, sampler, console, context)
+            _write(request, prompt, seed, audio, sampler, console, followed.context)
         raise listener.error(request)
     return 0
 
@@ -196,14 +167,13 @@ def _stream_one(
     prompt: str | PromptSchedule[str],
     seed: int,
     before: Continuation | None,
-    melody: PieceMelody | None,
+    followed: Followed,
     console: Console,
-    context: ContextTrack | None,
 ) -> list[Tensor] | None:
     """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     known = None if before is None else before.codes
-    with sampler.stream(prompt, seed=seed, continue_from=known, also=_also(context, melody)) as music:
+    with sampler.stream(prompt, seed=seed, continue_from=known, also=followed.conditions) as music:
         for chunk in music:
             try:
                 if not listener.failed:
@@ -255,10 +225,6 @@ def _known_frames(before: Continuation | None) -> int:
     return 0 if before is None else before.codes.shape[1]
 
 
-def _also(context: ContextTrack | None, melody: PieceMelody | None) -> RowConditions:
-    return {**({} if context is None else context.conditions), **({} if melody is None else melody.conditions)}
-
-
 def _write(
     request: Request,
     prompt: str | PromptSchedule[str],
@@ -298,6 +264,8 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
         made["with"] = {"file": request.context.name, "from_sec": request.from_sec or 0.0}
     if request.melody is not None:
         made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
+    if request.beat is not None:
+        made["beat"] = Path(request.beat).name
     if request.settings.decoder is not None:
         decoder = Path(request.settings.decoder).expanduser()
         made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}
