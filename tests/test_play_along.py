@@ -173,7 +173,11 @@ def test_the_context_stretch_is_read_to_the_sample(demo):
 def test_sample_writes_the_part_and_the_mix_as_long_as_the_recording(adapter, demo, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["sample", str(adapter), "tight drums", "--with", str(demo), "--from", "0.4", "--out", str(out)]
-    assert main([*words, "--device", "cpu", "--window_sec", "1", "--overlap_sec", "0.4"]) == 0
+    page = tmp_path / "page.html"
+    assert main([*words, "--device", "cpu", "--window_sec", "1", "--overlap_sec", "0.4", "--page", str(page)]) == 0
+    shown = page.read_text()
+    assert shown.count("<audio") == 4
+    assert all(name in shown for name in ("context", "part", "mix", "control", "tight drums"))
     found = sorted(path.name for path in out.glob("*.wav"))
     assert len(found) == 2
     assert found[0].endswith("-mix.wav") or found[1].endswith("-mix.wav")
@@ -189,7 +193,18 @@ def test_sampling_without_the_other_half_is_refused(adapter, demo, tmp_path, cap
         ([str(adapter), "drums", "--with", str(tmp_path / "none.wav")], "is not there"),
         ([str(adapter), "drums", "--with", str(demo), "--duration", "9"], "9 s were asked for"),
         ([str(adapter), "drums", "--with", str(demo), "--loop"], "leave out --continue and --loop"),
+        ([str(adapter), "drums", "--page", "page.html"], "it needs --with"),
     ]:
         assert main(["sample", *words, "--device", "cpu", "--out", str(tmp_path / "out")]) != 0
         said = capsys.readouterr()
         assert why in " ".join((said.out + said.err).split()), why
+
+
+def test_evaluate_says_what_it_cannot_judge(adapter, capsys):
+    assert main(["evaluate", str(adapter), "--no-store"]) == 2
+    assert "cannot be judged from prompts alone" in " ".join(capsys.readouterr().err.split())
+
+
+def test_inspect_tells_what_it_follows(adapter, capsys):
+    assert main(["inspect", str(adapter)]) == 0
+    assert "context (drums|rest), 5 frames ahead" in " ".join(capsys.readouterr().out.split())

@@ -27,11 +27,12 @@ from configs.sample import SampleSettings
 from configs.train import TrainSettings
 from data_prep.base_files import resolve_base
 from data_prep.condition_sources.beat import BEAT
-from data_prep.write_audio import write_audio
+from finetune.sampling.listening_page import Row, write_listening_page
 from finetune.stop import Stopped
 from finetune.train import train
 
 PLAY_SEC = 10.0
+SHOWN = 8
 TEMPO_WITHIN = {"drums": 0.04, "beat": 0.02}
 
 
@@ -114,17 +115,24 @@ def judge(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
     assert plain.codec is not None
     n_frames = round(PLAY_SEC * spec.frame_rate)
     audio["true"] = [plain.codec.decode(band.codes[task.target][:, :n_frames])[0].numpy() for band in bands]
-    for name, pieces in audio.items():
-        for number, one in enumerate(pieces[:8]):
-            write_audio(run / "pieces" / f"{number:02}-{name}.wav", one[None], RATE_HZ)
-    for number, band in enumerate(bands[:8]):
-        write_audio(
-            run / "pieces" / f"{number:02}-source.wav", band.side(task.source)[None, : len(audio["true"][0])], RATE_HZ
-        )
+    show(run, task, bands, audio)
     measure = MEASURES[task.name]
     return {
         name: [measure(one, band) for one, band in zip(pieces, bands, strict=True)] for name, pieces in audio.items()
     }
+
+
+def show(run: Path, task: Task, bands: Sequence[Band], audio: dict[str, list[np.ndarray]]) -> None:
+    """A page with the first eight bands: what was followed, the part, both, the control."""
+    rows = []
+    for number, band in enumerate(bands[:SHOWN]):
+        takes = {name: pieces[number] for name, pieces in audio.items()}
+        source = band.side(task.source)[: len(takes["part"])]
+        n = min(len(source), len(takes["part"]))
+        takes = {"followed": source, "part": takes["part"], "mix": (source[:n] + takes["part"][:n]) / 2, **takes}
+        title = f"{task.words(band.piece)}, {band.piece.tempo_bpm} bpm, {band.piece.key}"
+        rows.append(Row(title, {name: one[None] for name, one in takes.items()}))
+    write_listening_page(run / "listen.html", f"{task.name}: what it follows, and how", rows, RATE_HZ)
 
 
 def other_band(band: Band, bands: Sequence[Band]) -> int:

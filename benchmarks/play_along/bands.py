@@ -20,6 +20,8 @@ from starter.recipe.render import render_all_stems
 from starter.recipe.score import Piece
 
 RATE_HZ = 16_000
+LEARN_SEC = 8.0
+"""Of bands to learn from, as much is encoded: many beginnings teach more than a few whole pieces."""
 AT_ONCE = 24
 SIDES: Mapping[str, tuple[str, ...]] = {
     "drums": ("drums",),
@@ -68,6 +70,7 @@ def _encode(folder: Path, seed: int, codec: Codec, sides: Sequence[str]) -> None
     stems = _stems(folder, seed) if missing else {}
     for side in missing:
         audio = np.sum([stems[role] for role in SIDES[side]], axis=0)[None]
+        audio = audio if seed >= HELD_OUT else audio[:, : round(LEARN_SEC * RATE_HZ)]
         save(_codes_path(folder, seed, side), {"codes": codec.encode([torch.from_numpy(audio)])[0]})
 
 

@@ -47,6 +47,12 @@ def arguments(parser: Any) -> None:
     parser.add_argument(
         "--with", dest="context", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
     )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE.html",
+        help="With --with: a page to compare on: the recording, the part, both, and a part that does not know it.",
+    )
     parser.add_argument("--melody", type=Path, metavar="FILE", help="Follow the melody of this recording.")
     parser.add_argument(
         "--melody-stems",

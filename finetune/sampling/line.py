@@ -43,6 +43,8 @@ class Request:
     melody_stems: str = "mix"
     beat: str | None = None
     """A tempo, or a file of beats, or a recording whose beats are kept."""
+    page: Path | None = None
+    """Where to write the page that shows context, part, mix and control side by side."""
 
     @property
     def streams(self) -> bool:
@@ -79,6 +81,7 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         melody=args.melody,
         melody_stems=args.melody_stems,
         beat=args.beat,
+        page=args.page,
     )
 
 
@@ -188,6 +191,8 @@ def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], stream
     if beat_file is not None and not is_file(beat_file):
         fix = "give a tempo (--beat 120), a table of beats, or a recording"
         raise UserError("the beats' file is not there", where=str(beat_file), fix=fix)
+    if args.page is not None and (args.context is None or streams):
+        raise UserError("--page shows what plays along: it needs --with, and files", fix="leave out --play and --pipe")
     if args.context is not None and not is_file(args.context):
         raise UserError("the recording to play along with is not there", where=str(args.context))
     if args.from_sec is not None and args.continued is not None and not 0 < args.from_sec < float("inf"):

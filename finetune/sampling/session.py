@@ -8,11 +8,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -21,7 +21,7 @@ from torch import Tensor
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.play_along import ContextTrack
-from adapters.sampler import Sampler
+from adapters.sampler import Sampler, Take
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
@@ -31,6 +31,9 @@ from data_prep.safe_write import check_writable
 from finetune.sampling.followed import Followed, read_context_track, read_followed
 from finetune.sampling.line import Request
 from finetune.terminal import forced_lines, harmless
+
+if TYPE_CHECKING:
+    from finetune.sampling.listening_page import Row
 
 
 def play_line(request: Request) -> int:
@@ -79,6 +82,7 @@ def _write_all(
         sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
     known = None if before is None else before.codes
     size, said = request.settings.batch_size, 0
+    rows: list[Row] = []
     for first in range(0, len(request.prompts), size):
         prompts = request.prompts[first : first + size]
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
@@ -96,7 +100,39 @@ def _write_all(
             if before is not None:
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
             _write(request, prompt, seed, audio, sampler, console, followed.context)
+        if request.page is not None:
+            rows += _rows(prompts, seeds, takes, sampler, followed)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
+    if request.page is not None:
+        from finetune.sampling.listening_page import write_listening_page
+
+        assert followed.context is not None
+        title = f"{next(iter(sampler.added))}: played along with {followed.context.name}"
+        write_listening_page(request.page, title, rows, sampler.codec.sample_rate_hz)
+        console.print(harmless(str(request.page)), soft_wrap=True)
+
+
+def _rows(
+    prompts: Sequence[str | PromptSchedule[str]],
+    seeds: Sequence[int],
+    takes: Sequence[Take],
+    sampler: Sampler,
+    followed: Followed,
+) -> "list[Row]":
+    """What the page shows of these pieces. The control has the same words and seed, and knows nothing of the track."""
+    from finetune.sampling.listening_page import Row
+
+    context = followed.context
+    assert context is not None
+    blind = {name: values for name, values in followed.conditions.items() if name not in context.conditions}
+    controls = sampler.sample(prompts, seeds=seeds, also=[blind] * len(prompts))
+    rows = []
+    for prompt, seed, take, control in zip(prompts, seeds, takes, controls, strict=True):
+        title = f"{prompt if isinstance(prompt, str) else ' - '.join(prompt.texts)} (seed {seed})"
+        part, other = context.cut(take.waveform), context.cut(control.waveform)
+        shown = {"context": context.audio, "part": part, "mix": context.mix(part), "control, mixed": context.mix(other)}
+        rows.append(Row(title, {name: audio.numpy() for name, audio in shown.items()}))
+    return rows
 
 
 def _say_fewer(sampler: Sampler, asked: int, said: int, console: Console) -> int:
