@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--bands", type=int, default=240, help="to learn from")
     parser.add_argument("--held-out", type=int, default=24)
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--batch", type=int, default=10, help="clips of a step")
     parser.add_argument("--clip-sec", type=float, default=4.0)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
@@ -74,7 +75,7 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         write_dataset(data, task, bands, held_out, files)
     wanted = {
         "steps": args.steps,
-        "batch_size": 10,
+        "batch_size": args.batch,
         "accumulation": 1,
         "max_clip_sec": args.clip_sec,
         "checkpointing": False,
