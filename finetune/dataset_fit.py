@@ -42,11 +42,11 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
     made = dataset.info.get("conditions", {})
     own = sources_for(spec)
     added = [(kind, source) for kind in added_kinds(spec).values() if (source := source_of(kind.name)) is not None]
-    pairs += [
-        (f"how {kind.name} was made", made[kind.name]["made_with"], source.depends_on(kind))
-        for kind, source in [*own, *added]
-        if kind.name in made
-    ]
+    for kind, source in [*own, *added]:
+        if kind.name in made:
+            needed = source.depends_on(kind)
+            known = {name: made[kind.name]["made_with"].get(name) for name in needed}
+            pairs.append((f"how {kind.name} was made", known, needed))
     differ = [f"{name}: dataset {ours}, base {theirs}" for name, ours, theirs in pairs if ours != theirs]
     if differ:
         raise UserError(

@@ -21,6 +21,8 @@ from adapters.metadata import AddedInfo
 from adapters.pattern import Delays
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
+from data_prep.move import Move
+from data_prep.pattern_choice import PatternChoice
 
 CONTEXT, MELODY = "context", "melody"
 CPU = torch.device("cpu")
@@ -31,9 +33,9 @@ def info_of(spec, **changes) -> AddedInfo:
     return AddedInfo(**{**given, **changes})
 
 
-def with_context(base: str, *, moved: bool = True, **changes):
+def with_context(base: str, *, moved: bool = True, move: Move | None = None, **changes):
     """A base that follows a context track; `moved`: with weights as training could leave them."""
-    lm = load_lm(resolve_base(base))
+    lm = load_lm(resolve_base(base).moved(move or Move()))
     info = info_of(lm.spec, **changes)
     modules = added_conditions.start(lm, {info.name: info}, seed=0)
     if moved:
@@ -132,6 +134,19 @@ def requests_of(lm, lengths, context=True):
         also = {CONTEXT: codes} if context else {}
         found.append(Request(PromptSchedule.of(text), n_frames, seed, also=also))
     return found
+
+
+@pytest.mark.parametrize("name", ["flattening", "coarse_first"])
+def test_it_is_followed_in_another_pattern_too(name):
+    span = 24 if name == "coarse_first" else 0
+    lm: Any = with_context("debug", move=Move(PatternChoice(name, span)))
+    plan, sampling = WindowPlan(24, 8, lm.spec.frame_rate), Sampling(guidance=3.0, top_k=20)
+    requests = requests_of(lm, (40, 31))
+    slow = played(WholeSequence(lm), requests, plan, sampling)
+    for fast, expected in zip(played(MusicgenEngine.borrow(lm, lm.spec), requests, plan, sampling), slow, strict=True):
+        assert torch.equal(fast, expected)
+    without = played(WholeSequence(lm), requests_of(lm, (40, 31), context=False), plan, sampling)
+    assert any(not torch.equal(one, other) for one, other in zip(without, slow, strict=True))
 
 
 @pytest.mark.parametrize("base", ["debug", "debug-stereo"])

@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.play_along import ContextTrack
 from adapters.sampler import Sampler, Take
@@ -29,7 +30,8 @@ from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
 from finetune.sampling.followed import Followed, read_context_track, read_followed
-from finetune.sampling.line import Request
+from finetune.sampling.line import Request, Words
+from finetune.sampling.score import read_score
 from finetune.terminal import forced_lines, harmless
 
 if TYPE_CHECKING:
@@ -57,6 +59,10 @@ def play_line(request: Request) -> int:
     followed = read_followed(
         request, sampler, context, before, lambda line: console.print(harmless(line), soft_wrap=True)
     )
+    score = read_score(request, sampler.engine.spec, _known_frames(before))
+    if score is not None:
+        sampler.conditions = score.conditions
+        console.print(harmless(score.said), soft_wrap=True)
     if request.streams:
         return _stream_all(request, sampler, before, followed, console)
     _write_all(request, sampler, before, followed, console)
@@ -113,7 +119,7 @@ def _write_all(
 
 
 def _rows(
-    prompts: Sequence[str | PromptSchedule[str]],
+    prompts: Sequence[Words],
     seeds: Sequence[int],
     takes: Sequence[Take],
     sampler: Sampler,
@@ -200,7 +206,7 @@ def _stream_one(
     pipe: PcmPipe,
     listener: _Listener,
     sampler: Sampler,
-    prompt: str | PromptSchedule[str],
+    prompt: Words,
     seed: int,
     before: Continuation | None,
     followed: Followed,
@@ -263,7 +269,7 @@ def _known_frames(before: Continuation | None) -> int:
 
 def _write(
     request: Request,
-    prompt: str | PromptSchedule[str],
+    prompt: Words,
     seed: int,
     audio: Tensor,
     sampler: Sampler,
@@ -286,12 +292,16 @@ def _write(
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
 
-def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
+def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
-    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed", "decoder"})
+    settings = request.settings.model_dump(
+        mode="json", exclude={"device", "format", "batch_size", "seed", "decoder", "text_encoder", "codec"}
+    )
     told: Any = prompt
     if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
+    if isinstance(prompt, PromptMix):
+        told = {"mix": [[share, text] for share, text in zip(prompt.after, prompt.texts, strict=True)]}
     made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
@@ -302,6 +312,8 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
         made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
     if request.beat is not None:
         made["beat"] = Path(request.beat).name
+    if request.notes is not None or request.drums is not None:
+        made["notes"] = {"file": request.notes and request.notes.name, "drums": request.drums}
     if request.settings.decoder is not None:
         decoder = Path(request.settings.decoder).expanduser()
         made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}
