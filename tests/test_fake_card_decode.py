@@ -197,9 +197,9 @@ def test_pieces_at_once_are_fitted_to_the_card(lm: LM) -> None:
     with FakeCard(total_bytes=9 * 2**30):
         engine = MusicgenEngine.pack(lm, lm.spec, Packing("plain", CUDA, torch.bfloat16))
         engine.spec = spec_of_sizes(1536, 48, 24, 6144)
-        each = engine.row_bytes(1500, guided=True)
+        each = engine.row_bytes(1500, passes=2)
         engine.spec = lm.spec
-        engine.row_bytes = lambda n_frames, *, guided: each  # pyright: ignore[reportAttributeAccessIssue]
+        engine.row_bytes = lambda n_frames, *, passes: each  # pyright: ignore[reportAttributeAccessIssue]
         settings = SampleSettings.model_validate({"duration_sec": 0.04})
         sampler = Sampler(engine, lambda words: [], None, settings)
         sampler.codes(texts(9))

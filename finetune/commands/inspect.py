@@ -74,6 +74,10 @@ def summary(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "method", f"{method['kind']}, rank {_list(method['ranks'])}, alpha {_list(method['alphas'])}"
     yield "size", f"{size['modules']} modules, {size['numbers']:,} numbers, {size['bytes'] / 2**20:.1f} MiB"
     yield "stored as", _list(method["dtypes"])
+    for one in facts["follows"]:
+        pair = f" ({one['pair']})" if one["pair"] else ""
+        ahead = f"{one['lookahead_frames']} frames ahead"
+        yield "follows", f"{one['kind']}{pair}, {ahead}: {one['numbers']:,} numbers, ‖out‖ {one['norm']:.4g}"
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
