@@ -21,7 +21,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "method": method(adapter),
         "size": size(updates),
         "groups": groups(updates),
-        "told": adapter.woodshed.model_dump(mode="json") if adapter.woodshed else None,
+        "stated": adapter.woodshed.model_dump(mode="json") if adapter.woodshed else None,
         "header": dict(sorted(adapter.header.items())),
     }
 

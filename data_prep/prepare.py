@@ -45,7 +45,7 @@ from data_prep.versions import Separation, make_versions
 
 
 @dataclass(frozen=True)
-class Heard:
+class Shared:
     """What is common to all rows: how many channels the codec is given, and which tracks are copies of others."""
 
     channels: int
@@ -148,8 +148,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
             conditions, notes = {**conditions, **heard_side}, {**notes, **pair_notes(pair, heard_side, files)}
 
         # 6. The dataset, unless the very same one is there.
-        heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))
-        rows = _rows(clips, described, texts, heard, settings, {i: clip.shape[1] for i, clip in codes.items()})
+        shared = Shared(files.spec.channels, copies_of(tracks, sounds.same))
+        rows = _rows(clips, described, texts, shared, settings, {i: clip.shape[1] for i, clip in codes.items()})
         info = dataset_info(
             settings,
             files,
@@ -184,20 +184,20 @@ def _rows(
     clips: Sequence[Clip],
     described: dict[str, Described],
     texts: dict[str, TextState],
-    heard: Heard,
+    shared: Shared,
     settings: PrepSettings,
     n_frames: dict[str, int],
 ) -> list[ClipRow]:
     """The lines of clips.jsonl, by source and position."""
     seconds: dict[str, float] = {}
     for clip in clips:
-        music = heard.copies.music[clip.version.track.source_sha256]
+        music = shared.copies.music[clip.version.track.source_sha256]
         seconds[music] = seconds.get(music, 0.0) + clip.segment.duration_sec
     splits = split_tracks(seconds, settings.validation_fraction, settings.seed)
     rows = []
     for clip in clips:
         track, said = clip.version.track, described[clip.id]
-        flags = [*clip.version.scan.heard(heard.channels).flags, *heard.copies.flags[track.source_sha256]]
+        flags = [*clip.version.scan.for_channels(shared.channels).flags, *shared.copies.flags[track.source_sha256]]
         flags += said.flags
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
         row = ClipRow(
@@ -208,14 +208,14 @@ def _rows(
             duration_sec=round(clip.segment.duration_sec, 6),
             n_frames=n_frames[clip.id],
             stems=clip.version.stems,
-            split=splits[heard.copies.music[track.source_sha256]],
+            split=splits[shared.copies.music[track.source_sha256]],
             captions=said.captions,
             loudness_lufs=said.loudness_lufs,
             tempo_bpm=said.tempo_bpm,
             key=said.key,
             tags=said.tags,
             flags=flags,
-            heard=said.heard,
+            listeners=said.listeners,
         )
         rows.append(row)
     return rows

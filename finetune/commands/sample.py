@@ -65,7 +65,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
     parser.add_argument("--force", action="store_true", help="Play an adapter made for other weights of this shape.")
     parser.add_argument(
-        "--play", action="store_true", help="Hear it while it is being made. Kept in out/ where the player fails."
+        "--play", action="store_true", help="Play it while it is being generated. Kept in out/ where the player fails."
     )
     parser.add_argument("--pipe", choices=["wav", "raw"], help="Send it to standard output, as wav or raw 16-bit PCM.")
 

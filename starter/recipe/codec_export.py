@@ -1,7 +1,7 @@
 """The trained codec as an EncodecModel and back: the same audio from the same codes, in transformers' own format.
 
-The quantizer's projections are linear, so they melt into the convolutions beside them: the encoder's last and the
-decoder's first. Reflection padding keeps a constant constant, so the melted bias is exact as well.
+The quantizer's projections are linear, so they are folded into the convolutions beside them: the encoder's last and the
+decoder's first. Reflection padding keeps a constant constant, so the folded bias is exact as well.
 """
 
 from typing import Any
