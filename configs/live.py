@@ -33,6 +33,10 @@ class LiveSettings(Section):
     """Same seed and same moves, same piece."""
     idle_sec: float = Field(default=10.0, ge=0, le=86_400)
     """This long after the last page has left, the music stops and the model's memory is given back."""
+    text_encoder: str | None = None
+    """Where the text encoder of an adapter is that was trained with another than the base's."""
+    codec: str | None = None
+    """Where the codec of an adapter is that was trained with another than the base's."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"
     """Arithmetic of the model, as for `woodshed sample`. int8 is the fastest on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

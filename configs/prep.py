@@ -104,6 +104,12 @@ class PrepSettings(Section):
     same files, `starter` (small, comes with Woodshed, nothing to download), or `debug` (tiny, random)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
+    text_encoder: str | None = None
+    """Another text encoder than the base's: a hub id (google/flan-t5-base, laion/larger_clap_music) or a folder, of
+    any text model of transformers. `train` learns the projection of its states (docs/text-encoders.md)."""
+    codec: str | None = None
+    """Another codec than the base's: a hub id (descript/dac_44khz), a folder, or a base whose codec is meant. `train`
+    learns the tables and heads of its codes (docs/codecs.md)."""
     segment: SegmentSettings = SegmentSettings()
     """How tracks are cut."""
     stems: StemSettings = StemSettings()
@@ -113,6 +119,14 @@ class PrepSettings(Section):
     melody: str = AUTO
     """For a base that follows a melody: the stems that it is read from. `rest` (which auto means) is all but drums and
     bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
+    notes: str = "none"
+    """For a base that follows notes: the stems that they are transcribed from with basic-pitch's model. `auto` and
+    `mix` are the clip's own audio, `rest` all but drums and bass, anything else as in stems.use."""
+    notes_model: Path | None = None
+    """basic-pitch's nmp.onnx; left out: the one in the installed package."""
+    drums: str = "none"
+    """For a base that is told where drums play: `drums` is the separated drum stem, `mix` the clip's own audio, `auto`
+    the stem where stems are separated anyway, else the mix."""
     pair: str | None = None
     """To play along: what to learn, and what to hear while learning it: `drums|rest`, `rest|vocals`,
     `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. Takes the
@@ -129,6 +143,9 @@ class PrepSettings(Section):
     """Where the separator, the codec and the text encoder run."""
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that decode and measure; 0 means one per core."""
+    cluster: Literal["none", "ray"] = "none"
+    """ray works on the songs in a Ray cluster (or with Ray on this machine), for collections of thousands of them; all
+    of its machines must see songs and dataset under the same paths."""
     batch_size: int = Field(default=8, ge=1, le=256)
     """Clips encoded at once by the codec."""
     seed: int = Field(default=0, ge=0)

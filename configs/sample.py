@@ -32,6 +32,11 @@ class SampleSettings(Section):
     """Draw among the k likeliest tokens; 0 means all."""
     top_p: float = Field(default=0.0, ge=0, lt=1)
     """Draw among the likeliest tokens that hold this share of the probability; 0 means all."""
+    text_encoder: str | None = None
+    """Where the text encoder of an adapter is that was trained with another than the base's: a folder or a hub id.
+    Left out: where the adapter, or the run it lies in, says."""
+    codec: str | None = None
+    """Where the codec of an adapter is that was trained with another than the base's. Left out: as text_encoder."""
     per_codebook: CodebookSettings = Field(default_factory=CodebookSettings)
     """Values for single codebooks (stereo: left, right, left, right, …)."""
     seed: int = Field(default=0, ge=0)

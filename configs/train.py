@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from configs.pattern_names import PatternName
 from configs.section import Section
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -110,6 +111,9 @@ class CheckpointSettings(Section):
     """Steps between checkpoints; one is always written at the end and on Ctrl-C. 0 means only then."""
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints kept, beside the best one."""
+    places: int = Field(default=6, ge=0, le=100)
+    """At so many places spread over the run the weights alone are kept, for `woodshed evaluate` to choose from: six of
+    them take as much room as two checkpoints."""
     final: Literal["best", "last"] = "best"
     """Which one becomes the adapter: the lowest held-out loss, or the last. Without a validation split, the last."""
 
@@ -122,6 +126,9 @@ class TrainSettings(Section):
     prepared for. Another will do when codec and text encoder are the same (a larger size, for example)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
+    pattern: PatternName | None = None
+    """Move the model to another codebook pattern: parallel, partial_delay, delay, coarse_first, partial_flattening or
+    flattening (docs/patterns.md: steps, memory, quality). Left out: the base's own."""
     steps: int = Field(default=0, ge=0)
     """Optimizer steps. 0 means `epochs` decides."""
     epochs: float = Field(default=4.0, gt=0)
@@ -135,6 +142,9 @@ class TrainSettings(Section):
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working. Where a melody or another track is
     followed too, this share loses both, as many the caption alone, and as many the other alone."""
+    own_sound_share: float = Field(default=0.5, ge=0, le=1)
+    """For a base that follows styles (Magenta RealTime): share of captioned clips that are trained with the style of
+    their own sound in the place of their caption's. 0: captions only; 1: the sound only, and words are not learnt."""
     prior_share: float = Field(default=0.0, ge=0, lt=1)
     """Prior preservation: this share of clips is trained without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
@@ -151,6 +161,9 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 45 % slower."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    shard_base: bool = False
+    """Spread the frozen base over all processes of `accelerate launch` (FSDP), so that each card holds its share of
+    every layer; the adapter stays whole on each. For a base that one card does not hold. No previews are made then."""
     memory: str | None = None
     """How much memory training may take: 6gb, 10gb …, or auto for what is free. Then base_weights (when auto),
     checkpointing, the micro-batch and, if need be, the optimizer are chosen to fit, at the same total batch."""

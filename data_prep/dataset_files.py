@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Int
 
 from configs.errors import UserError
 from data_prep.cache import Cache
@@ -43,7 +43,7 @@ class NewDataset:
 
     rows: Sequence[ClipRow]
     rejected: Sequence[Rejection]
-    codes: Mapping[str, Int16[np.ndarray, "K _"]]
+    codes: Mapping[str, Int[np.ndarray, "K _"]]
     texts: Mapping[str, Path]
     info: dict[str, Any]
     songs: Sequence[SongAccount] = ()
