@@ -57,7 +57,9 @@ def arguments(parser: Any) -> None:
         help="What of it: mix (all of it, the default), rest (all but drums and bass), or stems as in prep.",
     )
     parser.add_argument("--notes", type=Path, metavar="MIDI", help="Follow the notes, and the drums, of a MIDI file.")
-    parser.add_argument("--drums", choices=["on", "off"], help="With drums or without (a base that can be told).")
+    parser.add_argument(
+        "--drums", choices=["on", "off"], help="With drums or without (a base that takes this as a condition)."
+    )
     parser.add_argument(
         "--from",
         dest="from_sec",
