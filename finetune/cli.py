@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 
 COMMANDS = {
-    "demo": "hear it work: prep, train and sample on songs that come with it",
+    "demo": "see the whole path work: prep, train and sample on songs that come with it",
     "prep": "turn a folder of songs into a prepared dataset",
     "captions": "read, change and count what a dataset's captions say",
     "plan": "which settings fit into a card's memory, and how fast they would be",
@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "is an adapter good, which checkpoint, which strength: one page, one verdict",
     "sample": "make music from text with a base and an adapter",
     "live": "play a base and its adapters on a page in the browser",
-    "merge": "melt an adapter into its base: a model that transformers loads",
+    "merge": "merge an adapter into its base: a model that transformers loads",
     "blend": "several adapters into one, or one at another rank",
     "convert": "adapters and tuned models in other tools' formats, both ways",
     "bundle": "an adapter as one checked file for a friend, and back",
