@@ -69,7 +69,7 @@ def train(
     # 1. What it hears
     settings.check()
     heard, left_out = read_songs(songs, settings)
-    kept, held = hold_out(heard)
+    kept, held = hold_out(heard, left_out)
     n_samples = round(settings.crop_sec * settings.sample_rate_hz)
     crops = Crops([song.audio for song in kept], n_samples, settings.batch_size, device)
 

@@ -62,8 +62,10 @@ def read_recordings(folder: Path, codec: Codec, *, shortest_sec: float) -> tuple
 T = TypeVar("T")
 
 
-def hold_out(recordings: Sequence[T]) -> tuple[list[T], list[T]]:
+def hold_out(recordings: Sequence[T], left_out: Sequence[str] = ()) -> tuple[list[T], list[T]]:
     """Songs to learn from, and a fifth of them, evenly spread by name, that are only measured.
+
+    `left_out` says which could not be used, for the message.
 
     Raises:
         UserError: there are fewer than two.
@@ -71,6 +73,7 @@ def hold_out(recordings: Sequence[T]) -> tuple[list[T], list[T]]:
     if len(recordings) < 2:
         raise UserError(
             f"At least two songs are needed, {len(recordings)} can be used: one is held out and only measured.",
+            where="; ".join(left_out[:3]) or None,
             fix="Put more songs into the folder, or cut a long one into several files.",
         )
     count = max(1, round(HELD_OUT_SHARE * len(recordings)))

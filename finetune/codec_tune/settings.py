@@ -15,7 +15,7 @@ class TuneSettings:
         every_steps: steps between two measurements of the held-out songs; the best one is kept.
         other_share: share of crops from other music, if there is any.
         keep_old: crops of other music have what the old decoder made of them as their target; False: the recording.
-        average: decay of the running mean of the weights, which is what is measured and kept; 0: the weights as they are.
+        average: decay of the running mean of the weights, which is what is measured and kept; 0: the last weights.
         rank: learn low-rank changes of this rank, for a small file; 0: whole weights.
         discriminators: train against STFT discriminators too.
         seed: of the crops.

@@ -76,11 +76,11 @@ def tune(
     # 1. What it hears
     shortest_sec = settings.crop_sec + 2 * CONTEXT_SEC
     recordings, left_out = read_recordings(songs, codec, shortest_sec=shortest_sec)
-    kept, held = hold_out(recordings)
+    kept, held = hold_out(recordings, left_out)
     others, guard, more_left_out = [], [], []
     if other is not None:
         found, more_left_out = read_recordings(other, codec, shortest_sec=shortest_sec)
-        others, guard = hold_out(found)
+        others, guard = hold_out(found, more_left_out)
     crops = Crops(kept, others, other_share=settings.other_share, seed=settings.seed, hop=codec.hop_samples)
 
     # 2. What learns, and where it stands
