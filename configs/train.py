@@ -124,13 +124,23 @@ class TrainSettings(Section):
     condition_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of clips trained without their caption, so that guidance keeps working. Where a melody or another track is
     followed too, this share loses both, as many the caption alone, and as many the other alone."""
-    prior_share: float = Field(default=0.0, ge=0, lt=1)
+    prior_share: float | None = Field(default=None, ge=0, lt=1)
     """Prior preservation: this share of clips is trained without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
-    said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips."""
+    said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips. Left
+    out: 0.4 for a dataset with a trigger, else 0."""
+    prior_pieces: int = Field(default=64, ge=0, le=1024)
+    """Half of the clips of `prior_share` are pieces that the base plays before training, so many of them: other music
+    of many kinds, and the dataset's captions without the trigger. 0: all are clips of the dataset."""
     prior_prompts: list[Words] = Field(default_factory=list, max_length=64)
-    """Other music that should stay as it is, in the words you would ask for it: before training the base plays a piece
-    for each, and half of the clips of `prior_share` are these pieces. Empty: all are clips of the dataset."""
+    """What these pieces are played for, in turn, in the words you would ask for them. Empty: prompts that come with
+    Woodshed."""
+    prior_sec: float = Field(default=10.0, gt=0)
+    """Length of such a piece; never more than `max_clip_sec`."""
+    trigger_alone: float = Field(default=0.3, ge=0, le=1)
+    """Share of the captions that are replaced by the trigger alone, so that it is enough to say it."""
+    trigger_rows: int = Field(default=4, ge=0, le=64)
+    """So many rows of the text projection's update begin by telling the trigger from other words; 0: all at random."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of the model. auto: bf16 where the GPU or the CPU has it; else fp16 with loss scaling on a GPU,
     fp32 on a CPU."""

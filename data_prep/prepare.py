@@ -135,7 +135,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
         captions = [caption for d in described.values() for caption in d.captions]
         bare = {without_trigger(caption, settings.captions.trigger) for caption in captions} - {""}
-        texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
+        alone = {settings.captions.trigger} - {""}
+        texts = encode_captions([*captions, *bare, *alone], files, text_name, cache, device=device)
 
         conditions = make_conditions(wanted, clips, made.versions, cache)
         notes = prep_notes(wanted, conditions)

@@ -124,6 +124,7 @@ class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `trigger_alone` of the captions that say the trigger give way to it alone.
     `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
     there are other kinds, as many lose the caption alone, and each kind alone.
     """
@@ -139,6 +140,8 @@ class Stream:
         prior_pieces: Sequence[Clip] = (),
         kinds: Sequence[str] = (),
         degraded: Degraded | None = None,
+        trigger: str = "",
+        trigger_alone: float = 0.0,
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -148,6 +151,7 @@ class Stream:
         self.prior_pieces = prior_pieces
         self.kinds = tuple(kinds)
         self.degraded = degraded or Degraded()
+        self.trigger, self.trigger_alone = trigger, trigger_alone
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -169,6 +173,8 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
+        if caption is not None and not bare and self._chance("trigger alone", epoch, clip) < self.trigger_alone:
+            caption = self.trigger or caption
         instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
         version = self._degraded(epoch, clip)
         return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)

@@ -3,8 +3,8 @@
 Some clips are heard without the trigger (or without any caption), and the target there is not the music but what the
 base itself predicts. So the trigger becomes a switch: with it the adapter plays the new style, without it the base.
 The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with the base's predictions as soft targets
-(Hinton et al. 2015, arXiv:1503.02531). Half of those clips are pieces of other kinds that the base played, where
-`prior_prompts` name some (`finetune.prior_pieces`).
+(Hinton et al. 2015, arXiv:1503.02531). Half of those clips are pieces of other kinds that the base played
+(`finetune.prior_pieces`).
 """
 
 from collections.abc import Sequence
@@ -24,6 +24,24 @@ if TYPE_CHECKING:
     from finetune.batches import Clip
 
 
+SHARE = 0.4
+"""Of the clips, where nothing else was asked for and there is a trigger."""
+
+
+def with_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequence["Clip"]) -> TrainSettings:
+    """The settings with what was left out decided: whether the base is held on to, which needs a trigger and what prep
+    keeps of captions without it.
+    """
+    changed: dict[str, Any] = {}
+    if settings.prior_share is None:
+        bare = {caption for clip in clips for caption in clip.bare}
+        able = bool(dataset.trigger) and bool(bare) and all(map(dataset.has_text_state, bare))
+        changed["prior_share"] = SHARE if able or settings.prior_prompts else 0.0
+    if not dataset.trigger or not dataset.has_text_state(dataset.trigger):
+        changed["trigger_alone"] = 0.0
+    return settings.model_copy(deep=True, update=changed)
+
+
 def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequence["Clip"]) -> None:
     """Whether every clip can be heard without the trigger, if the settings want that.
 
@@ -35,7 +53,7 @@ def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequ
         if settings.prior_prompts:
             raise UserError(
                 "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to.",
-                fix="Add e.g. --prior_share 0.5, or leave prior_prompts out.",
+                fix="Leave --prior_share out, or give one of 0.4, or leave prior_prompts out.",
             )
         return
     for prompt in settings.prior_prompts:
