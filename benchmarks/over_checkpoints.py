@@ -4,9 +4,9 @@
     python -m benchmarks.over_checkpoints hear RUN                 # goes on where it stopped: figures.json in the run
     python -m benchmarks.over_checkpoints draw RUN docs/over-checkpoints.svg
 
-`hear` asks the judge's own measures of every kept step at full strength: style gained and forgetting by KAD on musicnn's
-features, and the completion test on training and on held-out clips. Any run will do; `learn` makes one whose answer is
-known: one song of the starter's ten, three held out, at three times the demo's rate.
+`hear` asks the judge's own measures of every kept step at full strength: style gained and forgetting by KAD in the
+space of musicnn, and the completion test on training and on held-out clips. Any run will do; `learn` makes one whose
+answer is known: one song of the starter's ten, three held out, at three times the demo's rate.
 """
 
 import argparse
