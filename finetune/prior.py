@@ -18,6 +18,7 @@ from adapters.pattern import IGNORE
 from configs.errors import UserError
 from configs.train import TrainSettings
 from data_prep.captions import says_trigger
+from data_prep.move import move_of_info
 
 if TYPE_CHECKING:
     from data_prep.prepared import PreparedDataset
@@ -29,16 +30,23 @@ SHARE = 0.4
 
 
 def with_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequence["Clip"]) -> TrainSettings:
-    """The settings with what was left out decided: whether the base is held on to, which needs a trigger and what prep
-    keeps of captions without it.
+    """The settings with what was left out decided: whether the base is held on to.
+
+    That needs a trigger, what prep keeps of captions without it, and a base in one place that follows words alone and
+    is moved to nothing that it has never known.
     """
     changed: dict[str, Any] = {}
     if settings.prior_share is None:
         bare = {caption for clip in clips for caption in clip.bare}
-        able = bool(dataset.trigger) and bool(bare) and all(map(dataset.has_text_state, bare))
+        info = dataset.info
+        plain = not (info.get("conditions") or move_of_info(info) or settings.pattern)
+        able = bool(dataset.trigger and bare) and plain and not settings.shard_base
+        able = able and all(map(dataset.has_text_state, bare))
         changed["prior_share"] = SHARE if able or settings.prior_prompts else 0.0
     if not dataset.trigger or not dataset.has_text_state(dataset.trigger):
         changed["trigger_alone"] = 0.0
+    if settings.shard_base:  # pieces are played by a whole base
+        changed["prior_pieces"] = 0
     return settings.model_copy(deep=True, update=changed)
 
 
@@ -46,15 +54,9 @@ def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequ
     """Whether every clip can be heard without the trigger, if the settings want that.
 
     Raises:
-        UserError: the dataset has no trigger, or was prepared before captions were kept without it too; or the
-            settings name prompts and no share.
+        UserError: the dataset has no trigger, or was prepared before captions were kept without it too.
     """
     if not settings.prior_share:
-        if settings.prior_prompts:
-            raise UserError(
-                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to.",
-                fix="Leave --prior_share out, or give one of 0.4, or leave prior_prompts out.",
-            )
         return
     for prompt in settings.prior_prompts:
         if says_trigger(prompt, dataset.trigger):

@@ -38,10 +38,10 @@ def start_from_trigger(
     if not n or not bare or said == bare:
         return []
     against = [*(source.text_state(caption) for caption in bare), *other]
-    with_trigger = _rows([source.text_state(caption) for caption in said])
-    if not with_trigger.is_floating_point():  # style tokens, not states
+    with_trigger = [source.text_state(caption) for caption in said]
+    if not np.issubdtype(with_trigger[0].dtype, np.floating):  # style tokens are no states
         return []
-    return adapter.start_from(LOUDNESS * telling_directions(with_trigger, _rows(against), n))
+    return adapter.start_from(LOUDNESS * telling_directions(_rows(with_trigger), _rows(against), n))
 
 
 def _rows(states: Sequence[Num[np.ndarray, "_ D"]]) -> Float[Tensor, "N D"]:

@@ -28,7 +28,7 @@ RUNS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "bf16 over fp32": (AMPERE, {"precision": "bf16", "base_weights": "fp32"}),
     "dora": (AMPERE, {"lora": {"dora": True}}),
     "pissa": (AMPERE, {"lora": {"init": "pissa"}}),
-    "prior": (AMPERE, {"prior_share": 0.4, "prior_prompts": ["slow piano"]}),
+    "prior": (AMPERE, {"prior_share": 0.4, "prior_prompts": ["slow piano"], "prior_pieces": 1}),
     "dropout": (AMPERE, {"lora": {"dropout": 0.1}}),
     "recomputed, average": (AMPERE, {"checkpointing": True, "ema_decay": 0.9}),
     "adamw8bit": (AMPERE, {"optim": {"name": "adamw8bit"}}),
