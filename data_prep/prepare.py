@@ -82,7 +82,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         # 2. The states of their captions.
         captions = [caption for d in work.described.values() for caption in d.captions]
         bare = {without_trigger(caption, settings.captions.trigger) for caption in captions} - {""}
-        texts = encode_captions([*captions, *bare], place.files, place.text_encoder, cache, device=place.device)
+        alone = {settings.captions.trigger} - {""}
+        texts = encode_captions([*captions, *bare, *alone], place.files, place.text_encoder, cache, device=place.device)
 
         # 3. The dataset, unless the very same one is there.
         shared = Shared(place.files.spec.channels, copies_of(work.tracks, work.sounds.same))

@@ -113,12 +113,16 @@ class PreparedDataset:
         return self._tokens[clip_id]
 
     def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
-        """Text states of one of the dataset's captions, with the trigger or without it, read-only.
+        """Text states of one of the dataset's captions, with the trigger or without it, or of the trigger; read-only.
 
         Raises:
             UserError: the file is missing or damaged.
         """
         return self._state(caption)
+
+    def has_text_state(self, caption: str) -> bool:
+        """Whether the dataset holds the text states of these words. Older ones lack those without the trigger."""
+        return self._state_path(caption).is_file()
 
     def condition(self, kind: str, clip_id: str) -> np.ndarray | None:
         """Values of another kind of condition than text, [n, width], for a whole clip; None where it has none."""

@@ -20,7 +20,7 @@ CONFLICTS = [
     ("train", {"eval.patience": "3", "eval.every_steps": "0"}, "eval.patience (3) counts evaluations"),
     ("train", {"preview.prompts": "slow ballad", "preview.every_steps": "0"}, "no previews"),
     ("train", {"checkpointed_layers": "4", "checkpointing": "false"}, "checkpointing is off"),
-    ("train", {"prior_prompts": "slow hymn"}, "prior_share is 0"),
+    ("train", {"prior_prompts": "slow hymn", "prior_share": "0"}, "prior_share is 0"),
     ("train", {"optim.name": "prodigy", "lora.plus_ratio": "4"}, "one step size"),
     ("train", {"lora.init": "pissa", "base_weights": "nf4"}, "lora.init pissa changes the base's weights"),
     ("train", {"base_weights": "bf16", "precision": "fp32"}, "Leave one of them at auto"),

@@ -42,8 +42,11 @@ def train_in_two(data: Path, run: Path, settings: TrainSettings) -> None:
 
 
 def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
-    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter."""
-    settings = quick(steps=3, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3)
+    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter; and the
+    second process holds on to the pieces that the first one played.
+    """
+    prior = {"prior_share": 0.4, "prior_prompts": ["slow piano", "loud organ"], "prior_pieces": 2}
+    settings = quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3, **prior)
     train_in_two(tiny_data, tmp_path / "two", settings)
     train(tiny_data, tmp_path / "one", quick(**{**settings.model_dump(exclude_unset=True), "batch_size": 2}))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
@@ -51,6 +54,7 @@ def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
     for ours, theirs in zip(two, one, strict=True):
         if ours["kind"] in ("step", "eval", "base"):
             torch.testing.assert_close(ours["codebooks"], theirs["codebooks"], rtol=1e-5, atol=0.0)
+            torch.testing.assert_close(ours.get("prior"), theirs.get("prior"), rtol=1e-3, atol=1e-6)
         if ours["kind"] == "step":
             assert ours["clips"] == theirs["clips"] == 4
             torch.testing.assert_close(ours["grad_norm"], theirs["grad_norm"], rtol=1e-4, atol=0.0)

@@ -111,7 +111,7 @@ def longest_draws(learner: Learner, clips: Sequence["Clip"], count: int) -> list
 
     ordered = sorted(clips, key=lambda clip: -clip.n_frames)
     chosen = [ordered[number % len(ordered)] for number in range(count)]
-    prior = learner.settings.prior_share > 0  # such a micro-batch holds the base's logits besides
+    prior = bool(learner.settings.prior_share)  # such a micro-batch holds the base's logits besides
     return [
         Draw(clip.id, max(clip.captions, key=len), 0, min(clip.n_frames, learner.max_frames), prior) for clip in chosen
     ]

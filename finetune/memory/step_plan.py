@@ -22,7 +22,7 @@ def step_plan(
         targets=tuple(settings.lora.targets),
         optimizer=settings.optim.name,
         ema=settings.ema_decay > 0,
-        prior=settings.prior_share > 0,
+        prior=settings.prior_share is None or settings.prior_share > 0,
     )
 
 

@@ -30,7 +30,10 @@ RUNS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "fp32, pissa": (AMPERE, {"precision": "fp32", "lora": {"init": "pissa"}}),
     "bf16 over fp32, dropout": (AMPERE, {"precision": "bf16", "base_weights": "fp32", "lora": {"dropout": 0.1}}),
     "dora, adamw8bit": (AMPERE, {"lora": {"dora": True}, "optim": {"name": "adamw8bit"}}),
-    "prior, fitted": (AMPERE, {"prior_share": 0.4, "prior_prompts": ["slow piano"], "memory": "auto"}),
+    "prior, fitted": (
+        AMPERE,
+        {"prior_share": 0.4, "prior_prompts": ["slow piano"], "prior_pieces": 1, "memory": "auto"},
+    ),
     "nf4": (AMPERE, {"base_weights": "nf4", "preview": {"every_steps": 1, "duration_sec": 0.2}}),
     "int8, recomputed": (AMPERE, {"base_weights": "int8", "checkpointing": True}),
 }
