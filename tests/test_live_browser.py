@@ -1,6 +1,6 @@
 """The page in a real browser: `pytest -m browser`, with Playwright for Python and a Chromium (or WOODSHED_CHROMIUM).
 
-With WOODSHED_SCREENSHOT, a picture of the page at play is kept in the file of that name.
+With WOODSHED_SCREENSHOT, a picture of the page at play is kept in the file of that name, and one of the keys beside it.
 """
 
 import json
@@ -24,6 +24,7 @@ from data_prep.magenta_rt2.debug_base import write_debug_mrt2
 
 pytestmark = pytest.mark.browser
 PATIENCE_MS = 1000 * PATIENCE_SEC
+PICTURE = Path(os.environ["WOODSHED_SCREENSHOT"]) if "WOODSHED_SCREENSHOT" in os.environ else None
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 """Chromium's sandbox does not start for root in a container, whose /dev/shm may be small."""
 
@@ -289,6 +290,9 @@ def test_keys_chords_and_drums(browser: Any, tmp_path: Path) -> None:
         page.locator("h1").click()
         page.keyboard.down("d")  # the computer's own keyboard: E
         eventually(lambda: held() == (64, 67, 71))
+        if PICTURE is not None:
+            wait(page, "document.querySelectorAll('.key.held').length === 3")
+            page.locator("#keys-panel").screenshot(path=PICTURE.with_name(f"{PICTURE.stem}-keys.png"))
         page.keyboard.up("d")
         eventually(lambda: held() == ())
         page.locator("#silent").check()
@@ -303,7 +307,7 @@ def test_keys_chords_and_drums(browser: Any, tmp_path: Path) -> None:
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.skipif("WOODSHED_SCREENSHOT" not in os.environ, reason="WOODSHED_SCREENSHOT names no file for a picture")
+@pytest.mark.skipif(PICTURE is None, reason="WOODSHED_SCREENSHOT names no file for a picture")
 def test_the_picture_of_the_page(browser: Any, tmp_path: Path) -> None:
     """The starter with two small random adapters, for the documentation."""
     from adapters.sampler import AdapterSpec
@@ -332,6 +336,6 @@ def test_the_picture_of_the_page(browser: Any, tmp_path: Path) -> None:
             wait(page, "woodshed.stats.samples > 300000")
             move(page, "#chaos", 0.6)
             wait(page, "woodshed.stats.samples > 400000 && document.getElementById('latency').textContent !== '–'")
-            page.screenshot(path=os.environ["WOODSHED_SCREENSHOT"], full_page=True)
+            page.screenshot(path=PICTURE, full_page=True)
     finally:
         session.close()
