@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=10, help="clips of a step")
     parser.add_argument("--clip-sec", type=float, default=4.0)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
     parser.add_argument("--name", help="of the run, to keep several of a task")
@@ -79,7 +80,7 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         "accumulation": 1,
         "max_clip_sec": args.clip_sec,
         "checkpointing": False,
-        "optim": {"lr": 1e-3},
+        "optim": {"lr": args.lr},
         "lora": {"rank": 16},
         "eval": {"every_steps": 0, "max_clips": 8},
         "preview": {"every_steps": 0},
