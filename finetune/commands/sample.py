@@ -7,7 +7,7 @@ from typing import Any
 from configs.sample import SampleSettings
 
 SECTION = "sample"
-ALIASES = {"duration": "duration_sec"}
+ALIASES = {"duration": "duration_sec", "text-encoder": "text_encoder"}
 EXAMPLES = """
 woodshed sample runs/mine/adapter "slow ballad, piano, in the style of mine" --out out/
 woodshed sample --base facebook/musicgen-small "slow ballad, piano"          # the base alone, to compare
