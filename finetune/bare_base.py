@@ -1,7 +1,7 @@
 """What the untuned base gives before an adapter is attached: its held-out loss, its previews, its prior pieces."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from data_prep.heard import HEARD, n_degraded, pair_of
@@ -27,6 +27,8 @@ class BareBase:
     """Clips and pieces alike."""
     kinds: Sequence[str] = ()
     """What the model follows besides captions, where the dataset has it."""
+    dropouts: Mapping[str, float] = field(default_factory=dict)
+    """Shares of clips without one of these, where a kind has one of its own."""
 
     def stream(self, clips: Sequence[Clip], run: "Run", max_frames: int) -> Stream:
         """Every step of the run."""
@@ -39,6 +41,8 @@ class BareBase:
             prior_share=settings.prior_share,
             prior_pieces=self.pieces.clips,
             kinds=self.kinds,
+            dropouts=self.dropouts,
+            instead_share=settings.own_sound_share,
             degraded=Degraded(n_degraded(run.dataset.info), settings.heard.degraded_share),
         )
 
@@ -64,7 +68,8 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
     made = run.dataset.info.get("conditions", {})
     kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
     kinds += [HEARD] if pair_of(run.dataset.info) else []
-    return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds)
+    dropouts = {kind.name: kind.dropout for kind in files.spec.conditions if kind.dropout is not None}
+    return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds, dropouts)
 
 
 def refuse_attached(lm: "LM") -> None:

@@ -8,14 +8,14 @@ This knows nothing of models and codebooks' lags; it pads with zeros and says ho
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int16, Num
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
@@ -27,7 +27,8 @@ from data_prep.prepared import PreparedDataset
 PIECES_SHARE = 0.5
 """Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
 INSTEAD_SHARE = 0.5
-"""Of the clips that have a caption, how many follow what may take its place (`ConditionKind.instead_of`)."""
+"""Of the clips that have a caption, how many follow what may take its place (`ConditionKind.instead_of`), unless said
+(`own_sound_share`)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Degraded:
 class ClipSource(Protocol):
     """Where codes and text states come from: a prepared dataset, or one and more (`finetune.prior_pieces`)."""
 
-    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+    def codes(self, clip_id: str) -> Int[np.ndarray, "K T"]:
         """Tokens of a clip."""
         ...
 
@@ -125,7 +126,8 @@ class Stream:
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
     `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
-    there are other kinds, as many lose the caption alone, and each kind alone.
+    there are other kinds, as many lose the caption alone, and each kind alone, or the share of `dropouts` that is said
+    for it. `instead_share` of the captioned clips follow what may take their caption's place.
     """
 
     def __init__(
@@ -139,6 +141,8 @@ class Stream:
         prior_pieces: Sequence[Clip] = (),
         kinds: Sequence[str] = (),
         degraded: Degraded | None = None,
+        dropouts: Mapping[str, float] | None = None,
+        instead_share: float = INSTEAD_SHARE,
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -148,6 +152,8 @@ class Stream:
         self.prior_pieces = prior_pieces
         self.kinds = tuple(kinds)
         self.degraded = degraded or Degraded()
+        self.dropouts = dropouts or {}
+        self.instead_share = instead_share
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -169,7 +175,7 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
-        instead = caption is not None and not bare and self._chance("instead", epoch, clip) < INSTEAD_SHARE
+        instead = caption is not None and not bare and self._chance("instead", epoch, clip) < self.instead_share
         version = self._degraded(epoch, clip)
         return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)
 
@@ -181,7 +187,7 @@ class Stream:
 
     def _alone(self, kind: str, epoch: int, clip: Clip) -> bool:
         """Whether this kind of condition is dropped, whatever becomes of the others."""
-        return self._chance(f"without {kind}", epoch, clip) < self.condition_dropout
+        return self._chance(f"without {kind}", epoch, clip) < self.dropouts.get(kind, self.condition_dropout)
 
     def _shuffled(self, epoch: int) -> list[Clip]:
         return sorted(self.clips, key=lambda clip: self._chance("order", epoch, clip))

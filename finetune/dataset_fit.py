@@ -39,11 +39,11 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
     ]
     made = dataset.info.get("conditions", {})
-    pairs += [
-        (f"how {kind.name} was made", made[kind.name]["made_with"], source.depends_on(kind))
-        for kind, source in sources_for(spec)
-        if kind.name in made
-    ]
+    for kind, source in sources_for(spec):
+        if kind.name in made:
+            needed = source.depends_on(kind)
+            known = {name: made[kind.name]["made_with"].get(name) for name in needed}
+            pairs.append((f"how {kind.name} was made", known, needed))
     differ = [f"{name}: dataset {ours}, base {theirs}" for name, ours, theirs in pairs if ours != theirs]
     if differ:
         raise UserError(

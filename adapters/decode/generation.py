@@ -27,6 +27,10 @@ from data_prep.lm_spec import TEXT
 CHANGE_SEC = 0.2
 """How often prompt schedules and strengths are looked at."""
 
+MixTexts = Callable[[Sequence[Tensor], Sequence[float]], Tensor | None]
+"""One text of several by their shares, for a base whose texts can be mixed before the model hears them; None: not
+these."""
+
 ENDLESS = 2**31 - 1
 """The number of frames of a piece without an end: more than a year of music."""
 
@@ -104,6 +108,8 @@ class Generation:
     sampling: Sampling
     plan: WindowPlan
     direct: Callable[[float], bool] = lambda second: False
+    mix: MixTexts | None = None
+    """Without it, or where it gives None, the engine mixes what it makes of each text."""
 
     def __post_init__(self) -> None:
         spec = self.engine.spec
@@ -112,6 +118,7 @@ class Generation:
         self.rows = [self._row(request) for request in self.requests]
         self.all_rows = list(self.rows)
         self._encoded: dict[int, Any] = {}
+        self._mixed: tuple[list[list[float]], Any] | None = None
         self.tape: Tape | None = None
         self.steps: Steps[Any] | None = None
         self.generated = 0
@@ -170,7 +177,7 @@ class Generation:
         """Other texts for the pieces from here on: over time, or several at once with weights."""
         for row, schedule in zip(self.all_rows, prompts, strict=True):
             row.request = replace(row.request, prompts=schedule)
-        self._encoded.clear()
+        self._forget()
 
     @property
     def _frames_known(self) -> int:
@@ -193,17 +200,17 @@ class Generation:
             self.tape = self._tape()
             self.steps = self.engine.start(self.tape, self.knobs)
         if self.direct(self._second(self.rows[0])):
-            self._encoded.clear()
+            self._forget()
         self.steps.follow(self._blend())
 
     def _second(self, row: _Row) -> float:
         assert self.tape is not None
-        return (row.origin + max(self._frames_known, self.tape.n_known - 1)) / self.plan.frame_rate
+        return (row.origin + max(self._frames_known, self.tape.frames_given)) / self.plan.frame_rate
 
     def _advance(self, n_frames: int) -> None:
         assert self.tape is not None and self.steps is not None
         before = self._frames_known
-        self.steps.advance(before + n_frames + self.engine.spec.largest_lag)
+        self.steps.advance(self.tape.columns_for(before + n_frames))
         known = self._frames_known
         self.generated += known - before
         finished = [row for row in self.rows if known >= row.end(self.plan) - row.origin]
@@ -232,13 +239,13 @@ class Generation:
             row.drop_past(self.plan)
         if self.rows:
             if any(row.request.also for row in self.rows):
-                self._encoded.clear()  # conditions per frame are cut to the window
+                self._forget()  # conditions per frame are cut to the window
             self.tape.lay_out(self._layout())
             self.steps.restart()
 
     def _keep(self, places: Sequence[int]) -> None:
         """Go on with the rows at these places."""
-        self._encoded.clear()
+        self._forget()
         self.rows = [self.rows[place] for place in places]
         if places and self.tape is not None and self.steps is not None:
             self.tape.keep(places)
@@ -266,6 +273,9 @@ class Generation:
         shares = [row.request.prompts.shares(self._second(row)) for row in self.rows]
         longest = max(len(share) for share in shares)
         shares = [share + [0.0] * (longest - len(share)) for share in shares]
+        mixed = self._mixed_texts(shares)
+        if mixed is not None:
+            return Blend([mixed])
         present = [number for number in range(longest) if any(share[number] > 0 for share in shares)]
         parts = [self._part(number) for number in present]
         if len(parts) == 1:
@@ -275,13 +285,35 @@ class Generation:
     def _part(self, number: int) -> Any:
         """Everyone's text of this number (its last, where it has fewer), with what else it follows, encoded."""
         if number not in self._encoded:
-            rows = [self._conditions(row, number) for row in self.rows]
-            self._encoded[number] = self.engine.encode(batch_conditions(rows, self.engine.spec))
+            self._encoded[number] = self._encode([_text_of(row, number) for row in self.rows])
         return self._encoded[number]
 
-    def _conditions(self, row: _Row, number: int) -> RowConditions:
-        texts = row.request.prompts.texts
-        found = {TEXT: texts[min(number, len(texts) - 1)]} if texts else {}
+    def _mixed_texts(self, shares: list[list[float]]) -> Any:
+        """Everyone's texts as one by these shares, encoded; None where they are not mixed beforehand."""
+        if self.mix is None or all(max(share) >= 1 for share in shares):
+            return None
+        if self._mixed is None or self._mixed[0] != shares:
+            texts = [self._mixed_text(row, share) for row, share in zip(self.rows, shares, strict=True)]
+            self._mixed = shares, None if any(text is None for text in texts) else self._encode(texts)
+        return self._mixed[1]
+
+    def _mixed_text(self, row: _Row, share: Sequence[float]) -> Tensor | None:
+        assert self.mix is not None
+        heard = [(_text_of(row, number), weight) for number, weight in enumerate(share) if weight > 0]
+        texts, weights = [text for text, _ in heard if text is not None], [weight for _, weight in heard]
+        return texts[0] if len(texts) == 1 else self.mix(texts, weights)
+
+    def _forget(self) -> None:
+        """What was encoded holds no longer."""
+        self._encoded.clear()
+        self._mixed = None
+
+    def _encode(self, texts: Sequence[Tensor | None]) -> Any:
+        rows = [self._conditions(row, text) for row, text in zip(self.rows, texts, strict=True)]
+        return self.engine.encode(batch_conditions(rows, self.engine.spec))
+
+    def _conditions(self, row: _Row, text: Tensor | None) -> RowConditions:
+        found = {} if text is None else {TEXT: text}
         for name, values in row.request.also.items():
             kind = self.engine.spec.condition(name)
             if kind.per == "frame":
@@ -290,3 +322,9 @@ class Generation:
                 values = values[kind.stretch(row.origin, n_frames, self.plan.frame_rate)]
             found[name] = values
         return found
+
+
+def _text_of(row: _Row, number: int) -> Tensor | None:
+    """A row's text of this number; its last, where it has fewer."""
+    texts = row.request.prompts.texts
+    return texts[min(number, len(texts) - 1)] if texts else None

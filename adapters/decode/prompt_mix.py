@@ -1,10 +1,12 @@
 """Several prompts at once, each with a weight, and a cross-fade from one mix to the next.
 
 The mix is taken where the model listens: the text that a step follows is the weighted mean of what cross-attention
-gives for each (see `Blend` in engine.py). A prompt schedule plans changes beforehand; a mix is what somebody sets while
+gives for each (see `Blend` in engine.py); where texts are styles, the style of their mean (`MixTexts` in
+generation.py). A prompt schedule plans changes beforehand; a mix is what somebody sets while
 the music plays.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -64,6 +66,23 @@ class PromptMix(Generic[Text]):
     def read_as(self, read: Callable[[Text], Other]) -> "PromptMix[Other]":
         """The same with other texts, such as their states."""
         return PromptMix([read(text) for text in self.texts], self.before, self.after, self.start_sec, self.fade_sec)
+
+
+_WEIGHED = re.compile(r"^\s*(\d+(?:\.\d+)?|\.\d+)\s+(\S.*?)\s*$")
+
+
+def read_prompt_mix(parts: Sequence[str]) -> PromptMix[str]:
+    """`0.7 calm piano`, `0.3 fast drums`: a weight, then the prompt.
+
+    Raises:
+        UserError: a part has no weight or no prompt, or all weights are 0.
+    """
+    found = [_WEIGHED.match(part) for part in parts]
+    wrong = next((part for part, match in zip(parts, found, strict=True) if match is None), None)
+    if wrong is not None:
+        raise UserError(f"a part of a mix needs a weight and a prompt, not {wrong!r}", fix='e.g. "0.7 calm piano"')
+    weighed = [match.groups() for match in found if match is not None]
+    return PromptMix.of([prompt for _, prompt in weighed], [float(weight) for weight, _ in weighed])
 
 
 def _shares(texts: Sequence[object], weights: Sequence[float]) -> list[float]:

@@ -59,7 +59,15 @@ def load_codec(source: CodecSource, device: str | torch.device = "cpu") -> Codec
 
 
 def base_codec_source(files: BaseFiles) -> CodecSource:
-    """The codec inside a base's checkpoint, or beside it where its family says so."""
+    """The codec inside a base's checkpoint, or beside it where its family says so; or the one that it is moved to.
+
+    Raises:
+        UserError: that one is not found, or is another than is meant.
+    """
+    if files.move.codec is not None:
+        from data_prep.codec.resolve import resolve_choice
+
+        return resolve_choice(files.move.codec)
     own = files.format.codec_source(files.folder)
     if own is not None:
         return own
@@ -81,6 +89,8 @@ def load_base_codec(files: BaseFiles, device: str | torch.device = "cpu") -> Cod
         UserError: the codec does not fit the LM of the same base, or its weights are incomplete.
     """
     codec = load_codec(base_codec_source(files), device)
+    if files.move.codec is not None:
+        return codec
     got, want = _numbers(codec.spec), _numbers(files.spec)
     wrong = [f"{name} {got[name]} in the codec, {want[name]} in the language model" for name in got
              if got[name] != want[name]]  # fmt: skip

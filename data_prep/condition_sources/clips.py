@@ -1,7 +1,7 @@
 """The conditions of all clips: from which audio each is read, and its values, made once and kept in the cache."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -10,14 +10,22 @@ from configs.errors import UserError
 from configs.prep import AUTO, PrepSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, Version, changed, read_clips
+from data_prep.condition_sources.drums import DRUMS, DrumsFrom
+from data_prep.condition_sources.melody import MELODY
+from data_prep.condition_sources.notes import NOTES, NotesFrom
 from data_prep.condition_sources.port import ConditionSource
 from data_prep.condition_sources.registry import sources_for
 from data_prep.decode import AudioError
 from data_prep.lm_spec import ConditionKind, LMSpec
+from data_prep.notes.model import NotesModel, model_file
 from data_prep.progress import stage
-from data_prep.stems import Selection
+from data_prep.stems import DRUMS as DRUM_STEM
+from data_prep.stems import MIX, Selection, parse_selection
 
 NONE = "none"
+MAGENTA = "google/magenta-realtime-2"
+FOLLOWED_BY = {MELODY: "facebook/musicgen-melody", NOTES: MAGENTA, DRUMS: MAGENTA}
+"""Settings of this name say what a condition is read from; a base that follows it."""
 Values = Mapping[str, np.ndarray]
 """Values [n, width] by clip id; a clip without any has no entry."""
 
@@ -42,20 +50,22 @@ def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
     Raises:
         UserError: a condition is asked for that the base does not follow.
     """
-    asked = {"melody": settings.melody.strip().lower()}
+    asked = {name: getattr(settings, name).strip().lower() for name in FOLLOWED_BY}
     for name, said in asked.items():
-        if said not in (AUTO, NONE) and not spec.has(name):
+        if said != NONE and not spec.has(name) and (said, name) != (AUTO, MELODY):
             raise UserError(
-                f"This base does not follow a {name}.",
+                f"This base does not follow {name}.",
                 where=f"--{name} {said}",
-                fix=f"Leave --{name} out, or choose a base that does, e.g. facebook/musicgen-melody.",
+                fix=f"Leave --{name} out, or choose a base that does, e.g. {FOLLOWED_BY[name]}.",
             )
-    said = {name: words for name, words in asked.items() if words != AUTO}
+    separates = any(parse_selection(one).needs for one in settings.stems.use)
+    usual = {DRUMS: DRUM_STEM} if separates else {}  # the stem costs nothing more then
+    said = {**usual, **{name: words for name, words in asked.items() if words != AUTO}}
     found = [
         Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model)
         for kind, source in sources_for(spec)
     ]
-    return [wanted for wanted in found if wanted.asked != NONE]
+    return [_with_maker(wanted, settings) for wanted in found if wanted.asked != NONE]
 
 
 def selections_of(wanted: Sequence[Wanted], versions: Sequence[str]) -> list[Selection]:
@@ -89,6 +99,21 @@ def prep_notes(wanted: Sequence[Wanted], made: Mapping[str, Values]) -> dict[str
         }
         for one in wanted
     }
+
+
+def _with_maker(one: Wanted, settings: PrepSettings) -> Wanted:
+    """With what the source must know besides the base; what is missing is said before any work.
+
+    Raises:
+        UserError: notes are asked for, and there is no model, or nothing to run it with.
+    """
+    if one.kind.name == NOTES:
+        path = model_file(settings.notes_model)
+        NotesModel.load(path)
+        return replace(one, kind=replace(one.kind, made_with=NotesFrom(path)))
+    if one.kind.name == DRUMS:
+        return replace(one, kind=replace(one.kind, made_with=DrumsFrom(one.asked == MIX)))
+    return one
 
 
 def _of_kind(

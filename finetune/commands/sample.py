@@ -17,7 +17,9 @@ woodshed sample runs/mine/adapter "more of this" --continue song.wav --from 12.5
 woodshed sample runs/drums/adapter "tight funk drums" --with demo.wav --from 12  # the part alone, and the mix
 woodshed sample runs/mine/adapter "funk, slap bass" --loop --bpm 110 --bars 4
 woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --duration 30
+woodshed sample runs/mine/adapter --mix "0.7 calm piano" "0.3 fast drums"
 woodshed sample runs/mine/adapter "string quartet" --melody hummed.wav --from 2    # with a melody base
+woodshed sample runs/mine/adapter "string quartet" --notes song.mid --drums off    # with Magenta RealTime
 woodshed sample runs/mine/adapter "ambient" --duration 120 --play
 woodshed sample runs/mine/adapter "ambient" --pipe wav | ffplay -
 """
@@ -42,6 +44,7 @@ def arguments(parser: Any) -> None:
     )
     parser.add_argument("--prompts-file", type=Path, metavar="FILE", help="A prompt per line; empty lines are skipped.")
     parser.add_argument("--story", nargs="+", metavar="MOMENT PROMPT", help='Prompts over time, "0:15 add drums" each.')
+    parser.add_argument("--mix", nargs="+", metavar="WEIGHT PROMPT", help='Prompts at once, "0.7 calm piano" each.')
     parser.add_argument("--continue", dest="continued", type=Path, metavar="FILE", help="Go on from this recording.")
     parser.add_argument(
         "--with", dest="heard", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
@@ -53,6 +56,8 @@ def arguments(parser: Any) -> None:
         metavar="STEMS",
         help="What of it: mix (all of it, the default), rest (all but drums and bass), or stems as in prep.",
     )
+    parser.add_argument("--notes", type=Path, metavar="MIDI", help="Follow the notes, and the drums, of a MIDI file.")
+    parser.add_argument("--drums", choices=["on", "off"], help="With drums or without (a base that can be told).")
     parser.add_argument(
         "--from",
         dest="from_sec",

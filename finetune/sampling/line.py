@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters.decode.prompt_mix import PromptMix, read_prompt_mix
 from adapters.decode.prompt_schedule import PromptSchedule, read_prompt_schedule
 from adapters.decode.strength_schedule import StrengthSchedule
 from configs.errors import UserError
@@ -16,6 +17,8 @@ from data_prep.typed_paths import is_file
 if TYPE_CHECKING:
     from adapters.sampler import AdapterSpec
 
+Words = str | PromptSchedule[str] | PromptMix[str]
+"""One piece's prompt, prompts over time, or prompts mixed."""
 MARKS = ("adapter_config.json", "adapter_model.safetensors")
 """A folder with one of these is an adapter."""
 
@@ -28,7 +31,7 @@ class Request:
     base_id: str
     revision: str | None
     adapters: "Sequence[AdapterSpec]"
-    prompts: Sequence[str | PromptSchedule[str]]
+    prompts: Sequence[Words]
     out: Path | None
     continued: Path | None
     from_sec: float | None
@@ -41,6 +44,9 @@ class Request:
     """The recording to play along with."""
     melody: Path | None = None
     melody_stems: str = "mix"
+    notes: Path | None = None
+    """A MIDI file to follow."""
+    drums: str | None = None
 
     @property
     def streams(self) -> bool:
@@ -76,6 +82,8 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         heard=args.heard,
         melody=args.melody,
         melody_stems=args.melody_stems,
+        notes=args.notes,
+        drums=args.drums,
     )
 
 
@@ -108,7 +116,7 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
             f"{words[0]!r} is not an adapter's folder" if words else "neither an adapter nor a base was named",
             fix='woodshed sample runs/mine/adapter "a prompt", or woodshed sample --base ID "a prompt"',
         )
-    elif words and ("/" in words[0] or "\\" in words[0]) and (words[1:] or args.prompts_file or args.story):
+    elif words and ("/" in words[0] or "\\" in words[0]) and (words[1:] or args.prompts_file or args.story or args.mix):
         raise UserError(
             f"{words[0]!r} stands where an adapter does and looks like a folder, but holds no adapter",
             fix="check its spelling; if it is a prompt, put it behind another one, or into --prompts-file",
@@ -142,12 +150,14 @@ def _spec(text: str) -> Named:
     return Path(path), StrengthSchedule.read(strength, f"the strength of {path}")
 
 
-def _prompts(args: Namespace, words: Sequence[str]) -> list[str | PromptSchedule[str]]:
-    prompts: list[str | PromptSchedule[str]] = list(words)
+def _prompts(args: Namespace, words: Sequence[str]) -> list[Words]:
+    prompts: list[Words] = list(words)
     if args.prompts_file is not None:
         prompts += read_prompts(args.prompts_file)
     if args.story:
         prompts.append(read_prompt_schedule(args.story))
+    if args.mix:
+        prompts.append(read_prompt_mix(args.mix))
     if not prompts and (args.continued is not None or args.melody is not None):
         prompts.append("")  # the recording says enough
     return prompts
@@ -169,7 +179,7 @@ def read_prompts(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], streams: bool) -> None:
+def _check(args: Namespace, prompts: Sequence[Words], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
     beginnings = (args.continued, args.melody, args.heard)
@@ -186,6 +196,8 @@ def _check(args: Namespace, prompts: Sequence[str | PromptSchedule[str]], stream
         raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
     if args.from_sec is not None and not 0 <= args.from_sec < float("inf"):
         raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
+    if args.notes is not None and not is_file(args.notes):
+        raise UserError("the MIDI file is not there", where=str(args.notes))
     if args.melody is not None and not is_file(args.melody):
         raise UserError("the melody's recording is not there", where=str(args.melody))
     if args.melody is not None and args.loop:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
 from adapters.conditions import RowConditions
+from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.play_along import HeardTrack, hear
 from adapters.sampler import Sampler
@@ -30,8 +31,9 @@ from data_prep.codec.port import Codec
 from data_prep.heard import HEARD
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
-from finetune.sampling.line import Request
+from finetune.sampling.line import Request, Words
 from finetune.sampling.melody import PieceMelody, read_melody
+from finetune.sampling.score import read_score
 from finetune.terminal import forced_lines, harmless
 
 
@@ -57,6 +59,10 @@ def play_line(request: Request) -> int:
     if request.melody is not None:
         melody = read_melody(request, sampler, before)
         console.print(harmless(melody.said), soft_wrap=True)
+    score = read_score(request, sampler.engine.spec, _known_frames(before))
+    if score is not None:
+        sampler.conditions = score.conditions
+        console.print(harmless(score.said), soft_wrap=True)
     if request.streams:
         return _stream_all(request, sampler, before, melody, console, heard)
     _write_all(request, sampler, before, melody, console, heard)
@@ -193,7 +199,7 @@ def _stream_one(
     pipe: PcmPipe,
     listener: _Listener,
     sampler: Sampler,
-    prompt: str | PromptSchedule[str],
+    prompt: Words,
     seed: int,
     before: Continuation | None,
     melody: PieceMelody | None,
@@ -261,7 +267,7 @@ def _also(heard: HeardTrack | None, melody: PieceMelody | None) -> RowConditions
 
 def _write(
     request: Request,
-    prompt: str | PromptSchedule[str],
+    prompt: Words,
     seed: int,
     audio: Tensor,
     sampler: Sampler,
@@ -284,12 +290,16 @@ def _write(
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
 
-def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sampler: Sampler) -> Mapping[str, Any]:
+def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
-    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed", "decoder"})
+    settings = request.settings.model_dump(
+        mode="json", exclude={"device", "format", "batch_size", "seed", "decoder", "text_encoder", "codec"}
+    )
     told: Any = prompt
     if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]
+    if isinstance(prompt, PromptMix):
+        told = {"mix": [[share, text] for share, text in zip(prompt.after, prompt.texts, strict=True)]}
     made: dict[str, Any] = {"prompt": told, "seed": seed, "base": request.base_id, "revision": request.revision}
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
@@ -298,6 +308,8 @@ def _made_by(request: Request, prompt: str | PromptSchedule[str], seed: int, sam
         made["with"] = {"file": request.heard.name, "from_sec": request.from_sec or 0.0}
     if request.melody is not None:
         made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
+    if request.notes is not None or request.drums is not None:
+        made["notes"] = {"file": request.notes and request.notes.name, "drums": request.drums}
     if request.settings.decoder is not None:
         decoder = Path(request.settings.decoder).expanduser()
         made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}

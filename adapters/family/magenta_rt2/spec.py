@@ -20,13 +20,17 @@ FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_SAMPLES
 N_CHANNELS = CHANNELS
 
 STYLE, NOTES, DRUMS, STRENGTHS, PREVIOUS = "style", "notes", "drums", "strengths", "previous"
+OFTEN_LEFT_OUT = 0.5
+"""Share of clips trained without notes, and without drums: most pieces are played without them."""
 KINDS = (
     ConditionKind(TEXT, N_STYLE_TOKENS, per="caption", values="ids", n_entries=1),
     ConditionKind(
         STYLE, N_STYLE_TOKENS, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ, instead_of=TEXT
     ),
-    ConditionKind(NOTES, N_NOTES, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
-    ConditionKind(DRUMS, 1, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ),
+    ConditionKind(
+        NOTES, N_NOTES, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ, dropout=OFTEN_LEFT_OUT
+    ),
+    ConditionKind(DRUMS, 1, per="frame", values="ids", enters="frames", rate_hz=FRAME_RATE_HZ, dropout=OFTEN_LEFT_OUT),
     ConditionKind(STRENGTHS, 3, per="clip", values="ids", n_entries=1),
 )
 """What the model follows. A kind has one entry for all frames or one per frame; what is masked is unknown to it.
