@@ -1,6 +1,6 @@
 """The codec's figures on held-out pieces: what each codebook more keeps, and what the whole keeps of the music.
 
-    python -m starter.recipe.evaluate_codec /tmp/starter/held_out --pieces 40 --decoder my-decoder/decoder.safetensors
+python -m starter.recipe.evaluate_codec /tmp/starter/held_out --pieces 40 --decoder my-decoder/decoder.safetensors
 """
 
 import argparse
