@@ -73,7 +73,7 @@ def hold_out(recordings: Sequence[T], left_out: Sequence[str] = ()) -> tuple[lis
     if len(recordings) < 2:
         raise UserError(
             f"At least two songs are needed, {len(recordings)} can be used: one is held out and only measured.",
-            where="; ".join(left_out[:3]) or None,
+            where="; ".join(left_out[:3]),
             fix="Put more songs into the folder, or cut a long one into several files.",
         )
     count = max(1, round(HELD_OUT_SHARE * len(recordings)))

@@ -26,7 +26,7 @@ class TuneSettings:
     batch_size: int = 6
     crop_sec: float = 0.6
     every_steps: int = 100
-    other_share: float = 0.5
+    other_share: float = 0.25
     keep_old: bool = False
     average: float = 0.99
     rank: int = 0

@@ -93,15 +93,15 @@ def tune(
         with decoder_in_place(codec, learner.average):
             return measure(codec, learner.mel, held), measure(codec, learner.mel, guard) if guard else None
 
-    def keep(path: Path, tensors: dict[str, torch.Tensor], **words: str) -> None:
-        save_decoder(path, codec, tensors, _words(told) | words, old=old)
+    def keep(told: dict[str, Any], tensors: dict[str, torch.Tensor], **words: str) -> None:
+        save_decoder(out / DECODER, codec, tensors, _words(told) | words, old=old)
 
     told = _begin(out, run, learner)
     if told is None:
         before = measured()
         told = {"run": run, "step": 0, "before": before, "best": before[0], "best_step": 0, "other": before[1]}
         _log(out, {"step": 0, "held_out_mel": before[0], "other_mel": before[1]})
-        keep(out / DECODER, learner.tensors())
+        keep(told, learner.tensors())
 
     # 3. The loop
     while told["step"] < settings.steps:
@@ -112,7 +112,7 @@ def tune(
             _log(out, {"step": told["step"], **losses, "held_out_mel": now, "other_mel": aside})
             if now < told["best"]:
                 told |= {"best": now, "best_step": told["step"], "other": aside}
-                keep(out / DECODER, learner.tensors())
+                keep(told, learner.tensors())
             save_state(out, learner.modules, learner.optimizers, told)
 
     # 4. How much of it is used
@@ -127,11 +127,10 @@ def tune(
         chosen = choose_strength(decoder, old, whole, own=own_now, other=other_now, other_at_most=at_most)
         own, aside, strength = chosen.own, chosen.other, chosen.strength
         _log(out, {"step": told["best_step"], "strength": strength, "held_out_mel": own, "other_mel": aside})
-        told = told | {"best": own}
-        keep(out / DECODER, part_way(old, tensors, strength), strength=f"{strength:g}")
+        keep(told | {"best": own}, part_way(old, tensors, strength), strength=f"{strength:g}")
     learner.decoder.load_state_dict(old)  # a file of changes changes the codec's own decoder
     use_decoder(codec, out / DECODER)
-    lines, step = [*left_out, *more_left_out], told["best_step"]
+    lines, step = [*left_out, *more_left_out], int(told["best_step"])
     return Tuned(out / DECODER, first, own, first_other, aside, step, strength, full, other_full, lines)
 
 
