@@ -27,7 +27,7 @@ AMPERE, TURING = (8, 6), (7, 5)
 RUNS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
     "bf16, previews": (AMPERE, {"preview": {"every_steps": 1, "duration_sec": 0.2}, "ema_decay": 0.9}),
     "fp16, recomputed": (TURING, {"checkpointing": True}),
-    "fp32, pissa": (AMPERE, {"precision": "fp32", "lora": {"init": "pissa"}}),
+    "fp32, pissa": (AMPERE, {"precision": "fp32", "lora": {"init": "pissa"}, "partly_recomputed_layers": 1}),
     "bf16 over fp32, dropout": (AMPERE, {"precision": "bf16", "base_weights": "fp32", "lora": {"dropout": 0.1}}),
     "dora, adamw8bit": (AMPERE, {"lora": {"dora": True}, "optim": {"name": "adamw8bit"}}),
     "prior, fitted": (
@@ -42,7 +42,7 @@ NARROW, WIDE = spec_of_sizes(1024, 3, 16, 4096), spec_of_sizes(1536, 3, 24, 6144
 STEPS = [
     StepPlan(NARROW, batch_size=2, frames=500),
     StepPlan(NARROW, checkpointed=3, batch_size=4),
-    StepPlan(WIDE, "fp16", "fp16", checkpointed=2, batch_size=2, optimizer="adamw8bit"),
+    StepPlan(WIDE, "fp16", "fp16", checkpointed=1, partly=1, batch_size=2, optimizer="adamw8bit"),
     StepPlan(NARROW, "nf4", checkpointed=1, batch_size=2, frames=1000),
     StepPlan(NARROW, "int8", checkpointed=1, batch_size=2, frames=1000),
 ]
