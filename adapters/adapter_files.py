@@ -4,7 +4,8 @@
     adapter_config.json         PEFT's settings
     woodshed.json               the whole description (`adapters.metadata`)
     README.md                   the card (`adapters.card`)
-    conditions.safetensors      weights of what it hears besides, in some adapters (`adapters.added_conditions`)
+    conditions.safetensors      weights of what it hears besides, or of what is new in a base that it moves to another
+                                codec or text encoder, in some adapters (`adapters.added_conditions`)
 
 Adapters that plain peft wrote have the first two only; they are read as well. Where an adapter fits is for
 `adapters.fit` to say.
@@ -62,6 +63,8 @@ class Adapter:
     """The safetensors header's own words."""
     added: "dict[str, FrameCondition]" = field(default_factory=dict)
     """What it hears besides the base's own conditions, by kind."""
+    whole: "dict[str, Tensor]" = field(default_factory=dict)
+    """Weights of what is new in a base that it moves to another codec or text encoder."""
 
     @property
     def label(self) -> str:
@@ -83,6 +86,7 @@ def save(
     overwrite: bool = False,
     again: str = AGAIN,
     added: "Mapping[str, FrameCondition] | None" = None,
+    whole: "Mapping[str, Tensor] | None" = None,
 ) -> Path:
     """Write an adapter folder that plain peft loads; returns it. It appears complete or not at all.
 
@@ -97,6 +101,7 @@ def save(
         overwrite: replace an adapter that is there.
         again: what to do after making room, as the end of a sentence.
         added: weights of the conditions that `woodshed` names.
+        whole: weights of what is new in the base where `woodshed` says that it is moved.
 
     Raises:
         UserError: the folder is taken, or holds something that is no adapter; the disk is full or refuses.
@@ -107,12 +112,13 @@ def save(
     tensors = _in_dtype(peft_layout.to_tensors(updates), dtype)
     config = peft_layout.to_config(updates, base_id=woodshed.base.id, revision=woodshed.base.revision, dropout=dropout)
     text = card(woodshed, updates, samples, base_samples)
-    added = added or {}
+    added, whole = added or {}, whole or {}
     assert {info.name for info in woodshed.conditions} == added.keys(), "woodshed.json names what is added"
+    assert condition_files.whole_shapes(woodshed).keys() == whole.keys(), "woodshed.json says what is new"
     with folder_beside(folder, replace=overwrite, again=again) as made:
         _write(made, tensors, config, woodshed, text)
-        if added:
-            condition_files.write(made / CONDITIONS, added)
+        if added or whole:
+            condition_files.write(made / CONDITIONS, added, whole)
             shutil.copymode(made / CONFIG, made / CONDITIONS)
     return folder
 
@@ -134,6 +140,7 @@ def load(folder: Path, *, force: bool = False) -> Adapter:
     updates = peft_layout.to_updates(tensors, config, where)
     base_id, revision = config.get("base_model_name_or_path"), config.get("revision")
     dropout = config.get("lora_dropout")
+    added, whole = condition_files.read(folder, woodshed)
     return Adapter(
         updates,
         base_id=woodshed.base.id if woodshed else _text(base_id),
@@ -143,7 +150,8 @@ def load(folder: Path, *, force: bool = False) -> Adapter:
         folder=folder,
         config=config,
         header=header,
-        added=condition_files.read(folder, woodshed),
+        added=added,
+        whole=whole,
     )
 
 
@@ -169,7 +177,7 @@ def _write(folder: Path, tensors: "dict[str, Tensor]", config: dict[str, Any], w
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", **woodshed.flat()})
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copymode(folder / CONFIG, folder / WEIGHTS)  # safetensors writes for the owner's eyes alone
-    (folder / DESCRIPTION).write_text(woodshed.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    (folder / DESCRIPTION).write_text(woodshed.as_json(), encoding="utf-8")
     (folder / CARD).write_text(card, encoding="utf-8")
 
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
+from adapters.moved import words_of
 from data_prep.base_files import DEBUG_BASES
 from data_prep.families import format_named, formats, module_kind
 
@@ -59,9 +60,10 @@ def card(
         license_sentence=_license_sentence(woodshed),
         samples=[(plain(prompt), quote(file), quote(base_samples.get(prompt, ""))) for prompt, file in samples.items()],
         hears=plain(_hears(woodshed)),
+        moved=plain(words_of(woodshed.moved)) if woodshed.moved is not None else "",
         # plain peft would load half of an adapter that hears something
         snippet=snippet(base, woodshed.base.revision, prompt, model_class)
-        if model_class and not woodshed.conditions
+        if model_class and not woodshed.conditions and woodshed.moved is None
         else "",
         shell_prompt=shlex.quote(prompt),
     )

@@ -87,7 +87,8 @@ def differences_in_weights(adapter: "Adapter", files: "BaseFiles") -> list[str]:
         "sample_rate_hz": "sample rate in Hz",
         "frame_rate": "frames per second",
     }
-    pairs = [(told.base, base), (told.codec, codec)]
+    another = told.moved is not None and told.moved.codec is not None
+    pairs = [(told.base, base), *([] if another and files.move.codec is None else [(told.codec, codec)])]
     return [
         f"{words}: made for {getattr(theirs, field)}, the base has {getattr(ours, field)}"
         for theirs, ours in pairs
@@ -98,7 +99,7 @@ def differences_in_weights(adapter: "Adapter", files: "BaseFiles") -> list[str]:
 
 def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
     """What woodshed.json says of a base, with the fingerprint over the weights of these modules."""
-    stored, spec = family_of(files).stored(files), files.spec
+    stored, spec = family_of(files).stored(files), files.own_spec
     touched = {name: stored[name] for name in (f"{module}.weight" for module in modules) if name in stored}
     return BaseInfo(
         id=public_id(files),
@@ -115,7 +116,7 @@ def describe_base(files: "BaseFiles", modules: Iterable[str]) -> BaseInfo:
 
 
 def describe_codec(files: "BaseFiles") -> CodecInfo:
-    """What woodshed.json says of a base's codec."""
+    """What woodshed.json says of a base's codec, or of the one that it is moved to."""
     from data_prep.codec.registry import base_codec_fingerprint
 
     spec = files.spec

@@ -27,12 +27,13 @@ from adapters.family.port import family_named
 from adapters.lora_start import draw_a, principal, seed_of
 from adapters.low_rank import LowRank
 from adapters.metadata import AddedInfo
+from adapters.whole_weights.layers import whole_modules
 from configs.errors import UserError
 from configs.fields import nearest
 from configs.train import LoraSettings
 
 NAME = "default"
-ADDED = "added_conditions"
+ADDED, WHOLE = "added_conditions", "whole"
 """How the names of weights begin that are no LoRA."""
 
 
@@ -75,6 +76,8 @@ class TrainableAdapter:
     initial: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     added: dict[str, FrameCondition] = field(default_factory=dict)
     """What it hears besides the base's own conditions, by kind; the model holds these too."""
+    whole: dict[str, nn.Module] = field(default_factory=dict)
+    """Layers that are new in a base that was moved: they learn whole, and there is no base without them."""
 
     @property
     def modules(self) -> list[str]:
@@ -96,6 +99,8 @@ class TrainableAdapter:
                 found[f"{module}.lora_magnitude_vector"] = layer.lora_magnitude_vector[NAME].weight
         for kind, module in self.added.items():
             found |= {f"{ADDED}.{kind}.{name}": parameter for name, parameter in module.named_parameters()}
+        for module, layer in self.whole.items():
+            found |= {f"{WHOLE}.{module}.{name}": parameter for name, parameter in layer.named_parameters()}
         return found
 
     def hear(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
@@ -148,7 +153,8 @@ class TrainableAdapter:
                     yield
                 return
             learnt = self.tensors()
-            self.load_tensors(self._at_start() | {name: learnt[name] for name in learnt if name.startswith(ADDED)})
+            kept = {name: learnt[name] for name in learnt if name.startswith((ADDED, WHOLE))}
+            self.load_tensors(self._at_start() | kept)
             try:
                 yield
             finally:
@@ -182,7 +188,14 @@ def attach(lm: LM, settings: LoraSettings, seed: int = 0) -> TrainableAdapter:
     Raises:
         UserError: the targets match nothing, or PiSSA or OLoRA on a quantised base.
     """
-    names = matched_modules(lm, settings.targets)
+    whole = whole_modules(lm)
+    names = [name for name in matched_modules(lm, settings.targets) if name not in whole]
+    if not names:
+        raise UserError(
+            f"The targets {', '.join(settings.targets)} reach only what learns whole in a base that is moved.",
+            where="lora.targets",
+            fix="Choose attention or ffn as well.",
+        )
     from_base = settings.init not in ("default", "gaussian")
     if from_base and (lm.is_loaded_in_8bit or lm.is_loaded_in_4bit):
         raise UserError(
@@ -191,7 +204,7 @@ def attach(lm: LM, settings: LoraSettings, seed: int = 0) -> TrainableAdapter:
         )
     _inject(lm, names, settings.rank, settings.alpha, settings)
     layers = {name: lm.get_submodule(name) for name in names}
-    adapter = TrainableAdapter(lm, settings, layers)
+    adapter = TrainableAdapter(lm, settings, layers, whole=whole)
     for name, layer in adapter.layers.items():
         _start(adapter, name, layer, seed)
     lm.requires_grad_(False)

@@ -22,6 +22,7 @@ from adapters.family.port import family_of
 from adapters.fit import check_fit
 from adapters.low_rank import LowRank
 from adapters.metadata import license_of, public_id
+from adapters.moved import refuse_moved
 from adapters.tensor_stream import rewrite
 from configs.errors import UserError
 from data_prep.codec.source import plain_name
@@ -54,6 +55,10 @@ def merge(
     """
     check_new(out)
     refuse_hearing([adapter for adapter, _ in adapters], "merged into a base, which cannot hold what it hears with")
+    refuse_moved(
+        [adapter for adapter, _ in adapters],
+        "merged: transformers itself plays MusicGen with delays, its own text encoder and its own codec only",
+    )
     if files.config.get("quantization_config") is not None:
         raise UserError(
             "This base is quantised: merging into it would round the adapter away.",

@@ -1,7 +1,8 @@
 """woodshed.json: what an adapter says of itself. The schema is published as woodshed.schema.json.
 
 Version 2 is version 1 with `conditions`: an adapter that brings weights of its own for what it hears says so, and a
-program that knows only version 1 refuses it; it would use half of it.
+program that knows only version 1 refuses it; it would use half of it. Version 3 adds `moved`: what is another than the
+base's own.
 
 Nothing here names a file or a folder of the person who made it: recordings appear as hashes only, a local base by its
 folder's name. docs/adapter-format.md explains every field. It knows no tensors and opens no files.
@@ -16,13 +17,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from configs.errors import UserError
+from configs.pattern_names import PatternName
 from data_prep.families import formats
+from data_prep.pattern_choice import PatternChoice
 from data_prep.typed_paths import is_there
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """The newest that is read."""
 PLAIN_VERSION = 1
 """What an adapter without conditions of its own is written as."""
@@ -127,6 +130,59 @@ class AddedInfo(_Part):
     """What was learnt, and from hearing what: `drums|rest`."""
 
 
+class PatternInfo(_Part):
+    """Another codebook pattern than the base's own."""
+
+    name: PatternName
+    """`parallel`, `partial_delay`, `delay`, `coarse_first`, `partial_flattening` or `flattening`."""
+    span_frames: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """With `coarse_first`: frames whose coarse codes come before any fine one."""
+
+    @model_validator(mode="after")
+    def _span_fits(self) -> "PatternInfo":
+        PatternChoice(self.name, self.span_frames)
+        return self
+
+
+class TextEncoderInfo(_Part):
+    """Another text encoder than the base's own."""
+
+    name: Line
+    """Hub id, or the name of a local folder."""
+    fingerprint: Hash
+    """Over its tensors."""
+    width: Annotated[int, Field(ge=1, le=2**16)]
+    """Of its states."""
+
+
+class OtherCodecInfo(_Part):
+    """Another codec than the base's own; `codec` says its fingerprint and sample rate."""
+
+    name: Line
+    """Hub id, or the name of a local folder."""
+    kind: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
+    """`dac`, `encodec`, …"""
+    hop_samples: Annotated[int, Field(ge=1, le=2**20)]
+    """Samples per frame."""
+    channels: Literal[1, 2]
+    """Of the audio."""
+    n_codebooks: Annotated[int, Field(ge=1, le=256)]
+    """K over all channels."""
+    card: Annotated[int, Field(ge=2, le=2**20)]
+    """Codebook size."""
+
+
+class MovedInfo(_Part):
+    """What is another than the base's own; new weights for it are in conditions.safetensors."""
+
+    pattern: PatternInfo | None = None
+    """The codebook pattern."""
+    text_encoder: TextEncoderInfo | None = None
+    """What reads prompts; the adapter brings the projection of its states."""
+    codec: OtherCodecInfo | None = None
+    """What makes the codes; the adapter brings their tables and heads."""
+
+
 class SourceInfo(_Part):
     """One of the models or adapters that this one was made from."""
 
@@ -184,7 +240,7 @@ class EvaluationInfo(_Part):
 class Woodshed(_Part):
     """An adapter's description of itself."""
 
-    schema_version: Literal[1, 2] = PLAIN_VERSION
+    schema_version: Literal[1, 2, 3] = PLAIN_VERSION
     """Version of this format. A reader refuses a version it does not know."""
     name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME)]
     """What to call it."""
@@ -211,7 +267,9 @@ class Woodshed(_Part):
     made: MadeInfo | None = None
     """How it was made of others, where it was not trained."""
     conditions: Annotated[list[AddedInfo], Field(max_length=8)] = []
-    """What it hears besides the base's own conditions. Only in version 2."""
+    """What it hears besides the base's own conditions. From version 2 on."""
+    moved: MovedInfo | None = None
+    """What is another than the base's own: codebook pattern, text encoder, codec. From version 3 on."""
     license: Line = "unknown"
     """Inherited from the base: cc-by-nc-4.0 for MusicGen's weights. `unknown` means: ask its author."""
     versions: dict[Line, Line] = {}
@@ -221,12 +279,16 @@ class Woodshed(_Part):
 
     @model_validator(mode="after")
     def _version_fits(self) -> "Woodshed":
-        if bool(self.conditions) != (self.schema_version > PLAIN_VERSION):
-            raise ValueError("conditions come with schema_version 2, and it with them")
-        names = [info.name for info in self.conditions]
+        if self.schema_version != version_of(self.conditions, self.moved):
+            raise ValueError("conditions come with schema_version 2, and it with them; what is moved with 3")
+        names = [*(info.name for info in self.conditions), "whole"]
         if len(set(names)) < len(names):
             raise ValueError("a condition is named twice")
         return self
+
+    def as_json(self) -> str:
+        """As woodshed.json holds it; what only version 3 knows is left out where there is nothing to say of it."""
+        return self.model_dump_json(indent=2, exclude={"moved"} if self.moved is None else None) + "\n"
 
     def flat(self) -> dict[str, str]:
         """The same in short as flat strings, for a safetensors header: ModelSpec's keys where they fit, then ours.
@@ -256,6 +318,11 @@ class Woodshed(_Part):
             own["held_out"] = f"{self.held_out.adapter:.4f} with, {self.held_out.base:.4f} without"
         flat = {f"modelspec.{key}": value for key, value in spec.items()}
         return {k: v for k, v in (flat | {f"woodshed.{key}": value for key, value in own.items()}).items() if v}
+
+
+def version_of(conditions: Sequence[AddedInfo], moved: MovedInfo | None) -> Literal[1, 2, 3]:
+    """The oldest version of the format that says all of this."""
+    return 3 if moved is not None else 2 if conditions else 1
 
 
 def in_limits(name: str, trigger: str, prompts: Sequence[str]) -> dict[str, Any]:

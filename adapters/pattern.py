@@ -51,6 +51,11 @@ class Pattern(ABC):
     def n_frames(self, n_steps: int) -> int:
         """Frames that are whole within the first `n_steps` steps, start step included; below 0 means not even none."""
 
+    @property
+    @abstractmethod
+    def frames_behind(self) -> int:
+        """How many frames have begun, at most, and are not whole yet, while a piece is being played."""
+
     @abstractmethod
     def frame_of_cell(self, n_steps: int, device: torch.device | str = "cpu") -> Int[Tensor, "K {n_steps}"]:
         """The frame of each cell; negative where a cell belongs to none. Frames past the last may go on; mask them."""
@@ -149,6 +154,11 @@ class Delays(Pattern):
     def largest_lag(self) -> int:
         """A frame is whole this many steps after its first code."""
         return max(self.lags)
+
+    @property
+    def frames_behind(self) -> int:
+        """The largest lag."""
+        return self.largest_lag
 
     def n_steps(self, n_frames: int) -> int:
         """1 + T + (largest lag)."""

@@ -61,6 +61,11 @@ class Flattened(Pattern):
         """K."""
         return len(self.inner)
 
+    @property
+    def frames_behind(self) -> int:
+        """The largest lag."""
+        return max(self.lags)
+
     @cached_property
     def _inner_lags(self) -> tuple[int, ...]:
         """Lag of each inner step; an empty one is never late."""

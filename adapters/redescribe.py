@@ -21,7 +21,7 @@ def redescribe(folder: Path, woodshed: Woodshed, updates: Mapping[str, LowRank])
     """
     samples, base_samples = samples_of(folder)
     texts = {
-        DESCRIPTION: woodshed.model_dump_json(indent=2) + "\n",
+        DESCRIPTION: woodshed.as_json(),
         CARD: card(woodshed, updates, samples, base_samples),
     }
     try:

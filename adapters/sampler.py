@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adapters.conditions import RowConditions
@@ -63,7 +63,7 @@ class Take(NamedTuple):
     """One finished piece."""
 
     waveform: Float[Tensor, "C N"]
-    codes: Int16[np.ndarray, "K T"]
+    codes: Int[np.ndarray, "K T"]
 
 
 class Sampler:
@@ -118,17 +118,23 @@ class Sampler:
         Raises:
             UserError: a file is missing or does not fit the base; this machine cannot do what the settings ask.
         """
+        from adapters.adapter_files import load
         from adapters.family.load import load_lm
+        from adapters.fit import check_fit
+        from adapters.moved import moved_files
         from data_prep.text_encoders.port import MixingTextEncoder, load_text_encoder
 
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
         arithmetic = choose(settings.precision, device)
+        named = _named(adapters)
+        loaded = {name: load(spec.path, force=force) for name, spec in named.items()}
+        files = moved_files(files, list(loaded.values()), text_encoder=settings.text_encoder, codec=settings.codec)
+        read = {name: (adapter, check_fit(adapter, files, force=force)) for name, adapter in loaded.items()}
         # Merging wants fp32; without adapters, half-precision arithmetic may as well be read in half precision.
         half = arithmetic.kind == "plain" and not adapters
-        lm = load_lm(files, weights=arithmetic.label if half else "fp32")  # pyright: ignore[reportArgumentType]
-        named = _named(adapters)
-        read = {name: _read(spec, files, force=force) for name, spec in named.items()}
+        whole = _whole_of(list(loaded.values()))
+        lm = load_lm(files, weights=arithmetic.label if half else "fp32", whole=whole)  # pyright: ignore[reportArgumentType]
         updates = {name: adapter.updates for name, (adapter, _) in read.items()}
         forced = [f"{name}: {note}" for name, (_, notes) in read.items() for note in notes]
         constant = not live and all(spec.strength.is_constant for spec in adapters)
@@ -195,7 +201,7 @@ class Sampler:
         prompts: Sequence[Prompt],
         *,
         seeds: Sequence[int] | None = None,
-        continue_from: Int16[np.ndarray, "K P"] | None = None,
+        continue_from: Int[np.ndarray, "K P"] | None = None,
         also: Sequence[RowConditions] | None = None,
     ) -> list[Take]:
         """Play all prompts at once, each for `settings.duration_sec`; the n-th has seed `settings.seed` + n.
@@ -216,10 +222,10 @@ class Sampler:
         prompts: Sequence[Prompt],
         *,
         seeds: Sequence[int] | None = None,
-        continue_from: Int16[np.ndarray, "K P"] | None = None,
+        continue_from: Int[np.ndarray, "K P"] | None = None,
         n_frames: int | None = None,
         also: Sequence[RowConditions] | None = None,
-    ) -> list[Int16[np.ndarray, "K _"]]:
+    ) -> list[Int[np.ndarray, "K _"]]:
         """As `sample`, without decoding: codec tokens. `n_frames` of new music replaces `duration_sec`.
 
         As many pieces at once as memory has room for: a piece is the same in any company.
@@ -234,7 +240,7 @@ class Sampler:
         room = [how_many_fit(row_bytes, self.engine.device), self.most_at_once]
         size = min([len(seeds), *(known for known in room if known is not None)])
 
-        def play(numbers: Sequence[int]) -> list[Int16[np.ndarray, "K _"]]:
+        def play(numbers: Sequence[int]) -> list[Int[np.ndarray, "K _"]]:
             some = [prompts[number] for number in numbers], [seeds[number] for number in numbers]
             more = None if also is None else [also[number] for number in numbers]
             return self._play(*some, continue_from, n_frames, more)
@@ -253,16 +259,17 @@ class Sampler:
         self,
         prompts: Sequence[Prompt],
         seeds: Sequence[int],
-        continue_from: Int16[np.ndarray, "K P"] | None,
+        continue_from: Int[np.ndarray, "K P"] | None,
         n_frames: int | None,
         also: Sequence[RowConditions] | None,
-    ) -> list[Int16[np.ndarray, "K _"]]:
+    ) -> list[Int[np.ndarray, "K _"]]:
         """All of these at once."""
+        code_dtype = torch.int16 if self.engine.spec.card < 2**15 else torch.int32
         with self._guard():
             generation = self._generation(prompts, seeds, continue_from, n_frames, also)
             while not generation.done:
                 generation.advance(generation.plan.window)
-            return [codes.to("cpu", torch.int16).numpy() for codes in generation.codes()]
+            return [codes.to("cpu", code_dtype).numpy() for codes in generation.codes()]
 
     @contextmanager
     def stream(
@@ -270,7 +277,7 @@ class Sampler:
         prompt: Prompt,
         *,
         seed: int | None = None,
-        continue_from: Int16[np.ndarray, "K P"] | None = None,
+        continue_from: Int[np.ndarray, "K P"] | None = None,
         endless: bool = False,
         also: RowConditions | None = None,
     ) -> Iterator[AudioStream]:
@@ -297,7 +304,7 @@ class Sampler:
         self,
         prompts: Sequence[Prompt],
         seeds: Sequence[int] | None,
-        continue_from: Int16[np.ndarray, "K P"] | None,
+        continue_from: Int[np.ndarray, "K P"] | None,
         n_frames: int | None,
         also: Sequence[RowConditions] | None,
     ) -> Generation:
@@ -323,13 +330,11 @@ class Sampler:
 
     def _plan(self) -> WindowPlan:
         settings = self.settings
-        if settings.overlap_sec >= settings.window_sec:
-            raise UserError(
-                f"overlap_sec ({settings.overlap_sec:g}) must be shorter than window_sec ({settings.window_sec:g})",
-                fix="e.g. --window_sec 30 --overlap_sec 12",
-            )
         window = round(settings.window_sec * self.frame_rate)
         overlap = round(settings.overlap_sec * self.frame_rate)
+        pattern = self.engine.spec.pattern
+        if pattern is not None and pattern.span_frames:
+            window, overlap = min(window, pattern.span_frames), min(overlap, pattern.span_frames // 2)
         return WindowPlan(max(window, 2), min(max(overlap, 1), max(window, 2) - 1), self.frame_rate)
 
     def _direct(self, second: float) -> bool:
@@ -362,13 +367,20 @@ def _named(adapters: Sequence[AdapterSpec]) -> dict[str, AdapterSpec]:
     return named
 
 
-def _read(spec: AdapterSpec, files: BaseFiles, *, force: bool) -> "tuple[Adapter, list[str]]":
-    """An adapter that fits the base, and what `force` let pass."""
-    from adapters.adapter_files import load
-    from adapters.fit import check_fit
+def _whole_of(adapters: "Sequence[Adapter]") -> dict[str, Tensor] | None:
+    """The weights of what is new in the base; one adapter at most may bring them.
 
-    adapter = load(spec.path, force=force)
-    return adapter, check_fit(adapter, files, force=force)
+    Raises:
+        UserError: two do.
+    """
+    bringing = [adapter for adapter in adapters if adapter.whole]
+    if len(bringing) > 1:
+        raise UserError(
+            f"{bringing[0].label} and {bringing[1].label} both bring weights for another codec or text encoder, and "
+            "there is one place for them",
+            fix="play them one after the other",
+        )
+    return bringing[0].whole if bringing else None
 
 
 def _attach_added(

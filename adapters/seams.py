@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from configs.errors import UserError
@@ -68,7 +68,7 @@ class Continuation:
     """A recording up to a moment: the audio itself, and the codes of its last part that the model hears."""
 
     audio: Float[Tensor, "C N"]
-    codes: Int16[np.ndarray, "K P"]
+    codes: Int[np.ndarray, "K P"]
     sample_rate_hz: int
 
     def join(self, played: Float[Tensor, "C N"], heard_samples: int) -> Float[Tensor, "C _"]:

@@ -13,7 +13,7 @@ from adapters.printable import short
 from configs.errors import UserError
 
 MIB = 2**20
-MAX_BYTES = {WEIGHTS: 2**31, CONFIG: 4 * MIB, DESCRIPTION: 4 * MIB, CARD: MIB, CONDITIONS: 256 * MIB}
+MAX_BYTES = {WEIGHTS: 2**31, CONFIG: 4 * MIB, DESCRIPTION: 4 * MIB, CARD: MIB, CONDITIONS: 2**31}
 """The files and how large each may be. A rank of 256 on every layer of the 3.3 B model takes 1.6 GB in fp16."""
 SAMPLE = re.compile(r"samples/[A-Za-z0-9][A-Za-z0-9 ._-]{0,99}\.(wav|flac|mp3|ogg|opus)")
 MAX_SAMPLE_BYTES, MAX_SAMPLES = 64 * MIB, 64

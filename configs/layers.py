@@ -89,7 +89,13 @@ def collect(
     try:
         return getattr(Settings.model_validate(merged), section), []
     except ValidationError as error:
-        return None, [f"{_dotted(item['loc'])}: {_plain(item)}" for item in error.errors()]
+        return None, [problem for item in error.errors() for problem in _together(item)]
+
+
+def _together(item: Any) -> list[str]:
+    """Problems of all layers together: settings that contradict each other name themselves."""
+    dotted = _dotted(item["loc"])
+    return _plain(item).splitlines() if dotted in _GROUPS else [f"{dotted}: {_plain(item)}"]
 
 
 def problems_error(problems: list[str], command: str) -> UserError:

@@ -1,5 +1,6 @@
 """Settings of `woodshed live`: an instrument in the browser."""
 
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
@@ -32,6 +33,10 @@ class LiveSettings(Section):
     """Same seed and same moves, same piece."""
     idle_sec: float = Field(default=10.0, ge=0, le=86_400)
     """This long after the last page has left, the music stops and the model's memory is given back."""
+    text_encoder: str | None = None
+    """Where the text encoder of an adapter is that was trained with another than the base's."""
+    codec: str | None = None
+    """Where the codec of an adapter is that was trained with another than the base's."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"
     """Arithmetic of the model, as for `woodshed sample`. int8 is the fastest on a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -42,3 +47,11 @@ class LiveSettings(Section):
     """Port of the page; 0 takes a free one."""
     osc_port: int | None = Field(default=None, ge=1, le=65_535)
     """Listen for OSC on this UDP port of the same address (needs python-osc). null: not."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Windows that would not move on."""
+        if self.overlap_sec >= self.window_sec:
+            yield (
+                f"overlap_sec ({self.overlap_sec:g}) must be shorter than window_sec ({self.window_sec:g}), e.g. "
+                f"--overlap_sec {0.4 * self.window_sec:g}."
+            )

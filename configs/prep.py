@@ -1,5 +1,6 @@
 """Settings of `woodshed prep`: a folder of songs → a prepared dataset."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from configs.section import Section
 
 MAX_TRIGGER_CHARS = 1000
 AUTO = "auto"
+KEPT = "kept"
+MIX = "mix"
 
 
 class SegmentSettings(Section):
@@ -25,11 +28,19 @@ class SegmentSettings(Section):
     silence_sec: float = Field(default=1.0, gt=0, le=60)
     """A silence at least this long is skipped; a shorter one stays part of the music."""
 
+    def conflicts(self) -> Iterator[str]:
+        """Clips that would have to be longer than they may be."""
+        if self.min_sec > self.max_sec:
+            yield (
+                f"segment.min_sec ({self.min_sec:g}) is more than segment.max_sec ({self.max_sec:g}): no clip could be "
+                f"both. Lower segment.min_sec to {self.max_sec:g} or less."
+            )
+
 
 class StemSettings(Section):
     """Source separation with Demucs, on the whole track, before it is cut."""
 
-    use: list[str] = ["mix"]
+    use: list[str] = [MIX]
     """What to learn from. `mix` is the recording as it is; `instrumental` is everything but the vocals; `vocals`,
     `drums`, `bass`, `other` (and `guitar`, `piano` with htdemucs_6s) are single stems; `drums+bass` is a sum. Several
     entries make several versions of each track."""
@@ -59,10 +70,20 @@ class CaptionSettings(Section):
     features."""
     listeners: ListenerSettings = ListenerSettings()
     """Models that listen."""
-    edits: Path | None = None
-    """A table that `woodshed captions DATA --edit FILE` wrote and you changed: the captions of the clips in it."""
+    edits: Path | None = Path(KEPT)
+    """A table that `woodshed captions DATA --edit FILE` wrote and you changed: the captions of the clips in it. Left
+    out: those of the last run's table, which the dataset keeps; null makes all captions anew."""
     variants: int = Field(default=4, ge=1, le=32)
     """Different wordings made per clip; training draws one each time."""
+
+    def conflicts(self) -> Iterator[str]:
+        """A word list that nobody reads."""
+        listeners = self.listeners
+        if listeners.clap_words is not None and not any(name.split(":")[0] == "clap" for name in listeners.use):
+            yield (
+                "captions.listeners.clap_words is a list for clap, which is not among captions.listeners.use. Add "
+                "clap, or leave the list out."
+            )
 
     @field_validator("trigger")
     @classmethod
@@ -83,6 +104,12 @@ class PrepSettings(Section):
     same files, `starter` (small, comes with Woodshed, nothing to download), or `debug` (tiny, random)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
+    text_encoder: str | None = None
+    """Another text encoder than the base's: a hub id (google/flan-t5-base, laion/larger_clap_music) or a folder, of
+    any text model of transformers. `train` learns the projection of its states (docs/text-encoders.md)."""
+    codec: str | None = None
+    """Another codec than the base's: a hub id (descript/dac_44khz), a folder, or a base whose codec is meant. `train`
+    learns the tables and heads of its codes (docs/codecs.md)."""
     segment: SegmentSettings = SegmentSettings()
     """How tracks are cut."""
     stems: StemSettings = StemSettings()
@@ -116,7 +143,24 @@ class PrepSettings(Section):
     """Where the separator, the codec and the text encoder run."""
     workers: int = Field(default=0, ge=0, le=64)
     """Processes that decode and measure; 0 means one per core."""
+    cluster: Literal["none", "ray"] = "none"
+    """ray works on the songs in a Ray cluster (or with Ray on this machine), for collections of thousands of them; all
+    of its machines must see songs and dataset under the same paths."""
     batch_size: int = Field(default=8, ge=1, le=256)
     """Clips encoded at once by the codec."""
     seed: int = Field(default=0, ge=0)
     """Decides the split and the wording of captions."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Settings of pairs without a pair, two answers to what is learnt, and tracks that are all too long."""
+        if self.pair is None and (self.multitracks or self.stem_names is not None):
+            yield "multitracks and stem_names belong to pair. Add e.g. --pair 'drums|rest', or leave them out."
+        if self.pair is not None and self.stems.use != [MIX]:
+            yield "pair says what is learnt, and so does stems.use. Give one of them."
+        if self.pair is not None and self.stem_names is not None and not self.multitracks:
+            yield "stem_names is for multitracks of your own. Add --multitracks true, or leave it out."
+        if self.max_track_sec < self.segment.min_sec:
+            yield (
+                f"max_track_sec ({self.max_track_sec:g}) is less than segment.min_sec ({self.segment.min_sec:g}): "
+                "every track would be too long or too short."
+            )

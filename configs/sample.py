@@ -1,5 +1,6 @@
 """Settings of `woodshed sample`: prompts → audio files."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -31,6 +32,11 @@ class SampleSettings(Section):
     """Draw among the k likeliest tokens; 0 means all."""
     top_p: float = Field(default=0.0, ge=0, lt=1)
     """Draw among the likeliest tokens that hold this share of the probability; 0 means all."""
+    text_encoder: str | None = None
+    """Where the text encoder of an adapter is that was trained with another than the base's: a folder or a hub id.
+    Left out: where the adapter, or the run it lies in, says."""
+    codec: str | None = None
+    """Where the codec of an adapter is that was trained with another than the base's. Left out: as text_encoder."""
     per_codebook: CodebookSettings = Field(default_factory=CodebookSettings)
     """Values for single codebooks (stereo: left, right, left, right, …)."""
     seed: int = Field(default=0, ge=0)
@@ -50,3 +56,11 @@ class SampleSettings(Section):
     else fp32. int8 is the fastest on a CPU and changes the music slightly."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run."""
+
+    def conflicts(self) -> Iterator[str]:
+        """Windows that would not move on."""
+        if self.overlap_sec >= self.window_sec:
+            yield (
+                f"overlap_sec ({self.overlap_sec:g}) must be shorter than window_sec ({self.window_sec:g}), e.g. "
+                f"--overlap_sec {0.4 * self.window_sec:g}."
+            )

@@ -1,6 +1,10 @@
-"""What every section of the settings tree has in common: unknown keys refused, defaults checked, docstrings as help."""
+"""What every section of the settings tree has in common: unknown keys refused, defaults checked, settings that
+contradict each other refused, docstrings as help.
+"""
 
-from pydantic import BaseModel, ConfigDict
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Section(BaseModel):
@@ -13,3 +17,14 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    def conflicts(self) -> Iterator[str]:
+        """A sentence for each pair of settings that contradict each other, with both names and what to do."""
+        yield from ()
+
+    @model_validator(mode="after")
+    def _without_conflicts(self) -> "Section":
+        found = list(self.conflicts())
+        if found:
+            raise ValueError("\n".join(found))
+        return self

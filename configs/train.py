@@ -1,9 +1,11 @@
 """Settings of `woodshed train`: a prepared dataset → a run with an adapter."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from configs.pattern_names import PatternName
 from configs.section import Section
 
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -73,6 +75,14 @@ class EvalSettings(Section):
     max_clips: int = Field(default=64, ge=1)
     """At most this many validation clips, the same ones each time."""
 
+    def conflicts(self) -> Iterator[str]:
+        """Patience with nothing to wait for."""
+        if self.patience and not self.every_steps:
+            yield (
+                f"eval.patience ({self.patience}) counts evaluations, but eval.every_steps 0 has none before the end. "
+                "Give eval.every_steps, or leave eval.patience at 0."
+            )
+
 
 class PreviewSettings(Section):
     """Short pieces made while training, from fixed prompts and seeds, starting with the untuned base."""
@@ -88,6 +98,11 @@ class PreviewSettings(Section):
     guidance: float = Field(default=3.0, ge=1, le=20)
     """Classifier-free guidance scale."""
 
+    def conflicts(self) -> Iterator[str]:
+        """Prompts that nobody plays."""
+        if self.prompts and not self.every_steps:
+            yield "preview.prompts say what to play, but preview.every_steps 0 means no previews. Leave one out."
+
 
 class CheckpointSettings(Section):
     """What is kept so that a run can go on after a stop."""
@@ -96,6 +111,9 @@ class CheckpointSettings(Section):
     """Steps between checkpoints; one is always written at the end and on Ctrl-C. 0 means only then."""
     keep: int = Field(default=2, ge=1)
     """Newest checkpoints kept, beside the best one."""
+    places: int = Field(default=6, ge=0, le=100)
+    """At so many places spread over the run the weights alone are kept, for `woodshed evaluate` to choose from: six of
+    them take as much room as two checkpoints."""
     final: Literal["best", "last"] = "best"
     """Which one becomes the adapter: the lowest held-out loss, or the last. Without a validation split, the last."""
 
@@ -108,6 +126,9 @@ class TrainSettings(Section):
     prepared for. Another will do when codec and text encoder are the same (a larger size, for example)."""
     revision: str | None = None
     """A fixed commit or tag of a base on the hub."""
+    pattern: PatternName | None = None
+    """Move the model to another codebook pattern: parallel, partial_delay, delay, coarse_first, partial_flattening or
+    flattening (docs/patterns.md: steps, memory, quality). Left out: the base's own."""
     steps: int = Field(default=0, ge=0)
     """Optimizer steps. 0 means `epochs` decides."""
     epochs: float = Field(default=4.0, gt=0)
@@ -140,6 +161,9 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 45 % slower."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    shard_base: bool = False
+    """Spread the frozen base over all processes of `accelerate launch` (FSDP), so that each card holds its share of
+    every layer; the adapter stays whole on each. For a base that one card does not hold. No previews are made then."""
     memory: str | None = None
     """How much memory training may take: 6gb, 10gb …, or auto for what is free. Then base_weights (when auto),
     checkpointing, the micro-batch and, if need be, the optimizer are chosen to fit, at the same total batch."""
@@ -166,3 +190,35 @@ class TrainSettings(Section):
     """Where to train."""
     seed: int = Field(default=0, ge=0)
     """Decides everything random."""
+
+    def conflicts(self) -> Iterator[str]:
+        """What is asked for and switched off at once, and what excludes each other."""
+        if self.checkpointed_layers and not self.checkpointing:
+            yield (
+                f"checkpointed_layers ({self.checkpointed_layers}) says how many layers are recomputed, but "
+                "checkpointing is off. Switch it on, or leave checkpointed_layers out."
+            )
+        if self.prior_prompts and not self.prior_share:
+            yield (
+                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to. Add "
+                "e.g. --prior_share 0.5, or leave prior_prompts out."
+            )
+        if self.optim.name == "prodigy" and self.lora.plus_ratio != 1:
+            yield (
+                f"optim.name prodigy finds one step size for all weights, lora.plus_ratio {self.lora.plus_ratio:g} "
+                "wants another one for B. Use one of the two."
+            )
+        if self.lora.init in ("pissa", "pissa_niter_4", "olora") and self.base_weights in ("int8", "nf4"):
+            yield (
+                f"lora.init {self.lora.init} changes the base's weights, which base_weights {self.base_weights} cannot "
+                "take. Set base_weights to bf16, fp16 or fp32, or lora.init to default."
+            )
+        if self.base_weights in ("bf16", "fp16") and self.precision not in ("auto", self.base_weights):
+            yield (
+                f"base_weights {self.base_weights} compute in {self.base_weights}, not in precision {self.precision}. "
+                "Leave one of them at auto."
+            )
+        if self.device == "cpu" and self.precision == "fp16":
+            yield "precision fp16 needs a CUDA GPU, and device is cpu. On a CPU use fp32 or bf16."
+        if self.device == "cpu" and self.optim.name == "paged_adamw8bit":
+            yield "optim.name paged_adamw8bit moves its state off a GPU, and device is cpu. Use adamw8bit or adamw."

@@ -6,7 +6,7 @@ Only safetensors are read; a pickled checkpoint could run code while it loads.
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from data_prep.checkpoint_files import checkpoint_files
 from data_prep.families import BaseFormat, HubPlace, Problem, format_of, formats, read_config
 from data_prep.hub_reach import asked_once
 from data_prep.lm_spec import LMSpec
+from data_prep.move import Move
 from data_prep.typed_paths import is_file, is_folder
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class BaseFiles:
     id: str
     revision: str | None
     folder: Path
+    move: Move = field(default_factory=Move)
+    """What it is moved to by an adapter, or for one."""
 
     @cached_property
     def format(self) -> BaseFormat:
@@ -50,9 +53,37 @@ class BaseFiles:
         return read_config(self.folder)
 
     @cached_property
+    def own_spec(self) -> LMSpec:
+        """The base as it was published, whatever it is moved to."""
+        return self.format.spec(self.folder, self.config)
+
+    @cached_property
     def spec(self) -> LMSpec:
         """The language model and the codec it speaks, in numbers."""
-        return self.format.spec(self.folder, self.config)
+        return self.move.applied(self.own_spec)
+
+    @property
+    def own(self) -> "BaseFiles":
+        """The base as it was published."""
+        return replace(self, move=Move()) if self.move else self
+
+    def moved(self, move: Move) -> "BaseFiles":
+        """The same files, moved so; a pattern that is the base's own is no move.
+
+        Raises:
+            UserError: bases of this family cannot be moved to that.
+        """
+        own = self.own_spec
+        if move.pattern is not None and move.codec is None and move.pattern.is_own(own.lags, own.channels):
+            move = replace(move, pattern=None)
+        unmovable = [part for part in move.parts if part not in self.format.movable]
+        if unmovable:
+            raise UserError(
+                f"A base of the family {own.family} cannot be moved to another {unmovable[0]}.",
+                where=self.id,
+                fix="Use a MusicGen base, or the starter.",
+            )
+        return replace(self, move=move)
 
     @property
     def weight_files(self) -> list[Path]:

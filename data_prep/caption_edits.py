@@ -4,6 +4,9 @@ CSV (a line per caption: clip, source, start_sec, heard, caption) or JSONL (a li
 the clip's id and the captions are read back, whatever the order of columns and lines. Lines may be added, changed and
 deleted. A clip that is not in the table, or has no caption left in it, gets the captions that `prep` makes.
 
+What was read of the table stays in the dataset (`EDITS_FILE`), and the next run uses it again: a person's words are not
+lost because the same command was given without the table.
+
 Spreadsheets change what they save: separators (comma, semicolon, tab), encoding (UTF-8 or UTF-16), and they would run
 a cell that begins like a formula. Such a cell is written with an apostrophe before it, which is taken away again.
 """
@@ -12,7 +15,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from data_prep.scan import Rejection
 from data_prep.sidecar import decode_text
 from data_prep.song_words import caption_text
 
+EDITS_FILE = "caption_edits.jsonl"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CAPTIONS_PER_CLIP = 32
 _COLUMNS = ("clip", "source", "start_sec", "heard", "caption")
@@ -36,16 +40,23 @@ class Edits:
 
     captions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
+    kept: bool = False
+    """They are the last run's, which nobody gave again."""
+
+    def lines(self) -> str:
+        """JSONL that `kept_edits` reads back."""
+        lines = [{"clip": clip, "captions": list(texts)} for clip, texts in self.captions.items()]
+        return "".join(json.dumps(line) + "\n" for line in lines)
 
     def unused(self, clip_ids: Iterable[str]) -> list[Rejection]:
         """The lines that name no clip there is.
 
         Raises:
-            UserError: that is all of them: the table belongs to another dataset.
+            UserError: that is all of them, and they were given anew: the table belongs to another dataset.
         """
         there = set(clip_ids)
         strange = [clip for clip in self.places if clip not in there]
-        if strange and len(strange) == len(self.places):
+        if strange and len(strange) == len(self.places) and not self.kept:
             raise UserError(
                 "The table of captions names no clip of these songs.",
                 where=self.places[strange[0]],
@@ -78,6 +89,16 @@ def read_edits(path: Path | None) -> Edits:
             where=str(path),
             fix="It needs the columns clip and caption, as `woodshed captions DATA --edit FILE.csv` writes them.",
         ) from error
+
+
+def kept_edits(dataset: Path) -> Edits:
+    """The captions that a person edited for the dataset that is there; none where there is no such dataset.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    path = dataset / EDITS_FILE
+    return replace(read_edits(path), kept=True) if path.is_file() else Edits()
 
 
 def write_edits(path: Path, rows: Sequence[ClipRow]) -> int:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from data_prep.captions import without_trigger
+from data_prep.captions import says_trigger, without_trigger
 from data_prep.prepared import ClipRow
 from data_prep.stems import MIX
 
@@ -29,6 +29,8 @@ class CaptionStats:
     clips: int
     captions: int
     distinct: int
+    with_trigger: int
+    """Captions that say the trigger."""
     mean_words: float
     phrases: dict[str, float]
     """Each phrase and the share of clips of which it is said, the most frequent first."""
@@ -54,6 +56,7 @@ def caption_stats(rows: Sequence[ClipRow], trigger: str) -> CaptionStats:
     return CaptionStats(
         clips=n,
         captions=len(texts),
+        with_trigger=sum(says_trigger(text, trigger) for text in texts),
         distinct=len({text.casefold() for text in texts}),
         mean_words=sum(len(text.split()) for text in texts) / max(1, len(texts)),
         phrases={phrase: count / n for phrase, count in said_of.most_common()},

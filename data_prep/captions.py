@@ -6,9 +6,10 @@ most trusted one leads, the others add detail, and the trigger is in every capti
 the title never become caption text: an adapter should learn a sound, not to answer to a person's name. Whoever wants
 them there writes them in a caption of their own.
 
-Tempo and key are stated once: what the owner's words or the trigger state is never stated again by tags, nor what
-these state by what was measured. `Stated` decides it for every part of every caption, so that no captioner can put a
-second tempo or key beside the first.
+A caption does not contradict itself. Tempo and key are stated once: what the owner's words or the trigger state is
+never stated again by tags, nor what these state by what was measured. Genre, mood, instruments and voice may be said by
+several, but what is trusted less never says the opposite of what is trusted more: beside "jazz ballad" no "techno",
+beside "solo piano" no "guitar". `Stated` decides it for every part of every caption.
 
 The words for measured features and where they begin (facts in `features`; set by judgement from the measured
 values of 16 rock and acoustic clips):
@@ -23,6 +24,7 @@ values of 16 rock and acoustic clips):
 import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Protocol
@@ -31,6 +33,7 @@ from configs.normal_text import folded, normal_text
 from configs.prep import CaptionSettings
 from data_prep.features import Features
 from data_prep.listeners.listener import Heard
+from data_prep.listeners.word_filter import joined, sentences
 from data_prep.stated import Stated
 from data_prep.stems import INSTRUMENTAL, MIX
 from data_prep.tags import plain_text
@@ -87,16 +90,24 @@ class TagCaptions:
 
 
 class ListenerCaptions:
-    """What listeners heard: sentences as they are, words as a list, without those that own captions or tags say."""
+    """What listeners found: sentences as they are, words as a list, without those that own captions or tags say or
+    contradict.
+    """
 
     def describe(self, clip: ClipFacts, rng: random.Random) -> list[str]:
         """For each listener its sentences, or its words in two orders."""
         said = " ".join([*clip.own, *clip.tags.values()])
+        trusted = _stated_by_owner(clip)
+        _tag_parts(clip.tags, trusted)
         wordings: list[str] = []
         for heard in clip.heard:
-            new = [word for word in heard.words if not says_trigger(said, word)]
-            wordings += [heard.text] if heard.text else _orders(new, rng)
-        return list(dict.fromkeys(wordings))
+            stated = deepcopy(trusted)
+            if heard.text:
+                wordings.append(joined(list(filter(stated.take, sentences(heard.text)))))
+            else:
+                new = [word for word in heard.words if not says_trigger(said, word)]
+                wordings += _orders(stated.take_each(new), rng)
+        return list(dict.fromkeys(filter(None, wordings)))
 
 
 class FeatureCaptions:
@@ -109,10 +120,10 @@ class FeatureCaptions:
         measured = clip.features
         parts = _tempo_words(measured, stated, rng)
         parts += [] if stated.keys else _key_words(measured)
-        parts += _level(measured.loudness_lufs, QUIET_LUFS, "quiet", LOUD_LUFS, "loud")
-        parts += _level(measured.brightness_hz, DARK_HZ, "dark sound", BRIGHT_HZ, "bright sound")
-        parts += _level(measured.percussive_share, SUSTAINED_SHARE, "sustained", PERCUSSIVE_SHARE, "percussive")
-        return _orders(parts, rng)
+        found = _level(measured.loudness_lufs, QUIET_LUFS, "quiet", LOUD_LUFS, "loud")
+        found += _level(measured.brightness_hz, DARK_HZ, "dark sound", BRIGHT_HZ, "bright sound")
+        found += _level(measured.percussive_share, SUSTAINED_SHARE, "sustained", PERCUSSIVE_SHARE, "percussive")
+        return _orders(parts + stated.take_each(found), rng)
 
 
 CAPTIONERS: dict[str, Captioner] = {
@@ -135,7 +146,7 @@ def compose(facts: ClipFacts, settings: CaptionSettings, seed: int, clip_id: str
     allowed = _allowed(facts, settings)
     known = {name: found for name in settings.sources if (found := CAPTIONERS[name].describe(allowed, rng))}
     texts: dict[str, str] = {}
-    for wording in _joined(known, settings.trigger) if known else iter([""]):
+    for wording in _joined(known, settings.trigger, facts.stems) if known else iter([""]):
         said = ", ".join(filter(None, (wording, _stem_words(facts.stems, wording))))
         text = with_trigger(said, settings.trigger)
         texts.setdefault(text.casefold(), text or NOTHING_KNOWN)
@@ -201,11 +212,11 @@ def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
     )
 
 
-def _joined(known: dict[str, list[str]], trigger: str) -> Iterator[str]:
+def _joined(known: dict[str, list[str]], trigger: str, stems: str) -> Iterator[str]:
     """The leading source's wordings alone, then with one more source, then with more.
 
-    A wording that states another tempo or key than the trigger, the owner's words or an earlier wording is left out
-    of that caption, whichever source it is from.
+    A wording that contradicts the trigger, the owner's words, the stems or an earlier wording is left out of that
+    caption, whichever source it is from.
     """
     lead, *others = known
     for extra in range(len(others) + 1):
@@ -213,7 +224,7 @@ def _joined(known: dict[str, list[str]], trigger: str) -> Iterator[str]:
             names = (lead, *chosen)
             for index in range(max(len(known[name]) for name in names)):
                 wordings = {name: known[name][index % len(known[name])] for name in names}
-                stated = Stated.by([trigger, wordings.get("own", "")])
+                stated = Stated.by([trigger, wordings.get("own", ""), _stem_words(stems, "")])
                 said = [text for name, text in wordings.items() if name == "own" or stated.take(text)]
                 yield ", ".join(said)
 
@@ -224,7 +235,7 @@ def _orders(parts: list[str], rng: random.Random) -> list[str]:
 
 
 def _stated_by_owner(clip: ClipFacts) -> Stated:
-    return Stated.by([*clip.own, clip.trigger])
+    return Stated.by([*clip.own, clip.trigger, _stem_words(clip.stems, "")])
 
 
 def _tag_parts(tags: Mapping[str, str], stated: Stated) -> list[str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16
+from jaxtyping import Int
 
 from configs.errors import UserError
 from data_prep.cache import Cache
+from data_prep.caption_edits import EDITS_FILE, Edits
 from data_prep.describe import SongAccount
 from data_prep.prepared import (
     CLIPS_FILE,
@@ -32,7 +33,8 @@ from data_prep.safe_write import GOES_ON, flush_file, remove, storing
 from data_prep.scan import Rejection
 
 REPORT_FILE, SONGS_FILE = "report.html", "songs.jsonl"
-_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CONDITIONS_FOLDER, CLIPS_FILE, REJECTED_FILE, SONGS_FILE, REPORT_FILE, INFO_FILE)
+_FILES = (CLIPS_FILE, REJECTED_FILE, SONGS_FILE, EDITS_FILE, REPORT_FILE, INFO_FILE)
+_PARTS = (TOKENS_FOLDER, TEXT_FOLDER, CONDITIONS_FOLDER, *_FILES)
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,20 @@ class NewDataset:
 
     rows: Sequence[ClipRow]
     rejected: Sequence[Rejection]
-    codes: Mapping[str, Int16[np.ndarray, "K _"]]
+    codes: Mapping[str, Int[np.ndarray, "K _"]]
     texts: Mapping[str, Path]
     info: dict[str, Any]
     songs: Sequence[SongAccount] = ()
     conditions: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """By kind, values [n, width] of the clips that have any, by id."""
+    edits: Edits = Edits()  # noqa: RUF009 (frozen)
+    """Captions that a person edited, for the next run."""
 
     def content(self) -> str:
         """A hash over everything that the dataset says, but not over the versions of the programs that made it."""
         digest = hashlib.sha256()
         stable = {name: value for name, value in self.info.items() if name != "versions"}
-        lines = (_lines(self.rows), _lines(self.rejected), _lines(self.songs))
+        lines = (_lines(self.rows), _lines(self.rejected), _lines(self.songs), self.edits.lines())
         for text in (json.dumps(stable, sort_keys=True), *lines, *sorted(self.texts)):
             digest.update(text.encode())
         for row in self.rows:
@@ -106,6 +110,8 @@ def _write(beside: Path, out: Path, cache: Cache, new: NewDataset, content: str,
     (beside / CLIPS_FILE).write_text(_lines(new.rows), "utf-8")
     (beside / REJECTED_FILE).write_text(_lines(new.rejected), "utf-8")
     (beside / SONGS_FILE).write_text(_lines(new.songs), "utf-8")
+    if new.edits.captions:
+        (beside / EDITS_FILE).write_text(new.edits.lines(), "utf-8")
     (beside / REPORT_FILE).write_text(report(), "utf-8")
     (beside / INFO_FILE).write_text(_yaml({**new.info, "content": content}), "utf-8")
     _flush(beside)

@@ -31,9 +31,12 @@ def dataset_info(
         separator: model and fingerprint, None where no stems were made.
         conditions: what each kind beside the tokens was made from and how, by kind.
     """
-    spec = files.spec
-    here = {"device", "workers", "batch_size"}
+    spec, move = files.spec, files.move
+    other_text = {} if move.text is None else {"id": move.text.id}
+    other_codec = {} if move.codec is None else {"id": move.codec.id, "kind": move.codec.kind}
+    here = {"device", "workers", "batch_size", "cluster"}
     unsaid = {"melody"} if settings.melody == AUTO else set()
+    unsaid |= {name for name in ("text_encoder", "codec") if getattr(settings, name) is None}
     unsaid |= {"pair", "multitracks", "stem_names"} if settings.pair is None else {"stem_names"}
     return {
         "format": FORMAT,
@@ -47,8 +50,9 @@ def dataset_info(
             "sample_rate_hz": spec.sample_rate_hz,
             "hop_samples": spec.hop_samples,
             "frame_rate": spec.frame_rate,
+            **other_codec,
         },
-        "text_encoder": {"fingerprint": text_encoder, "width": spec.text_width},
+        "text_encoder": {"fingerprint": text_encoder, "width": spec.text_width, **other_text},
         "separator": separator,
         **({"conditions": dict(conditions)} if conditions else {}),
         "settings": settings.model_dump(mode="json", exclude=here | unsaid),

@@ -15,7 +15,8 @@ from data_prep.device import pick_device
 from data_prep.listeners.hearing import hear_clips, unwanted
 from data_prep.listeners.listener import Heard, Known
 from data_prep.song_words import Reading
-from data_prep.tags import Fact, facts_of, normalise, plain_text
+from data_prep.stated import Stated
+from data_prep.tags import SAID_IN_CAPTIONS, Fact, facts_of, normalise, plain_text
 from data_prep.tempo import Tempo
 from data_prep.tracks import Track
 
@@ -106,12 +107,13 @@ def song_accounts(tracks: Iterable[Track], settings: PrepSettings, cache: Cache)
 
 def _own_readings(track: Track, settings: PrepSettings) -> list[Reading]:
     facts = {fact.field: fact for fact in facts_of(track.song.fields)}
+    said = _said_by_owner(track, settings)
     read = []
     for reading in track.song.read:
         if reading.use == "caption" and "own" not in settings.captions.sources:
             reading = replace(reading, use="not used: captions.sources leaves out own")
         elif reading.use == "":
-            reading = replace(reading, use=_use(facts[reading.field]))
+            reading = replace(reading, use=_use(facts[reading.field], said))
         read.append(reading)
     return read
 
@@ -121,17 +123,26 @@ def _tag_readings(track: Track, settings: PrepSettings, cache: Cache) -> list[Re
     owned = {fact.name for fact in facts_of(track.song.fields) if fact.text}
     read = []
     in_file = _in_file(track, cache)
+    said = _said_by_owner(track, settings)
     for fact in facts_of(in_file):
         if fact.name in owned and fact.text:
             fact = replace(fact, text="", why=f"your own {fact.name} is used")
         if fact.name:
-            read.append(Reading("tags in the file", fact.field, plain_text(in_file[fact.field]), _use(fact)))
+            read.append(Reading("tags in the file", fact.field, plain_text(in_file[fact.field]), _use(fact, said)))
     return read
 
 
-def _use(fact: Fact) -> str:
+def _said_by_owner(track: Track, settings: PrepSettings) -> Stated:
+    own = track.song.own_captions if "own" in settings.captions.sources else []
+    return Stated.by([*own, settings.captions.trigger])
+
+
+def _use(fact: Fact, said: Stated) -> str:
     if not fact.text:
         return f"not used: {fact.why}"
+    texts = {"bpm": f"{fact.text} bpm", "key": f"in {fact.text}"}
+    if fact.name in SAID_IN_CAPTIONS and not said.fits(texts.get(fact.name, fact.text)):
+        return f"not used: your own words state another {fact.name}"
     return f"{fact.name} ({fact.why})" if fact.why else fact.name
 
 

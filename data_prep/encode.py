@@ -5,7 +5,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Int16
+from jaxtyping import Int
 from torch import Tensor
 
 from data_prep.base_files import BaseFiles
@@ -28,14 +28,14 @@ def encode_clips(
     *,
     device: torch.device,
     batch_size: int,
-) -> dict[str, Int16[np.ndarray, "K _"]]:
+) -> dict[str, Int[np.ndarray, "K _"]]:
     """Tokens of every clip by its id. The codec is loaded only when some are not in the cache.
 
     Raises:
         UserError: a song changed since it was measured.
     """
     keys = {clip.id: _key(clip, fingerprint, files) for clip in clips}
-    codes: dict[str, Int16[np.ndarray, "K _"]] = {}
+    codes: dict[str, Int[np.ndarray, "K _"]] = {}
     with stage("codec tokens", len(clips), unit="clips") as progress:
         for clip in clips:
             known = cache.read_tensors("tokens", keys[clip.id])
@@ -91,7 +91,7 @@ def _batches(clips: Iterator[tuple[Clip, Tensor]], size: int) -> Iterator[list[t
     yield from waiting.values()
 
 
-def _encode(codec: Codec, audio: list[Tensor]) -> list[Int16[np.ndarray, "K _"]]:
+def _encode(codec: Codec, audio: list[Tensor]) -> list[Int[np.ndarray, "K _"]]:
     """Encode a batch; where the GPU's memory does not hold it, in halves."""
     try:
         return codec.encode(audio)

@@ -51,6 +51,8 @@ class BaseFormat(ABC):
     """Folders of a base that belong to it whole, beside the weights: a merged model needs them too."""
     text_encoder: str = "t5"
     """Kind of what reads captions, as data_prep.text_encoders names them."""
+    movable: tuple[str, ...] = ()
+    """What an adapter can move a base to another of: "pattern", "text encoder", "codec"."""
     parts: Mapping[str, str] = {}
     """Prefix of the tensors of `codec` and `text_encoder` in the base's weight files, where they are there."""
 

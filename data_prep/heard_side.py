@@ -11,7 +11,7 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int
 
 from data_prep.base_files import BaseFiles
 from data_prep.cache import Cache, work_key
@@ -41,7 +41,7 @@ def heard_codes(
     cache: Cache,
     *,
     device: torch.device,
-) -> dict[str, dict[str, Int16[np.ndarray, "T K"]]]:
+) -> dict[str, dict[str, Int[np.ndarray, "T K"]]]:
     """Codes of every clip's heard side by name and clip id, what is in the cache from there.
 
     Raises:

@@ -6,8 +6,10 @@ preparation, the memory planner, the sampler and the adapter files all ask it, a
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from data_prep.pattern_choice import PatternChoice
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class LMSpec:
     card: int
     """Codebook size. The id `card` is the special token where the family has one."""
     lags: tuple[int, ...]
-    """Steps by which each codebook lags; see adapters.pattern."""
+    """Steps by which each codebook lags; see adapters.pattern. All 0 where the pattern is another than delays."""
     hidden: int
     layers: int
     """Decoder layers: as many blocks can be recomputed in the backward pass."""
@@ -85,6 +87,10 @@ class LMSpec:
     activation: str = "gelu"
     window_sec: float = 30.0
     """Music that the model reads at once, at most: what it was trained on."""
+    pattern: PatternChoice | None = None
+    """The codebook pattern that it was moved to; None: its own, delays by `lags`."""
+    learns_whole: tuple[str, ...] = ()
+    """Parts that are new in a base that was moved (`data_prep.move`): the adapter brings their weights."""
 
     @property
     def frame_rate(self) -> float:
@@ -100,6 +106,22 @@ class LMSpec:
     def largest_lag(self) -> int:
         """Steps after which a frame is whole."""
         return max(self.lags)
+
+    def steps(self, n_frames: int) -> int:
+        """Columns that the model reads of a clip: S of `inputs_and_labels`."""
+        if self.pattern is None:
+            return n_frames + self.largest_lag
+        return self.pattern.steps(n_frames, self.n_codebooks, self.channels)
+
+    def in_pattern(self, choice: PatternChoice) -> "LMSpec":
+        """The same model moved to another pattern, with positions for as much music as it reads at once."""
+        return replace(self, pattern=choice, lags=choice.lags(self.n_codebooks, self.channels)).with_positions()
+
+    def with_positions(self) -> "LMSpec":
+        """The same with positions for as much music as it reads at once, where it stores any."""
+        span = 0 if self.pattern is None else self.pattern.span_frames
+        longest = 1 + self.steps(span or round(self.window_sec * self.frame_rate))
+        return replace(self, positions=max(self.positions, longest) if self.positions else 0)
 
     @property
     def text_width(self) -> int:

@@ -48,16 +48,10 @@ def asked_pair(settings: PrepSettings) -> Pair | None:
     """The pair that the settings ask for, if they do.
 
     Raises:
-        UserError: it makes no sense, or contradicts other settings.
+        UserError: it makes no sense.
     """
     if settings.pair is None:
-        if settings.multitracks or settings.stem_names:
-            raise UserError("--multitracks and --stem_names belong to --pair", fix=EXAMPLE)
         return None
-    if settings.stems.use != [MIX]:
-        raise UserError("--pair says what is learnt, and so does --stems", fix="give one of them")
-    if settings.stem_names is not None and not settings.multitracks:
-        raise UserError("--stem_names is for multitracks of your own", fix="add --multitracks true, or leave it out")
     own = tuple(dict.fromkeys([*OWN_STEMS, *read_table(settings.stem_names).values()]))
     return parse_pair(settings.pair, own if settings.multitracks else PUBLISHED.get(settings.stems.model, FOUR))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int16
+from jaxtyping import Int
 
 from data_prep.base_files import BaseFiles
 from data_prep.clips import Clip, read_clips
@@ -21,7 +21,7 @@ EXCERPT_SEC = 8.0
 def make_players(
     rows: Sequence[ClipRow],
     clips: Sequence[Clip],
-    codes: Mapping[str, Int16[np.ndarray, "K _"]],
+    codes: Mapping[str, Int[np.ndarray, "K _"]],
     files: BaseFiles,
     device: torch.device,
 ) -> list[Player]:
@@ -41,7 +41,7 @@ def _spread(rows: Sequence[ClipRow]) -> list[ClipRow]:
     return [middles[round(i * (len(middles) - 1) / max(1, count - 1))] for i in range(count)]
 
 
-def _player(row: ClipRow, clip: Clip, codes: Int16[np.ndarray, "K T"], codec: Codec) -> Player:
+def _player(row: ClipRow, clip: Clip, codes: Int[np.ndarray, "K T"], codec: Codec) -> Player:
     frames = min(codes.shape[1], round(EXCERPT_SEC * codec.frame_rate))
     excerpt = Segment(clip.segment.start_sec, frames / codec.frame_rate)
     version, rate_hz = clip.version, codec.sample_rate_hz

@@ -1,47 +1,27 @@
-"""`woodshed prep`: a folder of songs → a prepared dataset. The stages in order, each in its own file.
-
-Every stage asks the cache first, so that a run after a kill, or with another setting, does only what is not there.
-"""
+"""`woodshed prep`: a folder of songs → a prepared dataset. What is done to each song is in `song_work`."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from configs.prep import PrepSettings
-from data_prep.base_files import resolve_base
+from configs.prep import KEPT, PrepSettings
 from data_prep.cache import Cache
-from data_prep.caption_edits import read_edits
+from data_prep.caption_edits import Edits, kept_edits, read_edits
 from data_prep.captions import without_trigger
-from data_prep.clips import Clip
-from data_prep.codec.registry import base_codec_fingerprint
-from data_prep.condition_sources.clips import make_conditions, prep_notes, selections_of, wanted_conditions
+from data_prep.cluster import prepare_on_ray
 from data_prep.copies import Copies, copies_of
-from data_prep.cut import cut_clips, with_music
 from data_prep.dataset_files import NewDataset, is_current, put_in_place
 from data_prep.dataset_info import dataset_info
-from data_prep.describe import Described, SongAccount, describe_clips, song_accounts
-from data_prep.device import pick_device
-from data_prep.encode import encode_clips
+from data_prep.describe import SongAccount, song_accounts
 from data_prep.folders import check_folders, nothing_usable
-from data_prep.heard_side import heard_codes
-from data_prep.heard_side import notes as pair_notes
 from data_prep.lock import only_one
-from data_prep.multitracks import own_stems
-from data_prep.pairs import asked_pair, with_both
 from data_prep.players import make_players
 from data_prep.prepared import ClipRow
 from data_prep.report import render
 from data_prep.scan import Rejection, ScanResult, scan
-from data_prep.separate import parse_selection
+from data_prep.song_work import Work, find_place, read_wishes, work_on
 from data_prep.split import split_tracks
-from data_prep.stem_names import read_table
-from data_prep.stems import check_published
-from data_prep.text_encoders.port import text_encoder_fingerprint
 from data_prep.texts import TextState, encode_captions
-from data_prep.track_sound import listen_to_tracks
-from data_prep.tracks import measure_tracks
-from data_prep.versions import Separation, make_versions
 
 
 @dataclass(frozen=True)
@@ -67,6 +47,10 @@ class Summary:
     """What was read of each song that is in the dataset."""
     conditions: dict[str, int] = field(default_factory=dict)
     """How many clips have a value, by kind of condition that was made."""
+    edits: Edits = Edits()  # noqa: RUF009 (frozen)
+    """The captions that a person edited."""
+    too_short: int = 0
+    """How many tracks were too short to be compared with the others."""
 
 
 def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
@@ -78,110 +62,69 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
     started = time.perf_counter()
     found = scan(songs)
     check_folders(songs, out)
-    pair = asked_pair(settings)
-    selections = [pair.target] if pair else list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
-    read_pair = list(pair.heard) if pair else []
-    table = read_table(settings.stem_names)
-    if not settings.multitracks:
-        check_published([*selections, *read_pair], settings.stems.model)
-    device = pick_device(settings.device)
+    wishes = read_wishes(settings)
     cache = Cache(out / ".cache")
     with only_one(cache.folder):
         cache.claim()
 
-        # 1. The base decides rate, channels and fingerprints; its models are loaded only where there is work for them.
-        files = resolve_base(settings.base, settings.revision)
-        codec_name, text_name = base_codec_fingerprint(files), text_encoder_fingerprint(files)
-        wanted = wanted_conditions(files.spec, settings)
-        read_from = selections_of(wanted, [selection.name for selection in selections])
-        check_published(read_from, settings.stems.model)
-
-        # 2. Read and measure the songs.
-        tracks, rejected = measure_tracks(
-            found.songs, cache, max_track_sec=settings.max_track_sec, workers=settings.workers
-        )
-        rejected = [*found.rejected, *rejected]
-
-        # 3. Stems of whole tracks, then clips of each version.
-        own = own_stems(tracks, pair, table, cache) if pair and settings.multitracks else None
-        if own is not None:
-            tracks, rejected = own.tracks, [*rejected, *own.rejected]
-        tracks, silent = with_music(tracks, settings.segment, files)
-        both = list({selection.name: selection for selection in [*selections, *read_pair, *read_from]}.values())
-        if own is not None:
-            with_clips = {track.source_sha256 for track in tracks}
-            made = Separation([v for v in own.versions if v.track.source_sha256 in with_clips], None)
-        else:
-            made = make_versions(tracks, both, settings.stems, cache, device=device, seed=settings.seed)
-        learned = {selection.name for selection in selections}
-        versions = [version for version in made.versions if version.stems in learned]
-        clips, without = cut_clips(versions, settings.segment, files)
-        if pair is not None:
-            silence_db = settings.segment.silence_db
-            clips, alone = with_both(clips, pair, made.versions, files.spec.channels, silence_db)
-            without = [*without, *alone]
-        rejected = sorted([*rejected, *silent, *without], key=lambda r: (r.where, r.what, r.why))
-        if not clips:
+        # 1. The songs, one by one; a cluster leaves what it did in the cache.
+        place = find_place(settings, cache)
+        edits = _edits(settings.captions.edits, out)
+        if settings.cluster == "ray":
+            prepare_on_ray(found.songs, settings, cache.folder)
+        work = work_on(found.songs, settings, wishes, place, edits.captions)
+        rejected = sorted([*found.rejected, *work.rejected], key=lambda r: (r.where, r.what, r.why))
+        if not work.clips:
             raise nothing_usable(songs, rejected, found.passed_over)
+        rejected += edits.unused({clip.id for clip in work.clips})
+        accounts = song_accounts([clip.version.track for clip in work.clips], settings, cache)
 
-        # 4. What each clip is: features, tags, captions.
-        sounds = listen_to_tracks(tracks, versions, cache, workers=settings.workers)
-        edits = read_edits(settings.captions.edits)
-        described = describe_clips(clips, sounds.tempi, settings, cache, edits.captions, channels=files.spec.channels)
-        rejected += edits.unused({clip.id for clip in clips})
-        accounts = song_accounts([clip.version.track for clip in clips], settings, cache)
-
-        # 5. What the model sees: codec tokens, text states, and what else it follows.
-        codes = encode_clips(clips, files, codec_name, cache, device=device, batch_size=settings.batch_size)
-        captions = [caption for d in described.values() for caption in d.captions]
+        # 2. The states of their captions.
+        captions = [caption for d in work.described.values() for caption in d.captions]
         bare = {without_trigger(caption, settings.captions.trigger) for caption in captions} - {""}
-        texts = encode_captions([*captions, *bare], files, text_name, cache, device=device)
+        texts = encode_captions([*captions, *bare], place.files, place.text_encoder, cache, device=place.device)
 
-        conditions = make_conditions(wanted, clips, made.versions, cache)
-        notes = prep_notes(wanted, conditions)
-        if pair is not None:
-            heard_side = heard_codes(clips, pair, made.versions, files, codec_name, cache, device=device)
-            conditions, notes = {**conditions, **heard_side}, {**notes, **pair_notes(pair, heard_side, files)}
-
-        # 6. The dataset, unless the very same one is there.
-        heard = Heard(files.spec.channels, copies_of(tracks, sounds.same))
-        rows = _rows(clips, described, texts, heard, settings, {i: clip.shape[1] for i, clip in codes.items()})
+        # 3. The dataset, unless the very same one is there.
+        rows = _rows(work, texts, Heard(place.files.spec.channels, copies_of(work.tracks, work.sounds.same)), settings)
         info = dataset_info(
             settings,
-            files,
-            codec=codec_name,
-            text_encoder=text_name,
-            separator=made.separator,
-            conditions=notes,
+            place.files,
+            codec=place.codec,
+            text_encoder=place.text_encoder,
+            separator=work.separator,
+            conditions=work.notes,
         )
         states = {state.file_name: state.path for state in texts.values()}
-        new = NewDataset(rows, rejected, codes, states, info, accounts, conditions)
+        new = NewDataset(rows, rejected, work.codes, states, info, accounts, work.conditions, edits)
         content = new.content()
         unchanged = is_current(out, content)
         if not unchanged:
-            players = make_players(rows, clips, codes, files, device)
-            put_in_place(out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found))
-    with_values = {kind: len(values) for kind, values in conditions.items()}
-    return Summary(out, rows, rejected, time.perf_counter() - started, unchanged, found, accounts, with_values)
+            players = make_players(rows, work.clips, work.codes, place.files, place.device)
+            short = work.sounds.too_short
+            put_in_place(
+                out, cache, new, content, lambda: render(rows, rejected, info, players, accounts, found, short)
+            )
+    with_values = {kind: len(values) for kind, values in work.conditions.items()}
+    seconds = time.perf_counter() - started
+    short = work.sounds.too_short
+    return Summary(out, rows, rejected, seconds, unchanged, found, accounts, with_values, edits, too_short=short)
 
 
-def _rows(
-    clips: Sequence[Clip],
-    described: dict[str, Described],
-    texts: dict[str, TextState],
-    heard: Heard,
-    settings: PrepSettings,
-    n_frames: dict[str, int],
-) -> list[ClipRow]:
+def _edits(table: Path | None, out: Path) -> Edits:
+    """Those of the table, or of the run before; none where the person wants none."""
+    return kept_edits(out) if table == Path(KEPT) else read_edits(table)
+
+
+def _rows(work: Work, texts: dict[str, TextState], heard: Heard, settings: PrepSettings) -> list[ClipRow]:
     """The lines of clips.jsonl, by source and position."""
     seconds: dict[str, float] = {}
-    for clip in clips:
+    for clip in work.clips:
         music = heard.copies.music[clip.version.track.source_sha256]
         seconds[music] = seconds.get(music, 0.0) + clip.segment.duration_sec
     splits = split_tracks(seconds, settings.validation_fraction, settings.seed)
     rows = []
-    for clip in clips:
-        track, said = clip.version.track, described[clip.id]
+    for clip in work.clips:
+        track, said = clip.version.track, work.described[clip.id]
         flags = [*clip.version.scan.heard(heard.channels).flags, *heard.copies.flags[track.source_sha256]]
         flags += said.flags
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
@@ -191,7 +134,7 @@ def _rows(
             source_sha256=track.source_sha256,
             start_sec=round(clip.segment.start_sec, 6),
             duration_sec=round(clip.segment.duration_sec, 6),
-            n_frames=n_frames[clip.id],
+            n_frames=work.codes[clip.id].shape[1],
             stems=clip.version.stems,
             split=splits[heard.copies.music[track.source_sha256]],
             captions=said.captions,

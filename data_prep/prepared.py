@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int16, Num
+from jaxtyping import Int, Num
 
 from configs.errors import UserError
 from data_prep.tokens import VALUES, TokenReader
@@ -108,7 +108,7 @@ class PreparedDataset:
                 digest.update(b"none" if values is None else values.tobytes())
         return digest.hexdigest()[:32]
 
-    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+    def codes(self, clip_id: str) -> Int[np.ndarray, "K T"]:
         """Tokens of a clip: a read-only view of the memory-mapped file."""
         return self._tokens[clip_id]
 

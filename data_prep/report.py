@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.describe import SongAccount
+from data_prep.flag_words import remark
 from data_prep.prepared import ClipRow
 from data_prep.report_words import own_words, song_lines, unused_columns, warnings
 from data_prep.scan import Rejection, ScanResult, by_kind
@@ -39,6 +40,7 @@ def render(
     players: Sequence[Player],
     songs: Sequence[SongAccount],
     found: ScanResult,
+    too_short: int = 0,
 ) -> str:
     """The page. Every text from outside is escaped by the template."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -47,6 +49,7 @@ def render(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["clock"] = lambda sec: f"{int(sec) // 60}:{int(sec) % 60:02d}"
+    environment.filters["remark"] = remark
     return environment.get_template("report.html.j2").render(
         info=info,
         facts=_facts(rows, rejected),
@@ -59,7 +62,7 @@ def render(
         own_words=own_words(songs),
         metadata=found.metadata,
         unused_columns=unused_columns,
-        warnings=warnings(found, songs),
+        warnings=warnings(found, songs, too_short),
         songs=song_lines(songs)[:MAX_SONGS_SHOWN],
         songs_left=max(0, len(song_lines(songs)) - MAX_SONGS_SHOWN),
         passed_over=by_kind(found.passed_over),
@@ -95,7 +98,7 @@ def _sources(rows: Sequence[ClipRow]) -> list[dict[str, Any]]:
             "lufs": _median([row.loudness_lufs for row in group]),
             "bpm": _median([row.tempo_bpm for row in group]),
             "key": Counter(row.key or "–" for row in group).most_common(1)[0][0],
-            "flags": sorted({flag for row in group for flag in row.flags}),
+            "remarks": [remark(flag) for flag in sorted({flag for row in group for flag in row.flags})],
         }
         for (source, stems), group in groups.items()
     ]

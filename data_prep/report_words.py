@@ -2,16 +2,21 @@
 which files gave nothing.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.normal_text import folded
 from data_prep.column_names import FILE_COLUMNS, column_name, meaning
 from data_prep.describe import SongAccount
+from data_prep.near_duplicates import SHORTEST_SEC
 from data_prep.own_words import MetadataUse
-from data_prep.scan import ScanResult
+from data_prep.scan import Rejection, ScanResult
 from data_prep.song_words import Reading
 from data_prep.tags import SAID_IN_CAPTIONS, facts_of
+
+_MOST_REASONS = 3
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,18 @@ def unused_columns(use: MetadataUse) -> list[str]:
     ]
 
 
-def warnings(found: ScanResult, accounts: Sequence[SongAccount]) -> list[str]:
-    """Sentences for each metadata file of which nothing, or not everything, could be used, and for sidecars."""
+def left_out(rejected: Sequence[Rejection]) -> str:
+    """How much was left out, and for which reasons: "94: 80 too short, 14 not audio"."""
+    reasons = Counter(re.split(r"[:;(,]", rejection.why)[0].strip() for rejection in rejected)
+    named = [f"{count:,} {reason}" for reason, count in reasons.most_common(_MOST_REASONS)]
+    others = sum(reasons.values()) - sum(count for _, count in reasons.most_common(_MOST_REASONS))
+    return f"{len(rejected):,}: " + ", ".join(named + ([f"{others:,} for other reasons"] if others else []))
+
+
+def warnings(found: ScanResult, accounts: Sequence[SongAccount], too_short: int) -> list[str]:
+    """Sentences for each metadata file of which nothing, or not everything, could be used, and for sidecars; and for
+    tracks that were too short to be compared with the others.
+    """
     reached = {_file(reading) for account in accounts for reading in account.read if _is_said(reading)}
     lines = [line for use in found.metadata for line in _warnings(use, reached=use.where in reached)]
     sidecars = [rejection for rejection in found.rejected if rejection.what == "sidecar"]
@@ -69,6 +84,12 @@ def warnings(found: ScanResult, accounts: Sequence[SongAccount]) -> list[str]:
         files = len({rejection.where for rejection in sidecars})
         first = f"{sidecars[0].where}: {sidecars[0].why}"
         lines.append(f"{files:,} file{'s' if files != 1 else ''} beside songs cannot be used, the first: {first}.")
+    if too_short:
+        tracks = "1 track is" if too_short == 1 else f"{too_short:,} tracks are"
+        lines.append(
+            f"{tracks} shorter than {SHORTEST_SEC:g} s, too short to be compared by sound with the others: a copy that "
+            "is not equal to the last sample may be in training and validation at once."
+        )
     return lines
 
 

@@ -58,10 +58,10 @@ class Separator:
         columns = [index for index, source in enumerate(self.sources) if source in wanted]
         inputs = windows.to(self.device)
         total: Tensor | None = None
-        for model, weight in zip(self.models, self.weights.to(self.device), strict=True):
+        for model, weight in zip(self.models, self.weights, strict=True):  # asked on the host: nobody waits for a GPU
             if not weight[columns].any():
                 continue
-            part = model(inputs) * weight[:, None, None]  # [B, Q, C, W]
+            part = model(inputs) * weight.to(self.device)[:, None, None]  # [B, Q, C, W]
             total = part if total is None else total + part
         if total is None:
             raise ValueError(f"no stems wanted of {self.sources}")

@@ -1,8 +1,12 @@
-"""What a caption states already of tempo, speed and key, so that no second, other statement is put beside it."""
+"""What a caption states already (tempo, speed, key, genre, mood, instruments, voice and so on), so that nothing that
+contradicts it is put beside it.
+"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
+from data_prep.music_words import absent_instruments, genres, goes_with, instruments, is_exclusive, traits
 from data_prep.musical_keys import find_keys
 from data_prep.tempo_words import contradicts, find_speeds, find_tempi, states_tempo
 
@@ -18,6 +22,14 @@ class Stated:
     keys: set[str] = field(default_factory=set)
     speeds: set[str] = field(default_factory=set)
     """Of slow, mid-tempo and fast."""
+    genres: set[str] = field(default_factory=set)
+    instruments: set[str] = field(default_factory=set)
+    absent: set[str] = field(default_factory=set)
+    """Instruments of which it was said that they are missing."""
+    exclusive: bool = False
+    """The instruments that were named are all there are."""
+    traits: dict[str, set[str]] = field(default_factory=dict)
+    """Axis (mood, energy, voice …) → the ends of it that were named."""
 
     @classmethod
     def by(cls, texts: Iterable[str]) -> "Stated":
@@ -33,14 +45,53 @@ class Stated:
         self.tempi |= set(map(round, find_tempi(text)))
         self.keys |= set(find_keys(text))
         self.speeds |= find_speeds(text)
+        self.genres |= genres(text)
+        self.instruments |= instruments(text)
+        self.absent |= absent_instruments(text)
+        self.exclusive |= is_exclusive(text)
+        for axis, ends in traits(text).items():
+            self.traits.setdefault(axis, set()).update(ends)
+        if self.exclusive:
+            self.traits.setdefault("voice", {"instrumental"})
 
     def take(self, text: str) -> bool:
-        """Whether a text may stand beside what has been stated; if so it counts from now on.
+        """Whether a text may stand beside what has been stated (`fits`); if so it counts from now on."""
+        fits = self.fits(text)
+        if fits:
+            self.add(text)
+        return fits
 
-        It may not if it states another tempo, speed or key than has been stated, or two tempi or keys by itself.
+    def take_each(self, words: Sequence[str]) -> list[str]:
+        """Of a list of guesses, those that may stand beside what has been stated and beside each other.
+
+        Several genres may stand beside each other in one list, but not beside another that was stated before.
+        """
+        so_far, kept = deepcopy(self), []
+        for word in words:
+            so_far.genres = set()
+            if self.fits(word) and so_far.take(word):
+                kept.append(word)
+        for word in kept:
+            self.add(word)
+        return kept
+
+    def fits(self, text: str) -> bool:
+        """Whether a text states nothing that contradicts what has been stated.
+
+        It does if it states another tempo, speed or key than has been stated, or two tempi or keys by itself; a genre
+        that does not go with the stated ones; another mood or energy, a voice where there is none, an instrument that
+        is missing, or a second one beside a solo.
         """
         new = Stated.by([text])
-        fits = (
+        return (
+            self._fits_numbers(new)
+            and (not self.genres or all(goes_with(genre, self.genres) for genre in new.genres))
+            and self._fits_instruments(new)
+            and all(ends <= self.traits.get(axis, ends) for axis, ends in new.traits.items())
+        )
+
+    def _fits_numbers(self, new: "Stated") -> bool:
+        return (
             len(new.tempi) <= 1
             and len(new.keys) <= 1
             and not (new.tempo and self.tempo and not (new.tempi and new.tempi <= self.tempi))
@@ -49,6 +100,11 @@ class Stated:
             and not any(contradicts(float(bpm), self.speeds | new.speeds) for bpm in new.tempi - self.tempi)
             and not any(contradicts(float(bpm), new.speeds - self.speeds) for bpm in self.tempi)
         )
-        if fits:
-            self.add(text)
-        return fits
+
+    def _fits_instruments(self, new: "Stated") -> bool:
+        return (
+            not (self.exclusive and not new.instruments <= self.instruments)
+            and not (new.exclusive and not self.instruments <= new.instruments)
+            and not new.instruments & self.absent
+            and not new.absent & self.instruments
+        )

@@ -1,7 +1,7 @@
 """A table per clip on disk: a `datasets` folder of (id, rows of numbers), read back without copying.
 
-Codec tokens are such tables (codes [K, T], int16), and so are conditions (values [n, width], float32 or integers). It
-knows nothing of clips but their ids.
+Codec tokens are such tables (codes [K, T], int16, or int32 for codebooks too large for that), and so are conditions
+(values [n, width], float32 or integers). It knows nothing of clips but their ids.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,18 +10,23 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int16, Num
+from jaxtyping import Int, Num
 
 CODES, VALUES = "codes", "values"
 """The column of codec tokens, and that of a condition's values."""
 
 
-def write_tokens(folder: Path, ids: Sequence[str], codes: Iterable[Int16[np.ndarray, "K _"]], digest: str) -> None:
+def write_tokens(folder: Path, ids: Sequence[str], codes: Iterable[Int[np.ndarray, "K _"]], digest: str) -> None:
     """Write the tokens of clips, in the order of `ids`, as `datasets.load_from_disk` reads them.
+
+    They are stored as the codec gives them (`CodecSpec.code_dtype`): int16, or int32 where a codebook has 2^15 entries
+    or more.
 
     `digest` names the content; it becomes the dataset's fingerprint, so that equal content gives equal files.
     """
-    _write(folder, CODES, ids, list(codes), np.dtype(np.int16), digest)
+    tables = list(codes)
+    dtype = np.dtype(np.int32 if any(table.dtype.itemsize > 2 for table in tables) else np.int16)
+    _write(folder, CODES, ids, [table.astype(dtype, copy=False) for table in tables], dtype, digest)
 
 
 def write_values(folder: Path, values: Mapping[str, Num[np.ndarray, "_ _"]], dtype: np.dtype, digest: str) -> None:

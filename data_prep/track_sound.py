@@ -16,7 +16,7 @@ from data_prep.cache import Cache, work_key
 from data_prep.clips import Version, changed
 from data_prep.decode import AudioError, stream
 from data_prep.fold_down import FoldDown
-from data_prep.near_duplicates import Pair, near_duplicates
+from data_prep.near_duplicates import Pair, is_too_short, near_duplicates
 from data_prep.onsets import RATE_HZ, Onsets
 from data_prep.pool import run_each
 from data_prep.progress import stage
@@ -36,6 +36,8 @@ class TrackSounds:
     tempi: dict[str, Tempo]
     same: list[Pair]
     """Near-duplicates, by the tracks' `source_sha256`."""
+    too_short: int = 0
+    """How many tracks were too short to be compared with the others."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ def listen_to_tracks(
     for version in sorted(drums.values(), key=lambda v: _TEMPO_FROM.index(v.stems), reverse=True):
         if heard[version.key].tempo.bpm is not None:
             tempi[version.track.source_sha256] = heard[version.key].tempo
-    return TrackSounds(tempi, near_duplicates({t.source_sha256: heard[t.source_sha256].print for t in tracks}))
+    prints = {track.source_sha256: heard[track.source_sha256].print for track in tracks}
+    return TrackSounds(tempi, near_duplicates(prints), sum(map(is_too_short, prints.values())))
 
 
 def _heard(tasks: dict[str, tuple[Track, _Task]], cache: Cache, workers: int) -> Iterator[tuple[str, _Heard]]:

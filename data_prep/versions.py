@@ -1,5 +1,6 @@
 """Measured tracks → the versions that are learned from: the recording itself, and stems of it where asked for."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ def _stems_of(job: _Job, cache: Cache, progress: Stage) -> dict[str, Version]:
     if not missing:
         progress.advance(round(seconds), reused=True)
         return found
-    folder = cache.folder / f"stems-{job.track.source_sha256[:16]}.part"
+    folder = cache.folder / f"stems-{job.track.source_sha256[:16]}-{os.getpid()}.part"
     shown = 0
 
     def show(share: float) -> None:

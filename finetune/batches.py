@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Int, Int16, Num
+from jaxtyping import Int, Num
 from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
@@ -74,7 +74,7 @@ class Degraded:
 class ClipSource(Protocol):
     """Where codes and text states come from: a prepared dataset, or one and more (`finetune.prior_pieces`)."""
 
-    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+    def codes(self, clip_id: str) -> Int[np.ndarray, "K T"]:
         """Tokens of a clip."""
         ...
 

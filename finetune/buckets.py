@@ -8,6 +8,7 @@ resume.
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import groupby
 
 from finetune.batches import Draw
 
@@ -22,11 +23,16 @@ def micro_batches(
 
     None holds both clips whose music is the target and clips that hold on to the base (`Draw.prior`).
     Every process gets as many clips as every other, of like lengths; at least one as long as there are as many clips.
+    All cut at the same places, so that they compute the same number of times, which a sharded base asks for.
     """
     ordered = sorted(draws, key=lambda draw: (draw.prior, -draw.n_frames, draw.clip_id, draw.start_frame))
-    mine = ordered[rank::n_processes]
-    kinds = ([draw for draw in mine if draw.prior is prior] for prior in (False, True))
-    return [batch for kind in kinds for batch in _cut(kind, batch_size * max_frames)]
+    rounds = [ordered[first : first + n_processes] for first in range(0, len(ordered), n_processes)]
+    batches = []
+    for _, same in groupby(rounds, key=lambda clips: {draw.prior for draw in clips}):
+        together = list(same)
+        for start, end in _cut([max(draw.n_frames for draw in clips) for clips in together], batch_size * max_frames):
+            batches.append([clips[rank] for clips in together[start:end] if rank < len(clips)])
+    return [batch for batch in batches if batch]
 
 
 def even_batches(draws: Sequence[Draw], batch_size: int, rank: int, n_processes: int) -> list[list[Draw]]:
@@ -41,23 +47,21 @@ def padded_frames(batches: Sequence[Sequence[Draw]]) -> int:
     return sum(len(batch) * max(draw.n_frames for draw in batch) for batch in batches)
 
 
-def _cut(ordered: list[Draw], budget: int) -> list[list[Draw]]:
-    """The cheapest way to cut a list (longest first) into runs that fit: by dynamic programming, from the end."""
+def _cut(lengths: list[int], budget: int) -> list[tuple[int, int]]:
+    """The cheapest places to cut a list (longest first) into runs that fit: by dynamic programming, from the end."""
 
     @cache
     def cheapest(start: int) -> tuple[int, int]:
-        if start == len(ordered):
+        if start == len(lengths):
             return 0, start
-        longest = ordered[start].n_frames
-        most = max(1, budget // longest)
-        ends = range(start + 1, min(start + most, len(ordered)) + 1)
-        return min((longest * (end - start) + OVERHEAD_FRAMES + cheapest(end)[0], end) for end in ends)
+        most = max(1, budget // lengths[start])
+        ends = range(start + 1, min(start + most, len(lengths)) + 1)
+        return min((lengths[start] * (end - start) + OVERHEAD_FRAMES + cheapest(end)[0], end) for end in ends)
 
-    for start in range(len(ordered), -1, -1):  # from the end, so that the recursion is never deep
+    for start in range(len(lengths), -1, -1):  # from the end, so that the recursion is never deep
         cheapest(start)
-    batches, start = [], 0
-    while start < len(ordered):
-        end = cheapest(start)[1]
-        batches.append(ordered[start:end])
-        start = end
-    return batches
+    runs, start = [], 0
+    while start < len(lengths):
+        runs.append((start, cheapest(start)[1]))
+        start = runs[-1][1]
+    return runs

@@ -5,6 +5,7 @@
         average.safetensors      their running average, when there is one
         optimizer.safetensors    the tensors of the optimizer's state
         state.json               the rest of it, the fp16 scaler, and the position
+    weights-{step}.safetensors   the weights (or their average) alone, at places spread over the run
 
 There are no generator states and no schedule among them: the learning rate is a function of the step, everything random
 about a clip one of (seed, epoch, clip), and the generators are seeded anew for each micro-batch.
@@ -27,11 +28,12 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from configs.errors import UserError
-from data_prep.safe_write import folder_beside
+from data_prep.safe_write import folder_beside, write_bytes
 from finetune.ema import Ema
 from finetune.state_tree import pack, unpack
 
 NAME = re.compile(r"checkpoint-(\d+)")
+WEIGHTS = re.compile(r"weights-(\d+)\.safetensors")
 
 
 @dataclass
@@ -120,14 +122,33 @@ def load(path: Path, state: State) -> None:
 
 def load_weights(path: Path, state: State) -> None:
     """Bring back only what is to become the adapter: the average where there is one, else the weights."""
-    averaged = path / "average.safetensors"
-    _copy(load_file(averaged if averaged.exists() else path / "adapter.safetensors"), state.weights)
+    _copy(load_file(_to_become_adapter(path)), state.weights)
 
 
 def all_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in the folder, oldest first."""
     names = [NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*")] if folder.is_dir() else []
     return sorted(int(match[1]) for match in names if match)
+
+
+def keep_weights(folder: Path, state: State) -> Path:
+    """Write what would become the adapter at this moment as `weights-{step}.safetensors`, a third of a checkpoint.
+
+    Raises:
+        UserError: it cannot be written, usually for want of space.
+    """
+    path = folder / f"weights-{state.position.step}.safetensors"
+    if not path.exists():
+        weights = _plain(state.ema.average if state.ema.decay else state.weights)
+        write_bytes(path, to_bytes(weights), again=how_to_go_on(folder))
+    return path
+
+
+def kept_weights(folder: Path) -> dict[int, Path]:
+    """By step, the file with what would become the adapter: of checkpoints, and of those kept as weights alone."""
+    names = [WEIGHTS.fullmatch(path.name) for path in folder.glob("weights-*")] if folder.is_dir() else []
+    found = {int(match[1]): folder / match[0] for match in names if match}
+    return found | {step: _to_become_adapter(folder / f"checkpoint-{step}") for step in all_steps(folder)}
 
 
 def newest(folder: Path) -> Path | None:
@@ -148,6 +169,8 @@ def prune(folder: Path, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the best one, and what a kill left half written."""
     for leftover in folder.glob(".checkpoint-*.part*"):
         shutil.rmtree(leftover, ignore_errors=True)
+    for leftover in folder.glob(".weights-*.part"):
+        leftover.unlink(missing_ok=True)
     for step in all_steps(folder)[:-keep]:
         if step != best_step:
             shutil.rmtree(folder / f"checkpoint-{step}", ignore_errors=True)
@@ -168,6 +191,11 @@ def snapshot(state: State) -> Snapshot:
     if averaged:
         files["average.safetensors"] = _plain(state.ema.average)
     return Snapshot(state.position.step, files, kept)
+
+
+def _to_become_adapter(path: Path) -> Path:
+    averaged = path / "average.safetensors"
+    return averaged if averaged.exists() else path / "adapter.safetensors"
 
 
 def _contents(copy: Snapshot) -> Iterator[tuple[str, bytes]]:

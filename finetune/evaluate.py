@@ -37,17 +37,23 @@ def logits_of(
     *,
     shared: bool = True,
 ) -> Iterator[tuple[Batch, Tensor]]:
-    """The LM's logits [B, K, S, card] without gradients or dropout: on this process's share of the draws, or on all."""
+    """The LM's logits [B, K, S, card] without gradients or dropout: on this process's share of the draws, or on all.
+
+    Every process computes as often as the first, which has most: a sharded base needs all of them each time.
+    """
     rank, n_processes = (accelerator.process_index, accelerator.num_processes) if shared else (0, 1)
     was_training = lm.training
     lm.eval()
     try:
-        for part in even_batches(draws, batch_size, rank, n_processes):
+        most, mine = (even_batches(draws, batch_size, number, n_processes) for number in (0, rank))
+        for number, again in enumerate(most):
+            part = mine[number] if number < len(mine) else again
             batch = collate(part, dataset, lm.spec).to(accelerator.device)
             inputs, _ = lm.inputs_and_labels(batch.codes, batch.n_frames)
             with torch.no_grad(), accelerator.autocast():
                 logits = lm(inputs, batch.conditions)
-            yield batch, logits
+            if number < len(mine):
+                yield batch, logits
     finally:
         lm.train(was_training)
 

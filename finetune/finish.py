@@ -20,8 +20,6 @@ from adapters.fit import describe_base, describe_codec
 from adapters.lora import TrainableAdapter
 from adapters.low_rank import LowRank
 from adapters.metadata import (
-    PLAIN_VERSION,
-    SCHEMA_VERSION,
     DataInfo,
     HeldOut,
     TrainingInfo,
@@ -29,8 +27,11 @@ from adapters.metadata import (
     in_limits,
     license_of,
     public_id,
+    version_of,
 )
+from adapters.moved import info_of
 from adapters.shareable import MAX_SAMPLES
+from adapters.whole_weights.layers import values_of
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles
 from data_prep.safe_write import write_bytes
@@ -72,6 +73,8 @@ class Outcome:
     """Copies of what it hears besides the base's own conditions."""
     heard: "dict[str, AddedInfo]" = field(default_factory=dict)
     """How woodshed.json describes these."""
+    whole: dict[str, Tensor] = field(default_factory=dict)
+    """Copies of what is new in a base that was moved."""
 
 
 def gather(
@@ -89,9 +92,10 @@ def gather(
             run.write("preview", position.step, {"files": run.previews.make(lm, step)})
         updates = adapter.updates()
         added = {name: copy.deepcopy(module).cpu() for name, module in adapter.added.items()}
+        whole = values_of(adapter.whole)
     infos = heard_infos(run.dataset, run.settings, lm.spec) if added else {}
     loss = position.best_loss if use_best else position.last_loss
-    return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos)
+    return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos, whole)
 
 
 def proof_draws(run: Run) -> list[Draw]:
@@ -122,6 +126,7 @@ def finish(outcome: Outcome) -> Path:
         overwrite=True,
         again=REPEAT,
         added=outcome.added,
+        whole=outcome.whole,
     )
     with adapter_is_safe(folder):
         _copy_samples(run.folder.samples, folder, [*samples.values(), *base_samples.values()])
@@ -187,6 +192,7 @@ def sample_name(piece: Piece) -> str:
 def describe(outcome: Outcome) -> Woodshed:
     """What the adapter says of itself: no path, recordings as hashes."""
     run, files = outcome.run, outcome.files
+    moved = info_of(files.move)
     settings = run.settings.model_dump(mode="json", exclude={"loggers", "preview", "device"})
     loss = None
     if outcome.adapter_loss and outcome.base_loss and isfinite(mean(outcome.adapter_loss) + mean(outcome.base_loss)):
@@ -204,7 +210,8 @@ def describe(outcome: Outcome) -> Woodshed:
         training=TrainingInfo(steps=outcome.step, settings=settings | {"base": public_id(files)}),
         held_out=loss,
         conditions=list(outcome.heard.values()),
-        schema_version=SCHEMA_VERSION if outcome.heard else PLAIN_VERSION,
+        moved=moved,
+        schema_version=version_of(list(outcome.heard.values()), moved),
         license=license_of(files.id),
         versions={name: version(name) for name in PACKAGES if name in ("torch", "transformers", "peft", "accelerate")},
     )
@@ -251,6 +258,8 @@ def snippet(outcome: Outcome) -> list[str]:
     files, path = outcome.files, str(outcome.run.folder.adapter)
     if outcome.heard:  # plain peft would load half of it
         return [f'woodshed sample {path} "{prompt}" --with RECORDING --out out/']
+    if files.move:  # plain peft would play it another way
+        return [f"woodshed sample {shlex.quote(path)} {shlex.quote(prompt)} --out out/"]
     base = str(files.folder) if files.id in ("debug", "starter") else files.id  # names that only Woodshed knows
     model_class = files.format.transformers_class
     if model_class is None:

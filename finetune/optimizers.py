@@ -29,12 +29,6 @@ def check(settings: TrainSettings, device: str) -> None:
             where="optim.name: paged_adamw8bit",
             fix="Use `--optim.name adamw8bit` or adamw.",
         )
-    if name == "prodigy" and settings.lora.plus_ratio > 1:
-        raise UserError(
-            "Prodigy finds one step size for all weights; LoRA+ wants a different one for B.",
-            where=f"optim.name: prodigy, lora.plus_ratio: {settings.lora.plus_ratio:g}",
-            fix="Use one of the two.",
-        )
 
 
 def build(

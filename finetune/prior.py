@@ -28,15 +28,9 @@ def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequ
     """Whether every clip can be heard without the trigger, if the settings want that.
 
     Raises:
-        UserError: the dataset has no trigger, or was prepared before captions were kept without it too; or the
-            settings name prompts and no share.
+        UserError: the dataset has no trigger, or was prepared before captions were kept without it too.
     """
     if not settings.prior_share:
-        if settings.prior_prompts:
-            raise UserError(
-                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to.",
-                fix="Add e.g. --prior_share 0.5, or leave prior_prompts out.",
-            )
         return
     for prompt in settings.prior_prompts:
         if says_trigger(prompt, dataset.trigger):

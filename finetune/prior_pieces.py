@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import Int16, Num
+from jaxtyping import Int, Num
 
 from adapters.device_memory import DeviceTooSmallError, let_go
 from configs.errors import UserError
@@ -36,7 +36,7 @@ class PriorPieces:
     """The pieces and the text states of their prompts."""
 
     prompts: list[str]
-    codes: list[Int16[np.ndarray, "K T"]]
+    codes: list[Int[np.ndarray, "K T"]]
     states: list[Num[np.ndarray, "_ D_text"]]
 
     @property
@@ -56,7 +56,7 @@ class WithPriorPieces:
         self._codes = {clip.id: codes for clip, codes in zip(pieces.clips, pieces.codes, strict=True)}
         self._states = dict(zip(pieces.prompts, pieces.states, strict=True))
 
-    def codes(self, clip_id: str) -> Int16[np.ndarray, "K T"]:
+    def codes(self, clip_id: str) -> Int[np.ndarray, "K T"]:
         """Tokens of a clip or of a piece."""
         return self._codes[clip_id] if clip_id in self._codes else self._dataset.codes(clip_id)
 
@@ -82,7 +82,7 @@ def play(
 
     states = load_text_encoder(files, "cpu").encode(list(prompts))
     sampler = Sampler.around(lm, SampleSettings.model_validate({}))
-    codes: list[Int16[np.ndarray, "K T"]] = []
+    codes: list[Int[np.ndarray, "K T"]] = []
     for first in range(0, len(prompts), AT_ONCE):
         say(f"the base plays what should stay as it is: piece {first + 1} of {len(prompts)}")
         some = states[first : first + AT_ONCE]
@@ -93,7 +93,7 @@ def play(
 
 def _codes(
     sampler: "Sampler", states: "Sequence[torch.Tensor]", seeds: Sequence[int], n_frames: int
-) -> list[Int16[np.ndarray, "K T"]]:
+) -> list[Int[np.ndarray, "K T"]]:
     """Side by side as far as memory allows: a piece is the same in any company."""
     try:
         return sampler.codes(states, seeds=seeds, n_frames=n_frames)

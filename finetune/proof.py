@@ -21,6 +21,7 @@ from adapters.family.port import family_of
 from adapters.lora import attach_updates
 from adapters.low_rank import LowRank
 from adapters.pattern import IGNORE
+from adapters.whole_weights.layers import install
 from data_prep.base_files import BaseFiles
 from data_prep.families import module_kind
 from data_prep.prepared import PreparedDataset
@@ -97,6 +98,8 @@ def prove(
     attach_updates(lm, updates)
     if adapter.added:
         added_conditions.attach(lm, adapter.added)
+    if adapter.whole:
+        install(lm, adapter.whole, lm.device, lm.dtype)
     after = _alone(lm, draws, dataset, accelerator)
     sums, counts = torch.zeros(lm.n_codebooks, dtype=torch.float64), torch.zeros(lm.n_codebooks)
     for (base, valid), (adapted, _) in zip(before, after, strict=True):

@@ -12,7 +12,7 @@ from configs.train import TrainSettings
 from data_prep.prepared import PreparedDataset
 from finetune.background_save import BackgroundSave
 from finetune.batches import Draw
-from finetune.checkpoint import Position, State
+from finetune.checkpoint import Position, State, keep_weights
 from finetune.evaluate import evaluate, mean
 from finetune.preview import Previews
 from finetune.run_folder import RunFolder
@@ -119,6 +119,8 @@ class Run:
                 self.write("preview", step, {"files": self.previews.make(lm, step)})
         if better or last or due(settings.checkpoint.every_steps, step):
             self.save(state, wait=False)
+        if not last and passes(settings.checkpoint.places, step, self.progress.total):
+            self.keep_weights(state)
 
     def judge(self, position: Position, losses: list[float]) -> bool:
         """Compare held-out losses with the best so far; whether they are better."""
@@ -145,6 +147,11 @@ class Run:
             if wait:
                 self.saver.wait()
 
+    def keep_weights(self, state: State) -> None:
+        """Of this moment, for `woodshed evaluate` to choose from."""
+        if self.accelerator.is_main_process:
+            keep_weights(self.folder.checkpoints, state)
+
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """A line of the log."""
         if self.log is not None:
@@ -154,6 +161,11 @@ class Run:
 def due(every: int, step: int) -> bool:
     """Whether something that happens every so many steps happens now; 0 means never."""
     return every > 0 and step % every == 0
+
+
+def passes(places: int, step: int, total: int) -> bool:
+    """Whether this step reaches one of so many places, spread evenly over a run of `total` steps."""
+    return step * places // total > (step - 1) * places // total
 
 
 def open_run(

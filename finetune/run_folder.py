@@ -23,6 +23,7 @@ from data_prep.safe_write import remove, storing, write_text
 from data_prep.typed_paths import is_there
 from finetune.base_place import place_of
 from finetune.checkpoint import newest
+from finetune.moving import places_of
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -233,7 +234,8 @@ def standing_on(dataset: "PreparedDataset", files: "BaseFiles", base_fingerprint
         base["folder"] = str(files.folder.resolve())
     learned = {"name": str(dataset.folder.resolve()), "fingerprint": dataset.learned_content()}
     learned["fingerprint_before"] = dataset.info["content"]  # what runs of older versions wrote down
-    return {"dataset": learned, "base": base, "clips_per_step": clips_per_step}
+    moved = {"moved": places} if (places := places_of(files)) else {}
+    return {"dataset": learned, "base": base, "clips_per_step": clips_per_step, **moved}
 
 
 def versions() -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ from finetune.lean_loss import codebook_sums
 from finetune.loss import for_backward
 from finetune.memory.step_plan import checkpointed_layers
 from finetune.prior import divergence_sums
+from finetune.sharded import average_gradients
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,6 +48,8 @@ class Learner:
     """Makes the model the untuned base for a while; asked for only with `prior_share`."""
     alarm: Alarm | None = None
     """Tells the other processes when this one ends."""
+    sharded: bool = False
+    """Whether the base is spread over the processes (`finetune.sharded`): then all of them compute at the same time."""
     batch_size: int = field(init=False)
     checkpointed: int = field(init=False)
     idle: Idle = field(init=False)
@@ -98,30 +102,50 @@ def accumulate(learner: Learner, draws: Sequence[Draw], step: int, stop: Callabl
     rank, n_processes = accelerator.process_index, accelerator.num_processes
     cells_per_codebook = sum(draw.n_frames for draw in draws)
     parts = micro_batches(draws, learner.batch_size, learner.max_frames, rank, n_processes)
+    ask_base = beside_base(learner, parts, draws)
     sums: list[Tensor] = []
     learner.idle.end()
     for number, part in enumerate(parts):
         seed_everything(learner.settings.seed, step, rank, number)
         whole = number == len(parts) - 1
         with contextlib.nullcontext() if whole else accelerator.no_sync(learner.model):
-            sums.append(learn_from(learner, part, cells_per_codebook))
+            sums.append(learn_from(learner, part, cells_per_codebook, ask_base=ask_base[number]))
         if n_processes == 1 and stop():
             return None
+    if learner.sharded:
+        average_gradients(learner.weights, accelerator)
     gradients = _judged(learner, parts, sums, draws, stop())
     gradients.padding = 1 - sum(draw.n_frames for part in parts for draw in part) / padded_frames(parts)
     gradients.idle_sec = learner.idle.take_sec()
     return gradients
 
 
-def learn_from(learner: Learner, part: Sequence[Draw], cells_per_codebook: int) -> Float[Tensor, " K"]:
-    """Add a micro-batch's part of the gradient of a step of so many cells; its summed loss per codebook."""
+def beside_base(learner: Learner, parts: Sequence[Sequence[Draw]], draws: Sequence[Draw]) -> list[bool]:
+    """For each micro-batch whether the untuned base is asked as well; a sharded one by all processes or none."""
+    n_processes = learner.accelerator.num_processes if learner.sharded else 1
+    everyones = [parts]
+    if n_processes > 1:
+        cut = partial(micro_batches, draws, learner.batch_size, learner.max_frames, n_processes=n_processes)
+        everyones = [cut(rank=rank) for rank in range(n_processes)]
+    return [any(part[0].prior for part in together) for together in zip(*everyones, strict=True)]
+
+
+def learn_from(
+    learner: Learner, part: Sequence[Draw], cells_per_codebook: int, *, ask_base: bool | None = None
+) -> Float[Tensor, " K"]:
+    """Add a micro-batch's part of the gradient of a step of so many cells; its summed loss per codebook.
+
+    The untuned base is asked where the part is to hold on to it, or where `ask_base` says so.
+    """
+    prior = part[0].prior
     lm, accelerator = learner.lm, learner.accelerator
     batch = collate(part, learner.dataset, lm.spec).to(accelerator.device)
     inputs, labels = lm.inputs_and_labels(batch.codes, batch.n_frames)
     learner.idle.begin()
-    base = _base_logits(learner, inputs, batch.conditions) if part[0].prior else None
+    base = _base_logits(learner, inputs, batch.conditions) if prior or ask_base else None
     logits = learner.model(inputs, batch.conditions)
-    sums = codebook_sums(logits, labels) if base is None else divergence_sums(logits, base, labels)
+    sums = divergence_sums(logits, base, labels) if prior and base is not None else codebook_sums(logits, labels)
+    del base
     accelerator.backward(for_backward(sums, cells_per_codebook * lm.n_codebooks, accelerator.num_processes))
     learner.idle.end()
     return sums.detach()

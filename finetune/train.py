@@ -31,6 +31,7 @@ from finetune.hearing import heard_infos
 from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
 from finetune.memory.step_plan import checkpointed_layers
+from finetune.moving import moved_facts, moved_for_run
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
 from finetune.prior import check_prior
@@ -51,6 +52,7 @@ from finetune.run_folder import (
 from finetune.run_log import check_loggers
 from finetune.run_progress import RunProgress
 from finetune.schedule import factor, jump, total_steps
+from finetune.sharded import check_sharding, shard, without_previews
 from finetune.step import Learner, accumulate
 from finetune.stop import Stopped, StopWish
 
@@ -89,13 +91,16 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     optimizers.check(settings, precision.device)
     check_loggers(settings)
     accelerator = start_processes(precision)
+    check_sharding(settings, precision, accelerator.num_processes)
+    if settings.shard_base:
+        settings = without_previews(settings)
     first = accelerator.is_main_process
     per_step = settings.batch_size * settings.accumulation * accelerator.num_processes
 
     # 3. The base, whether the dataset belongs to it, and what fits into memory
     assert settings.base is not None
     with accelerator.main_process_first():
-        files = resolve_base(settings.base, settings.revision)
+        files = moved_for_run(resolve_base(settings.base, settings.revision), dataset, settings)
     check_fit(dataset, files)
     cap = bound(settings, precision)
     if cap is not None and not resume:
@@ -126,7 +131,10 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         stack.callback(run.log.close)
     if before is not None and (words := jump(before, settings, len(clips), per_step, done)):
         progress.say(words)
-    lm = load_lm(files, weights=precision.base_weights, device=accelerator.device, compute_dtype=precision.dtype)
+    place = "cpu" if settings.shard_base else accelerator.device
+    lm = load_lm(files, weights=precision.base_weights, device=place, compute_dtype=precision.dtype)
+    if settings.shard_base:
+        lm = shard(lm, accelerator)
     bare = ask_bare_base(lm, run, files, longest, resumed=checkpoint is not None)
     stream = bare.stream(clips, run, max_frames)
 
@@ -137,7 +145,9 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     lean_lora.install(lm)
     enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
-    model, optimizer = accelerator.prepare(lm, optimizer)
+    placing = False if settings.shard_base else None
+    model = accelerator.prepare_model(lm, device_placement=placing, evaluation_mode=settings.shard_base)
+    optimizer = accelerator.prepare_optimizer(optimizer)
     if not precision.autocast:
         without_fp32_outputs(lm)
     ema = Ema(adapter.parameters(), settings.ema_decay)
@@ -156,9 +166,10 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
         max_frames if cap is None else longest,
         adapter.disabled,
         alarm,
+        settings.shard_base,
     )
     about = facts(files, precision, adapter, len(clips), len(validation), total, per_step, state)
-    run.introduce({**about, **condition_facts(files.spec, dataset)})
+    run.introduce({**about, **moved_facts(files), **condition_facts(files.spec, dataset)})
 
     if cap is not None:
         bounds = bounds_of(settings, files, clips, precision, cap)

@@ -21,6 +21,8 @@ from adapters.metadata import AddedInfo
 from adapters.pattern import Delays
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
+from data_prep.move import Move
+from data_prep.pattern_choice import PatternChoice
 
 HEARD = "heard"
 CPU = torch.device("cpu")
@@ -31,9 +33,9 @@ def info_of(spec, **changes) -> AddedInfo:
     return AddedInfo(**{**given, **changes})
 
 
-def with_heard(base: str, *, moved: bool = True, **changes):
+def with_heard(base: str, *, moved: bool = True, move: Move | None = None, **changes):
     """A base that hears another track; `moved`: with weights as training could leave them."""
-    lm = load_lm(resolve_base(base))
+    lm = load_lm(resolve_base(base).moved(move or Move()))
     modules = added_conditions.start(lm, {HEARD: info_of(lm.spec, **changes)}, seed=0)
     if moved:
         generator = torch.Generator().manual_seed(5)
@@ -131,6 +133,19 @@ def requests_of(lm, lengths, heard=True):
         also = {HEARD: codes} if heard else {}
         found.append(Request(PromptSchedule.of(text), n_frames, seed, also=also))
     return found
+
+
+@pytest.mark.parametrize("name", ["flattening", "coarse_first"])
+def test_it_is_heard_in_another_pattern_too(name):
+    span = 24 if name == "coarse_first" else 0
+    lm: Any = with_heard("debug", move=Move(PatternChoice(name, span)))
+    plan, sampling = WindowPlan(24, 8, lm.spec.frame_rate), Sampling(guidance=3.0, top_k=20)
+    requests = requests_of(lm, (40, 31))
+    slow = played(WholeSequence(lm), requests, plan, sampling)
+    for fast, expected in zip(played(MusicgenEngine.borrow(lm, lm.spec), requests, plan, sampling), slow, strict=True):
+        assert torch.equal(fast, expected)
+    deaf = played(WholeSequence(lm), requests_of(lm, (40, 31), heard=False), plan, sampling)
+    assert any(not torch.equal(one, other) for one, other in zip(deaf, slow, strict=True))
 
 
 @pytest.mark.parametrize("base", ["debug", "debug-stereo"])

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from data_prep.caption_stats import caption_stats
+from data_prep.flag_words import remark
 from data_prep.prepared import ClipRow, PreparedDataset
 from finetune.cli import main
+from finetune.commands.captions import findings
 
 
 def row(clip: str, *captions: str, **values: object) -> ClipRow:
@@ -54,11 +56,34 @@ def test_long_sentences_are_counted_by_word() -> None:
 def test_the_table_and_the_counts_are_printed(tiny_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["captions", str(tiny_data)]) == 0
     table = capsys.readouterr().out
-    assert "heard" in table and "captions" in table
+    assert "listeners" in table and "captions" in table
     assert main(["captions", str(tiny_data), "--stats"]) == 0
     printed = capsys.readouterr().out
     rows = PreparedDataset(tiny_data).clips()
     assert f"{len(rows)} clips, {sum(len(r.captions) for r in rows)} captions" in printed and "of clips" in printed
+
+
+def test_the_trigger_is_said_of_every_clip() -> None:
+    varied = caption_stats([row("a", "rock, mine", "mine"), row("b", "jazz, mine")], "mine")
+    every = "The trigger 'mine' is in every caption."
+    assert findings(varied, "mine") == [every, "Nothing else is said of every clip."]
+    lost = caption_stats([row("a", "rock, mine"), row("b", "rock")], "mine")
+    assert findings(lost, "mine")[0] == "The trigger 'mine' is in 1 of 2 captions."
+    assert findings(caption_stats([row("a", "rock"), row("b", "jazz")], ""), "") == ["Nothing is said of every clip."]
+    assert findings(caption_stats([row("a", "rock")], ""), "") == []
+
+
+def test_flags_are_sentences() -> None:
+    for flag, words in [
+        ("sounds_like:b.mp3", "sounds like b.mp3"),
+        ("same_audio_as:a_b.wav", "same audio as a_b.wav"),
+        ("bad_packets:1", "1 damaged packet"),
+        ("cancels_in_mono:left_used", "the left side is used"),
+        ("caption_cut", "is cut"),
+        ("vocals_found", "a voice was found"),
+        ("of_another_version", "of another version"),
+    ]:
+        assert words in remark(flag)
 
 
 def test_no_dataset_is_told_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

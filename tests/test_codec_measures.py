@@ -86,6 +86,7 @@ def test_bitrate_efficiency_is_entropy_over_bits() -> None:
     np.testing.assert_allclose(use.entropy_bits(), [3.0, 0.0])
     assert use.bitrate_efficiency() == 0.5 and use.bitrate_efficiency(1) == 1.0
     assert use.codes_in_use() == 9 / 16 and use.n_frames == 8
+    assert use.shares_in_use() == [1.0, 1 / 8] and use.perplexity() == pytest.approx([8.0, 1.0])
     use.add(np.array([[0, 0, 0, 0], [1, 1, 1, 1]], np.int16))
     share = np.array([5, 1, 1, 1, 1, 1, 1, 1]) / 12
     np.testing.assert_allclose(use.entropy_bits()[0], -(share * np.log2(share)).sum())

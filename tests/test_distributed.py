@@ -3,14 +3,21 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import torch
 from safetensors.torch import load_file
 from training_fixtures import quick
 
+from adapters.family.load import load_lm
+from configs.errors import UserError
 from configs.train import TrainSettings
 from configs.tree import to_yaml
+from data_prep.base_files import resolve_base
+from finetune.precision import Precision
 from finetune.run_log import read_log
+from finetune.sharded import check_sharding, shard
 from finetune.train import train
 
 
@@ -50,6 +57,56 @@ def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
     left, right = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("two", "one"))
     torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
     assert max(float(tensor.abs().max()) for name, tensor in left.items() if "lora_B" in name) > 1e-3
+
+
+def test_a_base_spread_over_two_processes_learns_as_one_does(tiny_data: Path, tmp_path: Path) -> None:
+    """Each holds half of every layer; micro-batches that hold on to the base fall to one process and not the other."""
+    more = {"steps": 3, "accumulation": 3, "max_clip_sec": 0.8, "condition_dropout": 0.3, "prior_share": 0.4}
+    train_in_two(tiny_data, tmp_path / "two", quick(**more, batch_size=1, shard_base=True))
+    train(tiny_data, tmp_path / "one", quick(**more, batch_size=2))
+    two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
+    steps = [[line for line in log if line["kind"] in ("step", "eval", "base")] for log in (two, one)]
+    for ours, theirs in zip(*steps, strict=True):
+        torch.testing.assert_close(ours["codebooks"], theirs["codebooks"], rtol=1e-5, atol=0.0)
+        if ours["kind"] == "step":
+            torch.testing.assert_close(ours["grad_norm"], theirs["grad_norm"], rtol=1e-4, atol=0.0)
+            assert "prior" in ours
+            torch.testing.assert_close(ours["prior"], theirs["prior"], rtol=1e-3, atol=1e-7)
+    left, right = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("two", "one"))
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_each_process_holds_its_share_of_every_layer() -> None:
+    """In a process group of two whose other process does not exist: its messages are never answered, and not needed."""
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    lm = load_lm(resolve_base("debug"))
+    whole = sum(parameter.numel() for block in lm.blocks for parameter in block.parameters())
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        shard(lm, SimpleNamespace(device=torch.device("cpu"), num_processes=2))  # pyright: ignore[reportArgumentType]
+        mine = sum(p.to_local().numel() for block in lm.blocks for p in block.parameters())  # pyright: ignore
+    finally:
+        torch.distributed.destroy_process_group()
+    assert mine == whole // 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "one process only"),
+        ({"lora": {"dora": True}}, "DoRA"),
+        ({"lora": {"init": "pissa"}}, "lora.init pissa"),
+        ({"memory": "10gb"}, "--memory"),
+        ({"base_weights": "nf4"}, "nf4"),
+        ({"prior_prompts": ["jazz"], "prior_share": 0.5}, "prior_prompts"),
+    ],
+)
+def test_what_a_spread_base_cannot_do_is_refused(changes: dict, words: str) -> None:
+    settings = TrainSettings(**{"shard_base": True, **changes})
+    precision = Precision("cpu", "bf16", "nf4" if settings.base_weights == "nf4" else "bf16")
+    with pytest.raises(UserError, match=words):
+        check_sharding(settings, precision, n_processes=2 if changes else 1)
 
 
 OUT_OF_MEMORY = """

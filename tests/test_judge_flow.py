@@ -12,7 +12,7 @@ from adapters.adapter_files import load
 from adapters.redescribe import samples_of
 from configs.errors import UserError
 from configs.evaluate import EvaluateSettings, GridSettings
-from finetune.checkpoint import all_steps
+from finetune.checkpoint import kept_weights
 from finetune.cli import main
 from finetune.judge import after_training
 from finetune.judge.after_training import evaluate_run
@@ -39,7 +39,7 @@ def data(mono_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("judged-run") / "run"
-    train(data, run, quick(steps=4, checkpoint={"every_steps": 2, "keep": 5}))
+    train(data, run, quick(steps=4, checkpoint={"every_steps": 0, "keep": 1, "places": 3}))
     return run
 
 
@@ -59,7 +59,8 @@ def test_from_run_to_verdict(run: Path, fresh_processes: None) -> None:
         "health",
         "copying",
     }
-    steps = {*all_steps(run / "checkpoints"), verdict.step}
+    steps = set(kept_weights(run / "checkpoints"))
+    assert {2, 3} < steps  # weights alone, at the places of the run
     assert len(verdict.cells) == 2 * len(steps) and [cell.chosen for cell in verdict.cells].count(True) == 1
     assert from_json((run / "evaluation" / "verdict.json").read_text()) == verdict
     page = (run / "evaluation" / "report.html").read_text()

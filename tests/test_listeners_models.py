@@ -17,7 +17,7 @@ from data_prep.listeners.model_files import model_folder, weights_identity
 from data_prep.listeners.registry import LISTENERS, load_listener, parse_wanted
 
 RATE_HZ = 16_000
-WRITERS = ("qwen2-audio", "music-flamingo")
+WRITERS = ("qwen2-audio", "qwen2.5-omni", "music-flamingo")
 
 
 def noise(sec: float, seed: int) -> np.ndarray:
@@ -85,6 +85,19 @@ def test_a_writer_answers_each_clip_alone_or_together(writer: tuple[str, Path]) 
     alone = [model.listen([clip], [Known()])[0] for clip in clips]
     assert together == alone and all(heard.text for heard in together)
     assert not any("<" in heard.text for heard in together), "no special token in what it says"
+
+
+def test_a_writer_in_four_bits_on_a_processor(writer: tuple[str, Path]) -> None:
+    """bitsandbytes works on a CPU too: the same loading code as on a GPU."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    name, folder = writer
+    model = AudioLanguageModel(name, str(folder), ListenerSettings(max_new_tokens=8, bits=4))
+    held = [module for module in model.model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert held and all(module.weight.quant_state.quant_type == "nf4" for module in held)
+    clips = [noise(2, 0), noise(5, 2)]
+    heard = model.listen(clips, [Known()] * 2)
+    assert all(one.text for one in heard) and heard == model.listen(clips, [Known()] * 2)
+    assert model.fingerprint != AudioLanguageModel(name, str(folder), ListenerSettings(max_new_tokens=8)).fingerprint
 
 
 def test_a_writers_answers_are_named_by_prompt_and_weights(writer: tuple[str, Path], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
 from data_prep import clip_features, encode, tracks
 from data_prep.caption_edits import read_edits, write_edits
-from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known
+from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known
 from data_prep.listeners.registry import LISTENERS, Entry
 from data_prep.pool import run_here
 from data_prep.prepare import prepare
@@ -41,7 +41,7 @@ class Ear:
         self.batches.append([(len(clip), k) for clip, k in zip(audio, known, strict=True)])
         crossings = [int((np.diff(np.sign(clip)) != 0).sum()) / len(clip) for clip in audio]
         return [
-            Heard(("high" if c > 0.1 else "low", "tune"), "Played by Jane Doe.", {"x": c}, (VOCALS_HEARD,))
+            Heard(("high" if c > 0.1 else "low", "tune"), "Played by Jane Doe.", {"x": c}, (VOCALS_FOUND,))
             for c in crossings
         ]
 
@@ -85,15 +85,15 @@ def test_words_are_heard_once_and_stored_with_their_source(songs: Path, mono_bas
     for row in rows:
         word = row.source.removesuffix(".wav")
         assert row.heard == {
-            "ear": {"words": [word, "tune"], "removed": ["Played by Jane Doe"], "flags": [VOCALS_HEARD]}
+            "ear": {"words": [word, "tune"], "removed": ["Played by Jane Doe"], "flags": [VOCALS_FOUND]}
         }
         assert any(word in caption for caption in row.captions)
         assert not any("Jane" in caption for caption in row.captions)
     low = [row for row in rows if row.source == "low.wav"]
     assert all(row.captions[0].startswith("an instrumental tune of mine") for row in low), "the owner's words lead"
     assert all("tune, " not in c.removeprefix("an instrumental tune of mine, ") for row in low for c in row.captions)
-    assert all(VOCALS_HEARD in row.flags for row in low), "the owner said instrumental"
-    assert not any(VOCALS_HEARD in row.flags for row in rows if row.source == "high.wav")
+    assert all(VOCALS_FOUND in row.flags for row in low), "the owner said instrumental"
+    assert not any(VOCALS_FOUND in row.flags for row in rows if row.source == "high.wav")
     prepare(songs, tmp_path / "out", settings(mono_base, "ear", variants=2))
     assert len(ear.batches) == 2, "nothing is heard twice"
 
@@ -157,6 +157,26 @@ def test_edited_captions_come_back_and_only_text_is_encoded(
     assert changed.captions[0] == "Ein Lied über ‚Regen‘, leise, my style"
     assert sorted(encoded) == sorted({"Ein Lied über ‚Regen‘, leise", "Ein Lied über ‚Regen‘, leise, my style"})
     assert len(ear.batches) == 2 and [r.captions for r in again.rows[1:]] == [r.captions for r in first.rows[1:]]
+
+
+def test_edited_captions_are_kept_by_a_run_that_does_not_name_them(
+    songs: Path, mono_base: Path, ear: Ear, tmp_path: Path
+):
+    out, table = tmp_path / "out", tmp_path / "t.jsonl"
+    clip = prepare(songs, out, settings(mono_base)).rows[0].id
+    table.write_text(json.dumps({"clip": clip, "captions": ["my own words"]}))
+    prepare(songs, out, settings(mono_base, edits=table))
+    table.unlink()
+    again = prepare(songs, out, settings(mono_base, variants=2))
+    assert again.edits.kept and next(r.captions for r in again.rows if r.id == clip) == ["my own words, my style"]
+    (songs / "low.wav").rename(tmp_path / "low.wav")
+    (songs / "high.wav").rename(tmp_path / "high.wav")
+    (tmp_path / "low.wav").rename(songs / "high.wav")
+    others = prepare(songs, out, settings(mono_base, variants=2))
+    assert others.edits.kept, "also where the songs are others, until the person wants none"
+    anew = prepare(songs, out, settings(mono_base, edits=None))
+    assert not anew.edits.captions and not (out / "caption_edits.jsonl").exists()
+    assert "my own words, my style" not in {caption for r in anew.rows for caption in r.captions}
 
 
 def row(clip: str, *captions: str, **values: object) -> ClipRow:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from data_prep.listeners.hearing import unwanted
-from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known, Listener
+from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known, Listener
 from data_prep.listeners.musicnn.tagger import Tagger, heard
 from data_prep.listeners.musicnn.tags import TAGS
 from data_prep.listeners.musicnn.words import MOST_OF_A_KIND, VOICE, WORDS
@@ -46,15 +46,15 @@ def test_a_word_from_two_models_is_said_once() -> None:
 
 @pytest.mark.parametrize("tag", ["mtt_female_voice", "msd_male_vocalists", "mtt_choir"])
 def test_voices_are_flagged(tag: str) -> None:
-    assert heard(scores(**{tag: 0.5})).flags == (VOCALS_HEARD,)
+    assert heard(scores(**{tag: 0.5})).flags == (VOCALS_FOUND,)
     assert heard(scores(**{tag: 0.5})).scores["voice"] == pytest.approx(0.5)
 
 
 def test_a_voice_is_unwanted_where_the_owner_asked_for_none() -> None:
-    voice, none = [Heard(flags=(VOCALS_HEARD,))], [Heard()]
-    assert unwanted(Known(stems="instrumental"), voice) == [VOCALS_HEARD]
-    assert unwanted(Known(own=["an Instrumental tune"]), voice) == [VOCALS_HEARD]
-    assert unwanted(Known(tags={"genre": "instrumental rock"}), voice) == [VOCALS_HEARD]
+    voice, none = [Heard(flags=(VOCALS_FOUND,))], [Heard()]
+    assert unwanted(Known(stems="instrumental"), voice) == [VOCALS_FOUND]
+    assert unwanted(Known(own=["an Instrumental tune"]), voice) == [VOCALS_FOUND]
+    assert unwanted(Known(tags={"genre": "instrumental rock"}), voice) == [VOCALS_FOUND]
     assert unwanted(Known(stems="instrumental"), none) == []
     assert unwanted(Known(own=["a song"]), voice) == [], "songs have voices"
 

@@ -78,7 +78,7 @@ def test_long_texts_end_with_a_sentence() -> None:
 
 
 def test_what_was_taken_out_is_kept_with_the_answer() -> None:
-    heard = Heard(words=("jazz",), text="Jazz by Miles Davis.", scores={"jazz": 0.5}, flags=("vocals_heard",))
+    heard = Heard(words=("jazz",), text="Jazz by Miles Davis.", scores={"jazz": 0.5}, flags=("vocals_found",))
     found = filtered(heard, Known())
     assert (found.text, found.words, found.removed) == ("Jazz.", ("jazz",), ("by Miles Davis",))
     assert found.flags == heard.flags and Heard.from_json(found.to_json()) == found

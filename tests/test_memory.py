@@ -10,7 +10,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from adapters.family.memory import StepPlan, memory_of, trainable
 from adapters.family.musicgen.format import spec_of_sizes
 from configs.errors import UserError
+from data_prep.codec.spec import CodecSpec
 from data_prep.lm_spec import LMSpec
+from data_prep.move import CodecChoice, Move, TextChoice
+from data_prep.pattern_choice import PatternChoice
 from finetune import lean_lora
 from finetune.memory import fit
 from finetune.memory.cost import audio_sec_per_sec, step_flops
@@ -22,6 +25,8 @@ SMALL = spec_of_sizes(1024, 24, 16, 4096)
 MEDIUM = spec_of_sizes(1536, 48, 24, 6144)
 LARGE = spec_of_sizes(2048, 48, 32, 8192)
 TINY = spec_of_sizes(128, 3, 4, 512, card=256, text_width=48, positions=512)
+CODEC = Move(codec=CodecChoice("other", "dac", "0" * 16, CodecSpec(44_100, 512, 1, 9, 300)))
+TEXT = Move(text=TextChoice("other", "0" * 16, 96))
 STEREO = spec_of_sizes(128, 2, 2, 256, channels=2, card=64, text_width=128, positions=512)
 
 
@@ -60,6 +65,10 @@ REAL = [
     StepPlan(TINY, "bf16", "bf16", 0, 2, 120, rank=4, targets=("q", "v")),
     StepPlan(TINY, "fp32", "fp32", 0, 2, 120, targets=("cross_attention", "text_projection")),
     StepPlan(STEREO, "fp32", "fp32", 1, 2, 120, targets=("attention", "ffn", "text_projection")),
+    StepPlan(TINY.in_pattern(PatternChoice("flattening")), "fp32", "fp32", 1, 2, 60),
+    StepPlan(CODEC.applied(TINY), "fp32", "fp32", 3, 2, 150),
+    StepPlan(CODEC.applied(TINY), "bf16", "bf16", 0, 2, 150, optimizer="adamw8bit"),
+    StepPlan(TEXT.applied(TINY), "bf16", "bf16", 3, 2, 150, ema=True),
 ]
 
 

@@ -8,7 +8,7 @@ import soxr
 from benchmarks.grooves import FAMILIES, RATE_HZ, groove
 from data_prep.copies import copies_of
 from data_prep.measure import measure
-from data_prep.near_duplicates import Pair, groups, near_duplicates
+from data_prep.near_duplicates import Pair, groups, is_too_short, near_duplicates
 from data_prep.scan import SongFile
 from data_prep.sound_print import SoundPrint, sound_print
 from data_prep.tracks import Track
@@ -59,13 +59,53 @@ def test_a_copy_in_another_shape_is_found(songs, prints, tmp_path, shape):
         assert [(pair.first, pair.second) for pair in found] == [(name, "copy")]
 
 
+@pytest.mark.parametrize("sec", [6.2, 9.0, 16.0, 23.0])
+def test_short_copies_are_found(songs, prints, tmp_path, sec):
+    """Of a jingle in another shape, and of a stretch of a longer song."""
+    n = int(sec * RATE_HZ)
+    jingles = {f"jingle {index}": songs[f"song {index}"][20 * RATE_HZ :][:n] for index in (1, 3)}
+    others = {name: print_ for name, print_ in prints.items() if name not in ("song 1", "song 3")}
+    for shape in ("another encode", "three percent faster", "three percent slower", "mastered again"):
+        shorts = {name: sound_print(audio) for name, audio in jingles.items()}
+        changed = SHAPES[shape](jingles["jingle 3"], tmp_path).astype(np.float32)
+        if len(changed) < 6 * RATE_HZ:
+            continue
+        found = near_duplicates({**others, **shorts, "copy": sound_print(changed)})
+        assert [(pair.first, pair.second) for pair in found] == [("jingle 3", "copy")], shape
+        found = near_duplicates({**prints, "copy": sound_print(changed)})
+        assert [(pair.first, pair.second) for pair in found] == [("song 3", "copy")], shape
+
+
+def test_short_pieces_of_different_songs_are_not_taken_for_copies(songs):
+    pieces = {name: sound_print(audio[30 * RATE_HZ : int(37.5 * RATE_HZ)]) for name, audio in songs.items()}
+    assert (
+        near_duplicates(
+            {name: sound_print(a) for name, a in songs.items() if name != "song 2"} | {"p": pieces["song 2"]}
+        )
+        == []
+    )
+    assert near_duplicates(pieces) == []
+
+
+def test_what_is_too_short_is_said():
+    tone = np.zeros(6 * RATE_HZ, np.float32)
+    assert not is_too_short(sound_print(tone)) and is_too_short(sound_print(tone[: 5 * RATE_HZ]))
+
+
 def test_different_songs_are_not_taken_for_copies(prints):
     assert near_duplicates(prints) == []
 
 
 def test_odd_tracks_are_copies_of_nothing(prints):
     tone = np.sin(np.arange(40 * RATE_HZ) * 0.1).astype(np.float32)
-    odd = {"silence": 0 * tone, "tone": tone, "short": tone[:1000], "nothing": tone[:0]}
+    odd = {
+        "silence": 0 * tone,
+        "tone": tone,
+        "short": tone[:1000],
+        "short silence": 0 * tone[: 8 * RATE_HZ],
+        "short other tone": np.sin(np.arange(8 * RATE_HZ) * 0.17).astype(np.float32),
+        "nothing": tone[:0],
+    }
     noise = np.random.default_rng(0).normal(0, 0.1, 40 * RATE_HZ).astype(np.float32)
     odd["noise"], odd["other noise"] = noise, noise[::-1].copy()
     assert near_duplicates(prints | {name: sound_print(audio) for name, audio in odd.items()}) == []

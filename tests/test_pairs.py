@@ -7,7 +7,7 @@ import soundfile
 from configs.errors import UserError
 from configs.prep import PrepSettings
 from data_prep.heard_side import degrade, low_pass
-from data_prep.pairs import asked_pair, parse_pair
+from data_prep.pairs import parse_pair
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
 from data_prep.stem_names import read_table, stem_of
@@ -41,17 +41,6 @@ def test_sides_are_stems_sums_and_the_rest():
 def test_a_pair_that_makes_no_sense_is_refused_in_a_sentence(text, why):
     with pytest.raises(UserError, match=why):
         parse_pair(text, FOUR)
-
-
-def test_settings_that_contradict_a_pair_are_refused():
-    for settings, why in [
-        ({"multitracks": True}, "belong to --pair"),
-        ({"pair": "drums|rest", "stems": {"use": ["bass"]}}, "give one of them"),
-        ({"pair": "drums|rest", "stem_names": "x.csv"}, "multitracks of your own"),
-    ]:
-        with pytest.raises(UserError) as caught:
-            asked_pair(PrepSettings.model_validate(settings))
-        assert why in str(caught.value)
 
 
 def test_file_names_say_which_stem_they_are(tmp_path):

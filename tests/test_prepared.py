@@ -177,3 +177,17 @@ def test_clips_are_the_same_samples_as_the_whole_track(tmp_path):
         np.testing.assert_array_equal(clip, whole[:, start : start + clip.shape[1]])
     with pytest.raises(AudioError, match="ends earlier"):
         list(read_clips(tmp_path / "a.wav", [Segment(10.0, 9.0)], sample_rate_hz=32_000, channels=2))
+
+
+def test_codes_of_a_large_codebook_are_wider_and_all_others_as_they_were(tmp_path):
+    from data_prep.codec.spec import CodecSpec
+    from data_prep.tokens import TokenReader, write_tokens
+
+    assert CodecSpec(16_000, 320, 1, 1, 65_536).code_dtype == "int32"
+    large = np.array([[0, 65_535, 40_000]], np.int32)
+    write_tokens(tmp_path / "large", ["a", "b"], [large, large[:, :2]], "0" * 32)
+    found = TokenReader(tmp_path / "large")
+    assert found["a"].dtype == np.int32 and found["a"].tolist() == large.tolist() and found["b"].shape == (1, 2)
+    small = np.arange(6, dtype=np.int16).reshape(2, 3)
+    write_tokens(tmp_path / "small", ["a"], [small], "0" * 32)
+    assert TokenReader(tmp_path / "small")["a"].dtype == np.int16

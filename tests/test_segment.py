@@ -61,9 +61,8 @@ def test_level_decides() -> None:
 
 
 def test_impossible_lengths_are_refused() -> None:
+    """No whole number of codec frames lies between them."""
     with pytest.raises(UserError, match="longer than the longest"):
-        cut(music((60, True)), max_sec=5, min_sec=6)
-    with pytest.raises(UserError):
         cut(music((60, True)), max_sec=0.01, min_sec=0.005)
 
 

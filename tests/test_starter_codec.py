@@ -1,105 +1,36 @@
-"""The codec trainer's parts, on a codec of a few thousand weights."""
+"""How the starter's codec is trained, on one of a few thousand weights; the trainer itself: test_codec_train."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
 
+from finetune.codec_train.model import CodecModel
+from finetune.codec_train.settings import CodecSettings
 from finetune.codec_tune.discriminators import Discriminators, discriminator_loss, generator_losses
 from finetune.codec_tune.losses import MelLoss
-from starter.recipe.codec_export import from_encodec, to_encodec
-from starter.recipe.codec_model import CodecModel
-from starter.recipe.sizes import CODEC_SIZES, CodecSize
-from starter.recipe.stage import Stage, load_module
-from starter.recipe.train_codec import fix_tokens
-from starter.recipe.utilisation import use_of
+from starter.recipe.sizes import CODEC_SIZES
+from starter.recipe.stage import Stage, load_module, weights_of
+from starter.recipe.train_codec import train_codec
 
 TINY = replace(
     CODEC_SIZES["cpu"], upsampling=(4, 4), filters=2, width=12, codebook_dim=6, card=16, batch_size=2, crop_sec=0.1
 )
 
 
-def model_of(size: CodecSize) -> CodecModel:
+def model_of(size: CodecSettings) -> CodecModel:
     torch.manual_seed(0)
     model = CodecModel(size)
     model.train()
     model(torch.randn(4, 1, 800), quantize=True)  # the first call sets the codebooks by k-means
     return model.eval()
-
-
-@pytest.mark.parametrize("codebook_dim", [6, 12], ids=["factorised", "plain"])
-@pytest.mark.parametrize("n_samples", [800, 803])
-def test_the_exported_codec_gives_the_same_codes_and_audio(codebook_dim: int, n_samples: int) -> None:
-    model = model_of(replace(TINY, codebook_dim=codebook_dim))
-    audio = torch.randn(2, 1, n_samples, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        ours = model(audio, quantize=True)
-        theirs = to_encodec(model)(audio)
-    assert ours.codes is not None
-    assert torch.equal(theirs.audio_codes[0].transpose(1, 2), ours.codes)
-    assert_close(theirs.audio_values[..., :n_samples], ours.audio)
-
-
-def test_an_exported_codec_goes_on_learning() -> None:
-    size = replace(TINY, codebook_dim=12)
-    exported: Any = to_encodec(model_of(size))
-    torch.manual_seed(1)
-    begun = from_encodec(exported, CodecModel(size)).eval()
-    audio = torch.randn(2, 1, 800, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        assert torch.equal(to_encodec(begun)(audio).audio_codes, exported(audio).audio_codes)
-    begun.train()
-    before = exported.quantizer.layers[0].codebook.embed.clone()
-    quantizer: Any = begun.quantizer
-    begun(audio, quantize=True)  # one running mean more: the codebook moves a little and is not begun anew
-    moved = (quantizer.layers[0]._codebook.embed[0] - before).norm() / before.norm()
-    assert 0 < moved < 0.3
-    with pytest.raises(ValueError, match="no projections"):
-        from_encodec(exported, CodecModel(TINY))
-
-
-def test_gradients_go_straight_through_once() -> None:
-    model = model_of(replace(TINY, codebook_dim=12)).train()
-    latents = torch.randn(1, 5, 12, requires_grad=True)
-    model.quantized(latents)[0].sum().backward()
-    assert_close(latents.grad, torch.ones(1, 5, 12))
-
-
-def test_fewer_codebooks_are_the_first_ones() -> None:
-    model = model_of(TINY)
-    latents = torch.randn(1, 5, 12)
-    whole, codes, _ = model.quantized(latents)
-    coarse, first, _ = model.quantized(latents, drop_from=1)
-    assert torch.equal(codes[..., :1], first)
-    assert (coarse - whole).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("ema", [True, False])
-def test_codebooks_move_towards_what_they_are_chosen_for(ema: bool) -> None:
-    model = model_of(replace(TINY, ema=ema)).train()
-    quantizer: Any = model.quantizer
-    before = quantizer.codebooks.detach().clone()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    model.quantized(3 + torch.randn(1, 50, 12))[2].backward()
-    optimizer.step()
-    assert (quantizer.codebooks - before).abs().max() > 1e-3
-
-
-def test_a_dead_code_is_replaced() -> None:
-    model = model_of(replace(TINY, codebook_dim=12)).train()
-    far = torch.full((12,), 1e3)
-    quantizer: Any = model.quantizer
-    codebook = quantizer.layers[0]._codebook
-    codebook.embed.data[0, 3] = far
-    codebook.embed_avg.data[0, 3] = far * codebook.cluster_size[0, 3]
-    for step in range(200):
-        model.quantized(torch.randn(1, 50, 12, generator=torch.Generator().manual_seed(step)))
-    assert codebook.embed[0, 3].abs().max() < 100
 
 
 def test_mel_loss_is_zero_only_for_the_same_sound() -> None:
@@ -140,13 +71,6 @@ def test_discriminators_teach_both_sides() -> None:
     assert loss.item() < first.item()
 
 
-def test_use_of_codebooks() -> None:
-    even = use_of(torch.arange(16).repeat(4), card=16)
-    assert (even.share_used, even.perplexity, even.efficiency) == pytest.approx((1.0, 16.0, 1.0))
-    one = use_of(torch.zeros(50, dtype=torch.long), card=16)
-    assert (one.share_used, one.perplexity, one.efficiency) == pytest.approx((1 / 16, 1.0, 0.0))
-
-
 def test_a_stage_goes_on_where_it_ended(tmp_path: Path) -> None:
     """Weights, codebooks and optimizer moments come back: the next step is the one that would have come."""
 
@@ -179,22 +103,24 @@ def test_a_stage_goes_on_where_it_ended(tmp_path: Path) -> None:
     assert not loaded.training
 
 
-def test_fixed_tokens_stay_while_the_decoder_learns() -> None:
-    model = model_of(TINY)
-    audio = torch.randn(2, 1, 800, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        before = model(audio, quantize=True)
-    model.train()
-    fix_tokens(model)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(3):
-        optimizer.zero_grad()
-        made = model(audio, quantize=True)
-        (made.audio - audio).abs().mean().backward()
-        optimizer.step()
-    with torch.no_grad():
-        after = model.eval()(audio, quantize=True)
-    assert before.codes is not None
-    assert after.codes is not None
-    assert torch.equal(before.codes, after.codes)
-    assert (after.audio - before.audio).abs().max() > 1e-3
+def test_the_recipe_trains_on_rendered_pieces(tmp_path: Path) -> None:
+    """Three steps in two stages, the second with the tokens fixed: only the decoder changes."""
+    audio = tmp_path / "audio"
+    audio.mkdir()
+    samples = (3000 * np.random.default_rng(0).normal(size=32_000)).astype(np.int16)
+    np.save(audio / "0000000-0000001.npy", samples)
+    place = {"first_sample": 0, "n_samples": 32_000, "sample_rate_hz": 16_000}
+    (audio / "0000000-0000001.jsonl").write_text(json.dumps(place) + "\n")
+    size = replace(TINY, steps=2, quantize_from=0)
+    assert train_codec(audio, tmp_path / "codec", size, minutes=1) == 2
+    first = weights_of(load_file(tmp_path / "codec" / "state.safetensors"), "model")
+    assert "perplexity" in (tmp_path / "codec" / "log.jsonl").read_text()
+    longer = replace(size, steps=4)
+    assert train_codec(audio, tmp_path / "codec", longer, minutes=1, tokens_fixed=True) == 4
+    second = weights_of(load_file(tmp_path / "codec" / "state.safetensors"), "model")
+    changed = {name.partition(".")[0] for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"decoder", "quantizer"}
+    moved = {name for name in first if name.startswith("quantizer") and not torch.equal(first[name], second[name])}
+    assert all("project_out" in name for name in moved), moved
+    with pytest.raises(ValueError, match="collection is at"):
+        train_codec(audio, tmp_path / "other", replace(size, sample_rate_hz=32_000), minutes=1)

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from adapters.sampler import Take
+from finetune.judge.followed import follows
+from finetune.judge.health import check
 from starter.recipe.baselines import NGrams
-from starter.recipe.evaluate_prompts import wishes
+from starter.recipe.evaluate_prompts import Wish, measured, wishes
 from starter.recipe.manners import FAMILIES, MANNERS
 from starter.recipe.measures import (
     chroma_agreement,
-    is_silent,
-    is_stuck,
     mel_distance,
     onset_f1,
     si_sdr_db,
-    tempo_agrees,
-    tempo_bpm,
 )
 from starter.recipe.probe import Probe, accuracy, features
 
@@ -54,21 +53,23 @@ def test_onsets_within_50_ms() -> None:
     assert onset_f1(np.roll(beats, RATE_HZ // 5), beats, RATE_HZ) < 0.2
 
 
-def test_tempo() -> None:
-    assert tempo_agrees(tempo_bpm(clicks(100), RATE_HZ), 100)
-    assert not tempo_agrees(120, 100)
-    assert not tempo_agrees(50, 100)
-    assert tempo_agrees(50, 100, octaves=True)
-
-
-def test_silence_and_held_tokens() -> None:
-    assert is_silent(np.zeros(1000, np.float32))
-    assert not is_silent(tone(440))
-    codes = np.random.default_rng(0).integers(0, 16, (4, 200))
-    assert not is_stuck(codes)
-    assert not is_stuck(np.tile(codes[:, :10], 20))
-    codes[:, 90:] = 3
-    assert is_stuck(codes)
+def test_both_evaluations_measure_the_same() -> None:
+    """Silence, loops and tempo of the same pieces, by the recipe and as `woodshed evaluate` measures them."""
+    rng = np.random.default_rng(0)
+    free, held = rng.integers(0, 16, (4, 400)), rng.integers(0, 16, (4, 400))
+    held[:, 180:] = 3
+    played = [(clicks(100), free), (clicks(140), free), (clicks(140), held), (np.zeros(8 * RATE_HZ, np.float32), held)]
+    takes = [Take(torch.from_numpy(audio[None]), codes.astype(np.int16)) for audio, codes in played]
+    asked = [Wish("piano", False, bpm, "pop") for bpm in (100, 100, 70, 70)]
+    heard = torch.stack([features(audio, RATE_HZ) for audio, _ in played])
+    probe = Probe(heard, {"family": ["piano", "organ", "organ", "organ"], "drums": ["False"] * 3 + ["True"]}, steps=1)
+    found = measured(takes, probe, asked, RATE_HZ, 50.0)
+    health = [check(take.waveform.numpy(), take.codes, RATE_HZ, 50.0) for take in takes]
+    judged = [follows(t.waveform.numpy(), w.words(), RATE_HZ).tempo for t, w in zip(takes, asked, strict=True)]
+    assert found["silent"] == np.mean([one.is_silent for one in health]) == 0.25
+    assert found["stuck"] == np.mean([one.is_stuck for one in health]) == 0.5
+    assert found["tempo_or_half_or_double"] == np.mean([bool(one) for one in judged]) == 0.5
+    assert found["tempo"] == 0.25 and found["generations"] == 4
 
 
 def test_ngrams_know_what_they_have_seen() -> None:

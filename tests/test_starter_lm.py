@@ -22,8 +22,8 @@ from adapters.family.load import load_lm
 from data_prep.base_files import resolve_base
 from data_prep.codec.registry import load_base_codec
 from data_prep.text_encoder import TextEncoder
+from finetune.codec_train.model import CodecModel
 from starter.recipe.captions import captions, with_strange_words
-from starter.recipe.codec_model import CodecModel
 from starter.recipe.compose import compose
 from starter.recipe.export import export
 from starter.recipe.lm_model import TextToCodes
@@ -244,7 +244,7 @@ def test_each_size_is_small_enough_to_ship(name: str) -> None:
 
     from adapters.family.musicgen.format import FORMAT
     from adapters.family.musicgen.lm import MusicgenLM
-    from starter.recipe.codec_model import encodec_config
+    from finetune.codec_train.model import encodec_config
     from starter.recipe.lm_model import musicgen_config
 
     codec = encodec_config(CODEC_SIZES[name], CODEC_SIZES[name].codebook_dim)

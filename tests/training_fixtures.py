@@ -14,6 +14,7 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.captions import without_trigger
 from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.dataset_info import dataset_info
+from data_prep.move import Move
 from data_prep.prepared import ClipRow, text_state_name
 from data_prep.text_encoders.port import load_text_encoder
 from data_prep.tokens import write_tokens
@@ -29,9 +30,10 @@ def write_dataset(
     *,
     train: tuple[int, ...] = TRAIN_FRAMES,
     validation: tuple[int, ...] = VALIDATION_FRAMES,
+    move: Move | None = None,
 ) -> Path:
     """Clips of these lengths in frames. Tokens repeat with a short period, so that there is something to learn."""
-    files = resolve_base(str(base))
+    files = resolve_base(str(base)).moved(move or Move())
     rows = [_row(files, number, "train", n) for number, n in enumerate(train)]
     rows += [_row(files, number + len(train), "validation", n) for number, n in enumerate(validation)]
     folder.mkdir(parents=True)
@@ -75,7 +77,9 @@ def _codes(files: BaseFiles, number: int, n_frames: int) -> np.ndarray:
     melody = np.random.default_rng(1000).integers(0, files.spec.card, (files.spec.n_codebooks, 8))
     codes = np.tile(melody, (1, n_frames // 8 + 1))[:, :n_frames]
     wrong = draw.random(codes.shape) < 0.1
-    return np.where(wrong, draw.integers(0, files.spec.card, codes.shape), codes).astype(np.int16)
+    return np.where(wrong, draw.integers(0, files.spec.card, codes.shape), codes).astype(
+        np.int16 if files.spec.card < 2**15 else np.int32
+    )
 
 
 def quick(**more) -> TrainSettings:

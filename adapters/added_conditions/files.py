@@ -1,7 +1,9 @@
-"""conditions.safetensors: the weights of what an adapter hears besides its base's own conditions.
+"""conditions.safetensors: the weights that an adapter brings beside its LoRA, whole.
 
-Tensors are named `<kind>.<weight>`; which there must be, and in which shapes, follows from woodshed.json alone. A file
-that holds anything else, or too little, or values that are no numbers, is refused before a value is used.
+Of what it hears besides its base's own conditions they are named `<kind>.<weight>`; of what is new in a base that it
+moves to another codec or text encoder, `whole.<weight>`. Which there must be, and in which shapes, follows from
+woodshed.json alone. A file that holds anything else, or too little, or values that are no numbers, is refused before a
+value is used.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,46 +15,79 @@ from adapters.safe_files import check_header, read_tensors
 from configs.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adapters.adapter_files import Adapter
     from adapters.added_conditions.frames import FrameCondition
     from adapters.metadata import Woodshed
 
-MAX_NUMBERS = 2**26
-"""Of all conditions of an adapter together: thirty times what the largest base needs."""
+MAX_NUMBERS = 2**29
+"""Of all of them together: tables and heads of 65,536 codes take half of it in the widest base."""
+WHOLE = "whole."
 
 
-def write(path: Path, modules: "Mapping[str, FrameCondition]") -> None:
-    """Write the modules' weights, in fp32: they are few, and training goes on from them."""
+def write(path: Path, modules: "Mapping[str, FrameCondition]", whole: "Mapping[str, Tensor] | None" = None) -> None:
+    """Write the modules' weights and those of layers that learnt whole, in fp32: training goes on from them."""
     from safetensors.torch import save_file
 
     from adapters.added_conditions.attach import tensors_of
 
-    save_file(tensors_of(modules), path, metadata={"format": "pt"})
+    named = {f"{WHOLE}{name}": tensor for name, tensor in (whole or {}).items()}
+    save_file(tensors_of(modules) | named, path, metadata={"format": "pt"})
 
 
-def read(folder: Path, woodshed: "Woodshed | None") -> "dict[str, FrameCondition]":
-    """The modules of an adapter's folder; none for an adapter that hears nothing of its own.
+def read(folder: Path, woodshed: "Woodshed | None") -> "tuple[dict[str, FrameCondition], dict[str, Tensor]]":
+    """The modules of an adapter's folder, and the weights of layers that learnt whole; none for most adapters.
 
     Raises:
         UserError: the file is missing, is there without being described, or is not what the description says.
     """
     path = folder / CONDITIONS
-    infos = woodshed.conditions if woodshed is not None else []
-    if not infos or woodshed is None:
+    if woodshed is None or not brings_weights(woodshed):
         if path.exists():
             raise _unfit(path, "woodshed.json does not say what it is for")
-        return {}
+        return {}, {}
     if not path.is_file():
-        raise _unfit(path, f"it is missing, and woodshed.json says that the adapter hears {_names(woodshed)}")
+        raise _unfit(path, f"it is missing, and woodshed.json says that the adapter {_what_for(woodshed)}")
     entries, _ = check_header(path)
     base = woodshed.base
     if max(base.card, 1) > 2**20 or base.hidden_size > 2**16 or base.n_codebooks > 256:
         raise _unfit(path, "woodshed.json tells of a base larger than any")
-    shapes = _shapes(woodshed)
+    whole = whole_shapes(woodshed)
+    shapes = _shapes(woodshed) | {f"{WHOLE}{name}": shape for name, shape in whole.items()}
     if sum(_count(shape) for shape in shapes.values()) > MAX_NUMBERS:
         raise _unfit(path, f"woodshed.json asks for more than {MAX_NUMBERS:,} numbers")
     _compare(path, shapes, {name: tuple(entry["shape"]) for name, entry in entries.items()})
-    return _built(path, woodshed)
+    tensors, _ = read_tensors(path)
+    return _built(tensors, woodshed), {name: tensors[f"{WHOLE}{name}"].float() for name in whole}
+
+
+def brings_weights(woodshed: "Woodshed") -> bool:
+    """Whether an adapter of this description has such a file."""
+    moved = woodshed.moved
+    return bool(woodshed.conditions) or (moved is not None and bool(moved.text_encoder or moved.codec))
+
+
+def whole_shapes(woodshed: "Woodshed") -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights of what is new in the base.
+
+    Raises:
+        UserError: nobody here knows the base's family.
+    """
+    from adapters.family.port import family_named
+    from data_prep.move import CODES, WORDS
+
+    moved, base = woodshed.moved, woodshed.base
+    if moved is None or not (moved.text_encoder or moved.codec):
+        return {}
+    try:
+        family = family_named(base.family)
+    except KeyError as error:
+        raise UserError(f"woodshed.json names a family of models that is not known here: {base.family}.") from error
+    parts = [part for part, told in ((CODES, moved.codec), (WORDS, moved.text_encoder)) if told]
+    n_codebooks, card = (moved.codec.n_codebooks, moved.codec.card) if moved.codec else (base.n_codebooks, base.card)
+    width = moved.text_encoder.width if moved.text_encoder else base.text_width
+    return family.whole_shapes(parts, n_codebooks=n_codebooks, card=card, hidden=base.hidden_size, text_width=width)
 
 
 def refuse_hearing(adapters: "Sequence[Adapter]", why: str) -> None:
@@ -70,10 +105,9 @@ def refuse_hearing(adapters: "Sequence[Adapter]", why: str) -> None:
             )
 
 
-def _built(path: Path, woodshed: "Woodshed") -> "dict[str, FrameCondition]":
+def _built(tensors: "Mapping[str, Tensor]", woodshed: "Woodshed") -> "dict[str, FrameCondition]":
     from adapters.added_conditions.frames import build
 
-    tensors, _ = read_tensors(path)
     base = woodshed.base
     made = {}
     for info in woodshed.conditions:
@@ -124,8 +158,11 @@ def _count(shape: tuple[int, ...]) -> int:
     return total
 
 
-def _names(woodshed: "Woodshed") -> str:
-    return ", ".join(info.name for info in woodshed.conditions)
+def _what_for(woodshed: "Woodshed") -> str:
+    from adapters.moved import words_of
+
+    hears = ", ".join(info.name for info in woodshed.conditions)
+    return f"hears {hears}" if hears else f"plays {words_of(woodshed.moved)}"
 
 
 def _unfit(path: Path, why: str) -> UserError:

@@ -12,6 +12,7 @@ from adapters.convert.read import Cut, Kind, kind_of, read_adapter, state_of
 from adapters.fit import check_fit
 from adapters.merge import merge
 from adapters.metadata import MAX_NAME
+from adapters.moved import refuse_moved
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 
@@ -72,6 +73,7 @@ def convert(
     forced = [] if base is None else check_fit(adapter, base, force=force)
     if to != "peft":
         refuse_hearing([adapter], f"written as {to}, which has no place for that")
+        refuse_moved([adapter], f"written as {to}, which has no place for that")
     if to == "kohya":
         to_kohya(_named(adapter, name), out)
     elif to == "peft":
@@ -112,4 +114,5 @@ def _named(adapter: "Adapter", name: str | None) -> "Adapter":
 
 def _save(adapter: "Adapter", out: Path) -> None:
     assert adapter.woodshed is not None
-    adapter_files.save(out, adapter.updates, adapter.woodshed, dropout=adapter.dropout, added=adapter.added)
+    told = adapter.woodshed
+    adapter_files.save(out, adapter.updates, told, dropout=adapter.dropout, added=adapter.added, whole=adapter.whole)

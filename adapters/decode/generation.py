@@ -205,12 +205,12 @@ class Generation:
 
     def _second(self, row: _Row) -> float:
         assert self.tape is not None
-        return (row.origin + max(self._frames_known, self.tape.n_known - 1)) / self.plan.frame_rate
+        return (row.origin + max(self._frames_known, self.tape.frames_given)) / self.plan.frame_rate
 
     def _advance(self, n_frames: int) -> None:
         assert self.tape is not None and self.steps is not None
         before = self._frames_known
-        self.steps.advance(before + n_frames + self.engine.spec.largest_lag)
+        self.steps.advance(self.tape.columns_for(before + n_frames))
         known = self._frames_known
         self.generated += known - before
         finished = [row for row in self.rows if known >= row.end(self.plan) - row.origin]

@@ -5,6 +5,7 @@ cells only, so prompts of different length simply have their known cells further
 waits for the device.
 """
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,13 +55,16 @@ class Tape:
         tokens = self._laid_out(layout)
         closed = (tokens != OPEN).all(0).all(0)  # [S]
         self.n_known = max(1, int(closed.long().cumprod(0).sum()))
+        self.whole_at = self.pattern.step_of_frame(max(layout.n_frames)).amax(0).tolist()
+        frames = self.pattern.frame_of_cell(tokens.shape[2])  # [K, S]
+        self.frames_given = 1 + int(frames[:, : self.n_known].amax())
         if self.tokens.shape == tokens.shape:
             self.tokens.copy_(tokens)
             self.origins.copy_(torch.tensor(layout.origins))
             return
         self.tokens = tokens.to(self.device)
         self.origins = torch.tensor(layout.origins, device=self.device)
-        self.frames = self.pattern.frame_of_cell(tokens.shape[2], self.device)  # [K, S]
+        self.frames = frames.to(self.device)
 
     @property
     def n_rows(self) -> int:
@@ -74,7 +78,11 @@ class Tape:
 
     def frames_known(self, at: int) -> int:
         """Frames whose codes are all known once `at` columns are read."""
-        return max(0, self.pattern.n_frames(min(at + 1, self.n_columns)))
+        return bisect_right(self.whole_at, at)
+
+    def columns_for(self, n_frames: int) -> int:
+        """How many columns must be read for so many frames to be known, at most all that have a next."""
+        return self.whole_at[min(n_frames, len(self.whole_at)) - 1]
 
     def codes(self) -> Int[Tensor, "B K T"]:
         """Codes by frame; cells not drawn yet hold `OPEN`."""

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adapters.conditions import Conditions
-from adapters.pattern import Delays, Pattern
+from adapters.pattern import Pattern
+from adapters.pattern_names import pattern_of
 from data_prep.lm_spec import LMSpec
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class LM(nn.Module):
         super().__init__()
         self.spec = spec
         self.added = None
-        self.pattern: Pattern = Delays(spec.lags)
+        self.pattern: Pattern = pattern_of(spec)
         self.levels_at_once = spec.n_codebooks
 
     @property

@@ -1,5 +1,6 @@
 """Loading a base's LM: one tensor at a time, in any precision, for every family."""
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from adapters.family.lm import DTYPES, LM, default_compute_dtype
 from adapters.family.port import family_of
 from adapters.quantize import quantized_linear
-from adapters.tensor_stream import StoredWeights
+from adapters.tensor_stream import StoredTensors, StoredWeights
+from adapters.whole_weights.layers import install
+from adapters.whole_weights.start import start_values
 from configs.errors import UserError
 from configs.precisions import BaseWeights
 
@@ -22,8 +25,12 @@ def load_lm(
     weights: BaseWeights = "fp32",
     device: torch.device | str = "cpu",
     compute_dtype: torch.dtype | None = None,
+    whole: Mapping[str, Tensor] | None = None,
 ) -> LM:
     """Load the LM of a base: never more in memory than the result and one tensor.
+
+    Where the base is moved (`BaseFiles.move`), weights that are new have the values of `whole`, which an adapter
+    brings, or their first values.
 
     int8 and nf4 quantise the linear layers that the family names (those inside the blocks); the rest is in
     `compute_dtype` then (default: bf16 or fp16 on a GPU, fp32 on a CPU).
@@ -35,8 +42,18 @@ def load_lm(
     family = family_of(files)
     with torch.device("meta"):
         lm = family.build(files)
-    stored = family.stored(files)
-    _check_partition(lm, stored, str(files.folder))
+    spec = files.spec
+    parts = spec.learns_whole
+    new = family.whole_shapes(
+        parts, n_codebooks=spec.n_codebooks, card=spec.card, hidden=spec.hidden, text_width=spec.text_width
+    )
+    replaced = family.replaced(parts)
+    everything = family.stored(files)
+    stored: StoredWeights = everything
+    if parts:
+        assert isinstance(everything, StoredTensors), "only checkpoints under the LM's own names can be moved"
+        stored = everything.only(name for name in everything if not name.startswith(tuple(replaced)))
+    _check_partition(lm, stored, str(files.folder), new)
     dtype = DTYPES.get(weights) or compute_dtype or default_compute_dtype(device)
     for name in stored:
         tensor = stored[name]
@@ -44,13 +61,15 @@ def load_lm(
             _replace(lm, name.removesuffix(".weight"), quantized_linear(tensor.float(), weights, device, dtype))
         else:
             _assign(lm, name, tensor.to(device, dtype, copy=True))
+    if new:
+        install(lm, whole if whole is not None else start_values(new, everything, replaced), device, dtype)
     family.complete(lm, device, dtype)
     lm.__dict__.update(is_loaded_in_8bit=weights == "int8", is_loaded_in_4bit=weights == "nf4")
     return lm.eval()
 
 
-def _check_partition(lm: LM, stored: StoredWeights, where: str) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in lm.state_dict().items()}
+def _check_partition(lm: LM, stored: StoredWeights, where: str, new: Collection[str] = ()) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in lm.state_dict().items() if name not in new}
     shapes = stored.shapes
     problems = [f"missing: {name}" for name in sorted(expected.keys() - shapes.keys())]
     problems += [f"unexpected: {name}" for name in sorted(shapes.keys() - expected.keys())]

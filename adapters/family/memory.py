@@ -42,7 +42,7 @@ class StepPlan:
     @property
     def steps(self) -> int:
         """S: columns that the LM reads of a clip."""
-        return self.frames + self.spec.largest_lag
+        return self.spec.steps(self.frames)
 
     @property
     def bytes_per_value(self) -> int:
@@ -102,6 +102,14 @@ class MemoryModel(ABC):
     def block_weights(self, plan: StepPlan) -> int:
         """Numbers in one block's matrices."""
 
+    def whole_tensors(self, plan: StepPlan) -> list[int]:
+        """Numbers of each tensor that learns whole in a base that was moved (`LMSpec.learns_whole`); most have none."""
+        return []
+
+    def whole_kept_bytes(self, plan: StepPlan) -> int:
+        """What these keep between the forward and the backward pass: copies in the model's own arithmetic."""
+        return 0
+
     def narrow(self, spec: LMSpec, layers: int) -> LMSpec | None:
         """So many layers that are too narrow for their kernels to take any time; None where that cannot be made."""
         return None
@@ -131,8 +139,13 @@ def memory_of(spec: LMSpec) -> MemoryModel:
 
 
 def trainable(plan: StepPlan) -> int:
-    """Numbers that learn: A and B of every adapted layer."""
+    """Numbers that learn by low rank: A and B of every adapted layer."""
     return sum(count * plan.rank * (n_in + n_out) for n_in, n_out, count in memory_of(plan.spec).linears(plan))
+
+
+def learning(plan: StepPlan) -> int:
+    """All numbers that learn."""
+    return trainable(plan) + sum(memory_of(plan.spec).whole_tensors(plan))
 
 
 def packed_bytes(size: int, rows: int, weights: str) -> int:

@@ -59,6 +59,16 @@ class Family(ABC):
         """A tensor of the base's files with each of its `parts_of` passed through `change(our name, weight)`."""
         return change(name, tensor)
 
+    def whole_shapes(
+        self, parts: Sequence[str], *, n_codebooks: int, card: int, hidden: int, text_width: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the weights that are new where these parts (`LMSpec.learns_whole`) are moved."""
+        return {}
+
+    def replaced(self, parts: Sequence[str]) -> dict[str, str]:
+        """How the names of these parts' weights begin, each with a weight of the base that shows their size."""
+        return {}
+
     def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027
         """Make what is computed and not stored, once all weights are in place; most families have nothing such."""
 

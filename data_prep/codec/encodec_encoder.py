@@ -18,25 +18,31 @@ def encode_in_order(
     model: Any, audio: Float[Tensor, "B c N"], hop_samples: int, stretch_frames: int, device: torch.device
 ) -> Int[Tensor, "B k T"]:
     """Codes of a long piece on the CPU, at most a stretch and its context on the device at a time."""
+    bandwidth = model.config.target_bandwidths[-1]
+    parts = latents_in_order(model, audio, hop_samples, stretch_frames, device)
+    codes = [model.quantizer.encode(latents, bandwidth).transpose(0, 1).to("cpu") for latents in parts]  # [B, k, t]
+    return torch.cat(codes, dim=2)
+
+
+def latents_in_order(
+    model: Any, audio: Float[Tensor, "B c N"], hop_samples: int, stretch_frames: int, device: torch.device
+) -> Iterator[Float[Tensor, "B D _"]]:
+    """The encoder's output for a long piece, stretch after stretch, on the device."""
     layers = list(model.encoder.layers)
     at = next(i for i, layer in enumerate(layers) if hasattr(layer, "lstm"))
     last = nn.Sequential(*layers[at + 1 :])
     reach = max(1, encoder_reach_samples(last, causal=True))
     held: Tensor | None = None  # the LSTM's output, from frame `held_from` on
     held_from = done = known = 0
-    parts = []
     for new, is_end in _through_lstm(layers[:at], layers[at].lstm, audio, hop_samples, stretch_frames, device):
         held = new if held is None else torch.cat([held, new], dim=2)
         known += new.shape[2]
         until = known if is_end else known - reach
         if until <= done:
             continue
-        latents = last(held)[:, :, done - held_from : until - held_from]
-        codes = model.quantizer.encode(latents, model.config.target_bandwidths[-1])  # [k, B, t]
-        parts.append(codes.transpose(0, 1).to("cpu"))
+        yield last(held)[:, :, done - held_from : until - held_from]
         done, keep_from = until, max(held_from, until - reach)
         held, held_from = held[:, :, keep_from - held_from :], keep_from
-    return torch.cat(parts, dim=2)
 
 
 def _through_lstm(

@@ -167,7 +167,10 @@ class Codec(ABC):
         try:
             return self._decode_bounded(codes)
         finally:
-            self.to(before)
+            try:
+                self.to(before)
+            except torch.OutOfMemoryError:  # what was decoded counts more; the codec stays where it is
+                self.to("cpu")
 
     def _check_codes(self, codes: Int[np.ndarray, "K T"]) -> None:
         if codes.size and not (codes.min() >= 0 and codes.max() < self.card):

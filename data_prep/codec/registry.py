@@ -22,6 +22,7 @@ KINDS: dict[str, str | Loader] = {
     "mimi": "data_prep.codec.mimi",
     "xcodec": "data_prep.codec.xcodec",
     "xcodec2": "data_prep.codec.xcodec2",
+    "woodshed_vq": "data_prep.codec.woodshed_vq",
     "spectrostream": "data_prep.codec.spectrostream.codec",
 }
 """Name → the module whose `load` makes the codec, or a function that does."""
@@ -56,7 +57,15 @@ def load_codec(source: CodecSource, device: str | torch.device = "cpu") -> Codec
 
 
 def base_codec_source(files: BaseFiles) -> CodecSource:
-    """The codec inside a base's checkpoint, or beside it where its family says so."""
+    """The codec inside a base's checkpoint, or beside it where its family says so; or the one that it is moved to.
+
+    Raises:
+        UserError: that one is not found, or is another than is meant.
+    """
+    if files.move.codec is not None:
+        from data_prep.codec.resolve import resolve_choice
+
+        return resolve_choice(files.move.codec)
     own = files.format.codec_source(files.folder)
     if own is not None:
         return own
@@ -78,6 +87,8 @@ def load_base_codec(files: BaseFiles, device: str | torch.device = "cpu") -> Cod
         UserError: the codec does not fit the LM of the same base, or its weights are incomplete.
     """
     codec = load_codec(base_codec_source(files), device)
+    if files.move.codec is not None:
+        return codec
     got = {"codebooks": codec.n_codebooks, "codebook size": codec.card}
     want = {"codebooks": files.spec.n_codebooks, "codebook size": files.spec.card}
     if got != want:

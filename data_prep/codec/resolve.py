@@ -9,9 +9,10 @@ from configs.errors import UserError
 from data_prep import weight_file
 from data_prep.base_files import DEBUG_BASES, BaseFiles, from_hub, load_tensors, resolve_base
 from data_prep.checkpoint_files import checkpoint_files
-from data_prep.codec.registry import KINDS, base_codec_source
+from data_prep.codec.registry import KINDS, base_codec_source, load_codec
 from data_prep.codec.source import CodecSource
 from data_prep.families import format_of
+from data_prep.move import CodecChoice
 
 BASES = (*DEBUG_BASES, "starter")
 
@@ -39,6 +40,40 @@ def resolve_codec(id: str, revision: str | None = None, *, channels: int | None 
         return base_codec_source(resolve_base(id, revision))
     _check_weights(files)
     return CodecSource(kind, config, partial(load_tensors, files, ""), files.folder, channels)
+
+
+def choose(id: str, channels: int) -> CodecChoice:
+    """What an id means as the codec under a base of so many channels: loaded once, for its numbers.
+
+    Raises:
+        UserError: as `resolve_codec`, or it cannot be used for that.
+    """
+    source = resolve_codec(id, channels=channels)
+    codec = load_codec(source)
+    if codec.channels != channels:
+        raise UserError(
+            f"The codec `{id}` reads {codec.channels} channels, the base plays {channels}.",
+            where="codec",
+            fix="Give a codec with as many channels, or a mono one.",
+        )
+    return CodecChoice(id, source.kind, source.fingerprint(), codec.spec)
+
+
+def resolve_choice(choice: CodecChoice) -> CodecSource:
+    """Where the codec of this choice is.
+
+    Raises:
+        UserError: not found, or another than is meant.
+    """
+    source = resolve_codec(choice.id, channels=choice.shape.channels)
+    found = source.fingerprint()
+    if found != choice.fingerprint:
+        raise UserError(
+            f"This is not the codec that was trained with: its fingerprint is {found}, not {choice.fingerprint}.",
+            where=str(source.where),
+            fix="Give the folder or hub id of that one as --codec.",
+        )
+    return source
 
 
 def _config(files: BaseFiles) -> dict[str, Any]:

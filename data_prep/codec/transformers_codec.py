@@ -44,7 +44,7 @@ class TransformersCodec(Codec):
 
     def to(self, device: str | torch.device) -> "TransformersCodec":
         """Move the weights."""
-        self.model.to(device)
+        _moved(self.model, device)
         return self
 
     @abstractmethod
@@ -133,7 +133,25 @@ def load_model(model_class: Any, config: Any, source: CodecSource, device: str |
             where=f"{source.where}: missing {sorted(report['missing_keys'])[:3]} …",
             fix="Fetch the base again, or copy the folder again.",
         )
-    return model.to(device).eval().requires_grad_(False), name
+    return _moved(model.eval().requires_grad_(False), device), name
+
+
+def _moved(model: Any, device: str | torch.device) -> Any:
+    """The model on a device, its single integers on the host.
+
+    EnCodec holds the sizes of its convolutions as buffers and reads them to know how far to pad: on a GPU the host
+    would wait for the device before every convolution.
+    """
+    sizes = [
+        (module, name, buffer.to("cpu"))
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and buffer.ndim == 0 and not buffer.is_floating_point()
+    ]
+    model.to(device)
+    for module, name, buffer in sizes:
+        module._buffers[name] = buffer
+    return model
 
 
 def to_whole_frames(audio: Float[Tensor, "B c N"], hop_samples: int) -> Float[Tensor, "B c M"]:

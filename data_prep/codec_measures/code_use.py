@@ -31,6 +31,14 @@ class CodeUse:
         logs = np.log2(share, where=share > 0, out=np.zeros_like(share))
         return -(share * logs).sum(axis=1)
 
+    def perplexity(self) -> list[float]:
+        """Of each codebook, 2 to its entropy: how many equally likely codes would say as much."""
+        return [float(value) for value in 2 ** self.entropy_bits()]
+
+    def shares_in_use(self) -> list[float]:
+        """Of each codebook, the share of entries that were chosen at all."""
+        return [float(share) for share in (self.counts > 0).mean(axis=1)]
+
     def bitrate_efficiency(self, n_codebooks: int | None = None) -> float:
         """Entropy over bits of the first codebooks: 1 where every code is equally likely."""
         return float(self.entropy_bits()[:n_codebooks].mean() / np.log2(self.counts.shape[1]))

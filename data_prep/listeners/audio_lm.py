@@ -12,6 +12,7 @@ What it does not know: whether an answer is true. These models name players, tit
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ class AudioLanguageModel:
         self.model.eval().requires_grad_(False)
         if settings.bits is None:
             self.model.to(device)
-        self.processor: Any = transformers.AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        self.processor: Any = _processor(folder, name)
         self.sample_rate_hz = int(self.processor.feature_extractor.sampling_rate)
         self.fingerprint = fingerprint(name, model, settings)
 
@@ -117,6 +118,16 @@ class AudioLanguageModel:
         except ValueError as error:
             fix = "Copy chat_template.jinja (or chat_template.json) beside its config.json."
             raise UserError(f"The model for {self.name} has no chat template.", where=WHERE, fix=fix) from error
+
+
+def _processor(folder: Path, name: str) -> Any:
+    if name == "qwen2.5-omni":
+        from data_prep.listeners.omni_processor import OmniProcessor
+
+        return OmniProcessor(folder)
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
 
 
 def _loading(settings: ListenerSettings, device: str) -> dict[str, Any]:

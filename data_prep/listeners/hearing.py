@@ -15,7 +15,7 @@ from configs.listeners import ListenerSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, changed, read_clips
 from data_prep.decode import AudioError
-from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known, Listener
+from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known, Listener
 from data_prep.listeners.registry import Wanted, listener_fingerprint, load_listener, parse_wanted
 from data_prep.listeners.word_filter import filtered
 from data_prep.progress import Stage, stage
@@ -74,8 +74,8 @@ def unwanted(known: Known, answers: Iterable[Heard]) -> list[str]:
     """Flags of a clip where something was heard that its owner did not ask for: a voice in what should have none."""
     said = " ".join([*known.own, *known.tags.values()]).lower()
     instrumental = known.stems == INSTRUMENTAL or re.search(r"\b(instrumental|no vocals|without vocals)\b", said)
-    heard = any(VOCALS_HEARD in answer.flags for answer in answers)
-    return [VOCALS_HEARD] if instrumental and heard else []
+    heard = any(VOCALS_FOUND in answer.flags for answer in answers)
+    return [VOCALS_FOUND] if instrumental and heard else []
 
 
 def _hear(clips: Sequence[Clip], job: _Job, cache: Cache, progress: Stage) -> Iterator[tuple[Clip, Heard]]:

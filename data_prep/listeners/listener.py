@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float
 
-VOCALS_HEARD = "vocals_heard"
+VOCALS_FOUND = "vocals_found"
 """Flag: somebody sings or speaks."""
 
 
@@ -40,7 +40,7 @@ class Heard:
     scores: Mapping[str, float] = field(default_factory=dict)
     """How sure it is of what it says, and of more that it does not say; 0 to 1 where it is a probability."""
     flags: tuple[str, ...] = ()
-    """What the person should know, e.g. `VOCALS_HEARD`."""
+    """What the person should know, e.g. `VOCALS_FOUND`."""
     removed: tuple[str, ...] = ()
     """What the word filter took out."""
 

@@ -90,12 +90,22 @@ def clean_text(text: str, tags: Mapping[str, str], removed: list[str]) -> str:
     plain = _cut_out(_QUOTED, plain, removed)
     plain = _cut_out(_ATTRIBUTION, plain, removed, spare=_all_musical)
     plain = _without(plain, _own_names(tags), removed)
-    sentences: dict[str, str] = {}
-    for sentence in filter(None, (part.strip() for part in _SENTENCE_END.split(plain))):
+    kept: dict[str, str] = {}
+    for sentence in sentences(plain):
         whole = _tidy(_without_rows(sentence, removed))
         if sum(map(str.isalpha, whole)) >= 2:
-            sentences.setdefault(whole.casefold(), whole)
-    return _short(list(sentences.values()), removed)
+            kept.setdefault(whole.casefold(), whole)
+    return _short(list(kept.values()), removed)
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, each with the mark it ends with."""
+    return [part.strip() for part in _SENTENCE_END.split(text) if part.strip()]
+
+
+def joined(several: Sequence[str]) -> str:
+    """Sentences with a space between, except after the full stops of scripts that write none."""
+    return "".join(s if s.endswith(_WIDE_END) else f"{s} " for s in several).strip()
 
 
 def _without_rows(sentence: str, removed: list[str]) -> str:
@@ -147,17 +157,12 @@ def _tidy(text: str) -> str:
     return re.sub(r"[,;:]+(?=[.!?]?$)", "", text).strip(" ,;:-")
 
 
-def _short(sentences: list[str], removed: list[str]) -> str:
+def _short(several: list[str], removed: list[str]) -> str:
     """As many whole sentences as fit; of a first one that is too long, its beginning."""
-    kept = sentences[:1]
-    for sentence in sentences[1:]:
-        if len(_joined([*kept, sentence])) > MAX_CHARS:
+    kept = several[:1]
+    for sentence in several[1:]:
+        if len(joined([*kept, sentence])) > MAX_CHARS:
             break
         kept.append(sentence)
-    removed += sentences[len(kept) :]
-    return plain_text(_joined(kept), MAX_CHARS)
-
-
-def _joined(sentences: Sequence[str]) -> str:
-    """With a space between, except after the full stops of scripts that write none."""
-    return "".join(s if s.endswith(_WIDE_END) else f"{s} " for s in sentences).strip()
+    removed += several[len(kept) :]
+    return plain_text(joined(kept), MAX_CHARS)

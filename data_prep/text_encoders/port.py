@@ -51,11 +51,15 @@ class MixingTextEncoder(TextEncoder, Protocol):
 
 
 def load_text_encoder(files: BaseFiles, device: str | torch.device = "cpu") -> TextEncoder:
-    """The encoder that a base's language model was trained with.
+    """The encoder that a base's language model was trained with, or the one that it is moved to.
 
     Raises:
         UserError: its files are incomplete, or a package that it needs is not installed.
     """
+    if files.move.text is not None:
+        from data_prep.text_encoders.transformers_text import load
+
+        return load(files.move.text, device)
     return importlib.import_module(KINDS[files.format.text_encoder]).load(files, device)
 
 
@@ -65,4 +69,8 @@ def text_encoder_fingerprint(files: BaseFiles) -> str:
     Raises:
         UserError: its files are incomplete.
     """
+    if files.move.text is not None:
+        from data_prep.text_encoders.transformers_text import choose
+
+        return choose(files.move.text.id).fingerprint
     return importlib.import_module(KINDS[files.format.text_encoder]).text_encoder_fingerprint(files)

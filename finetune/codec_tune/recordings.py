@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -57,7 +58,10 @@ def read_recordings(folder: Path, codec: Codec, *, shortest_sec: float) -> tuple
     return found, left_out
 
 
-def hold_out(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Recording]]:
+T = TypeVar("T")
+
+
+def hold_out(recordings: Sequence[T]) -> tuple[list[T], list[T]]:
     """Songs to learn from, and a fifth of them, evenly spread by name, that are only measured.
 
     Raises:
@@ -65,7 +69,7 @@ def hold_out(recordings: Sequence[Recording]) -> tuple[list[Recording], list[Rec
     """
     if len(recordings) < 2:
         raise UserError(
-            "A decoder is tuned on at least two songs: one is held out to measure what was learnt.",
+            f"At least two songs are needed, {len(recordings)} can be used: one is held out and only measured.",
             fix="Put more songs into the folder, or cut a long one into several files.",
         )
     count = max(1, round(HELD_OUT_SHARE * len(recordings)))

@@ -58,11 +58,13 @@ def run(args: Namespace, settings: None) -> int:
     from adapters import adapter_files
     from adapters.added_conditions.files import refuse_hearing
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
+    from adapters.moved import refuse_moved
 
     adapter_files.check_free(args.out, args.overwrite)
     wanted = [parse_spec(text) for text in args.adapters]
     adapters = [adapter_files.load(folder, force=args.force) for folder, _ in wanted]
     refuse_hearing(adapters, "blended or resized, which would change half of it")
+    refuse_moved(adapters, "blended or resized, which would change half of it")
     weights = [weight for _, weight in wanted]
     needed = adapters[0].woodshed is None if args.method == "resize" else base_needed(adapters)
     files = base_of(adapters[0], args.base) if args.base or needed else None

@@ -58,16 +58,17 @@ def _print_table(console: "Console", rows: "Sequence[ClipRow]") -> None:
     from rich.table import Table
 
     from data_prep.caption_edits import heard_words
+    from data_prep.flag_words import remark
     from finetune.terminal import harmless
 
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("song", "from", "heard", "captions"):
+    for heading in ("song", "from", "listeners", "captions"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        flags = f" [{', '.join(row.flags)}]" if row.flags else ""
+        remarks = f" ({'; '.join(map(remark, row.flags))})" if row.flags else ""
         place = f"{row.start_sec:.0f} s" + ("" if row.stems == "mix" else f", {row.stems}")
         captions = "\n".join(map(harmless, row.captions))
-        table.add_row(*map(harmless, (row.source, place, heard_words(row) + flags)), captions)
+        table.add_row(*map(harmless, (row.source, place, heard_words(row) + remarks)), captions)
     console.print(table)
 
 
@@ -88,17 +89,21 @@ def _print_stats(console: "Console", rows: "Sequence[ClipRow]", trigger: str) ->
     for phrase, share in list(stats.phrases.items())[:_MOST_PHRASES]:
         table.add_row(f"{share:.0%}", harmless(phrase))
     console.print(table)
-    for line in _findings(stats, trigger):
+    for line in findings(stats, trigger):
         console.print(harmless(line), soft_wrap=True)
 
 
-def _findings(stats: Any, trigger: str) -> list[str]:
+def findings(stats: Any, trigger: str) -> list[str]:
     """What the counts mean, in sentences."""
     lines = []
     left_out = len(stats.phrases) - _MOST_PHRASES
     if left_out > 0:
         lines.append(f"and {left_out} phrases that are said less often.")
     learnt = f"the trigger {trigger!r}" if trigger else "no trigger: all of this"
+    if trigger:
+        whole = stats.with_trigger == stats.captions
+        part = "every caption" if whole else f"{stats.with_trigger} of {stats.captions} captions"
+        lines.append(f"The trigger {trigger!r} is in {part}.")
     if stats.always:
         lines.append(f"Said of every clip, and so learnt together with {learnt}: {', '.join(stats.always)}.")
     if stats.in_every_caption:
@@ -108,6 +113,6 @@ def _findings(stats: Any, trigger: str) -> list[str]:
         lines.append(f"Never varies, so that a prompt will hardly change it: {named}.")
     if stats.alike:
         lines.append(f"{stats.alike} clips are described exactly as a clip of another song: nothing tells them apart.")
-    if not lines:
-        lines.append("Nothing is said of every clip.")
+    if not stats.always and stats.clips > 1:
+        lines.append("Nothing else is said of every clip." if trigger else "Nothing is said of every clip.")
     return lines

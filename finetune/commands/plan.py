@@ -37,6 +37,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
     from finetune.memory.host_cost import machine_here
+    from finetune.moving import move_for_run
 
     memory = settings.memory
     if memory is None:
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     frames = [row.n_frames for row in dataset.clips("train")]
     device, arithmetic = machine_of(settings)
     cap = cap_of(memory, device)
-    spec = spec_of_base(settings)
+    own = spec_of_base(settings)
+    spec = move_for_run(own, dataset, settings).applied(own)
     longest = longest_frames(frames, settings, spec.frame_rate)
     fitted = fit_settings(settings, spec, longest, arithmetic, cap, machine_here(spec, host_device()))
     show(args.data, dataset, fitted, settings, arithmetic)

@@ -56,7 +56,7 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from data_prep.report_words import own_words, warnings
+    from data_prep.report_words import left_out, own_words, warnings
     from data_prep.scan import by_kind
     from finetune.terminal import harmless
 
@@ -69,7 +69,8 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
         "captions": str(len({caption for row in rows for caption in row.captions})),
         **{kind: _condition_words(count, len(rows)) for kind, count in summary.conditions.items()},
         "your words": harmless(own_words(summary.songs)),
-        "left out": f"{len(summary.rejected)} (see rejected.jsonl)" if summary.rejected else "nothing",
+        **({"edited": _edits_words(summary)} if summary.edits.captions else {}),
+        "left out": f"{left_out(summary.rejected)} (see rejected.jsonl)" if summary.rejected else "nothing",
         **({"passed over": harmless(by_kind(summary.found.passed_over))} if summary.found.passed_over else {}),
         "size": f"{size_mib:.1f} MiB, and {cache_mib:.1f} MiB in .cache that can be deleted",
         "time": f"{summary.seconds:.1f} s" + (", nothing had changed" if summary.unchanged else ""),
@@ -80,9 +81,18 @@ def show(summary: "Summary", settings: PrepSettings) -> None:
         table.add_row(f"[bold]{name}[/]", escape(fact))
     console = Console(highlight=False)
     console.print(table)
-    for line in warnings(summary.found, summary.songs):
+    for line in warnings(summary.found, summary.songs, summary.too_short):
         console.print(f"[bold yellow]warning:[/] {escape(harmless(line))}", soft_wrap=True)
     console.print(f"next: {escape(_next_command(summary, settings))}", soft_wrap=True)
+
+
+def _edits_words(summary: "Summary") -> str:
+    """Of how many clips a person wrote the captions, and in which run."""
+    count = sum(row.id in summary.edits.captions for row in summary.rows)
+    said = f"captions of {count} clips are yours"
+    if summary.edits.kept:
+        said += ", kept from the last run's table; --captions.edits FILE takes another, --captions.edits null none"
+    return said
 
 
 def _condition_words(with_one: int, n_clips: int) -> str:

@@ -134,10 +134,7 @@ def fad(x: Rows, y: Float[np.ndarray, "M D"]) -> float:
     The trace of the root of Σx Σy is the nuclear norm of A Bᵀ, where Σx = AᵀA and Σy = BᵀB: no root of a large matrix
     is taken, and sets smaller than the embedding's width are no special case.
     """
-    a, b = ((rows - rows.mean(axis=0)) / np.sqrt(max(1, len(rows) - 1)) for rows in (x, y))
-    shared = float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
-    means = float(np.square(x.mean(axis=0) - y.mean(axis=0)).sum())
-    return means + float(np.square(a).sum()) + float(np.square(b).sum()) - 2 * shared
+    return _frechet(_moments(x), _moments(y))
 
 
 def fad_infinity(x: Rows, y: Float[np.ndarray, "M D"], *, seed: int = 0) -> float | None:
@@ -146,11 +143,34 @@ def fad_infinity(x: Rows, y: Float[np.ndarray, "M D"], *, seed: int = 0) -> floa
         return None
     rng = np.random.default_rng(seed)
     sizes = np.unique(np.linspace(len(x) // 2, len(x), FAD_SIZES).astype(int))
+    theirs = _moments(y)
     found = [
-        np.mean([fad(x[rng.permutation(len(x))[:size]], y) for _ in range(FAD_DRAWS if size < len(x) else 1)])
+        np.mean(
+            [
+                _frechet(_moments(x[rng.permutation(len(x))[:size]]), theirs)
+                for _ in range(FAD_DRAWS if size < len(x) else 1)
+            ]
+        )
         for size in sizes
     ]
     return float(np.polyfit(1 / sizes, found, 1)[1])
+
+
+Moments = tuple[Float[np.ndarray, " D"], Float[np.ndarray, "_ D"]]
+
+
+def _moments(rows: Float[np.ndarray, "_ D"]) -> Moments:
+    """The mean, and A with AᵀA = the covariance: of a large set the triangle of a QR decomposition, which is small."""
+    mean = rows.mean(axis=0)
+    root = (rows - mean) / np.sqrt(max(1, len(rows) - 1))
+    return mean, np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root
+
+
+def _frechet(ours: Moments, theirs: Moments) -> float:
+    (mean_a, a), (mean_b, b) = ours, theirs
+    shared = float(np.linalg.svd(a @ b.T, compute_uv=False).sum())
+    apart = float(np.square(mean_a - mean_b).sum())
+    return apart + float(np.square(a).sum()) + float(np.square(b).sum()) - 2 * shared
 
 
 def _squared_mmd(

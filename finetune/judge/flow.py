@@ -156,6 +156,11 @@ def notes(subject: Subject, reference: Reference | None, settings: EvaluateSetti
             "No dataset was given (--data): style and memorised songs cannot be measured, only what is played."
         )
         return found
+    if subject.files.move:
+        found.append(
+            f"The adapter has another {' and '.join(subject.files.move.parts)} than its base: it is compared with the "
+            "base as it was published, on the same music."
+        )
     songs = {split: {row.source for row in subject.dataset.clips(split)} for split in ("train", "validation")}
     if not songs["validation"]:
         found.append(
@@ -243,7 +248,7 @@ class _Bench:
             found.append(trust_finding(self.room.trust, self.room.ear.name, not self.room.reference.held_out))
         found.append(style_finding(heard.style, distances(self.room, rows), trusted))
         found.append(bare_finding(heard.bare_style, heard.style))
-        kl = self.teacher.divergence(self.foreign, chosen.candidate.updates, chosen.cell.strength)
+        kl = self.teacher.divergence(self.foreign, chosen.candidate, chosen.cell.strength)
         found.append(forgetting_finding(heard.forgetting, mean_estimate(kl), self.room.scale is not None))
         found += self._prompt(base, rows, agreements)
         found.append(self._health(base, rows))
@@ -325,8 +330,7 @@ class _Bench:
         if not all(sets):
             return None
         given = [[Given(w.codes, w.caption) for w in these] for these in sets]
-        updates, strength = chosen.candidate.updates, chosen.cell.strength
-        adapted = [self.teacher.losses(these, updates, strength) for these in given]
+        adapted = [self.teacher.losses(these, chosen.candidate, chosen.cell.strength) for these in given]
         base = [self.teacher.losses(these) for these in given]
         songs = [[w.clip.source for w in these] for these in sets]
         return Losses(adapted[0], adapted[1], base[0], base[1], songs[0], songs[1])
@@ -338,7 +342,7 @@ class _Bench:
         folder = self.scratch / f"step-{candidate.step}"
         if not folder.exists():
             assert self.subject.adapter.woodshed is not None
-            adapter_files.save(folder, candidate.updates, self.subject.adapter.woodshed)
+            adapter_files.save(folder, candidate.updates, self.subject.adapter.woodshed, whole=candidate.whole)
         return folder
 
 

@@ -86,9 +86,12 @@ def asked_key(prompt: str) -> tuple[int, bool] | None:
     return (NOTES[found[1].lower()] + step) % 12, found[3].lower() == "minor"
 
 
-def tempo_agrees(found_bpm: float, asked_bpm: float) -> bool:
-    """Whether a tempo is the one asked for, its half or its double, within 8 % (as in tempo estimation contests)."""
-    return any(abs(found_bpm - factor * asked_bpm) <= WITHIN * factor * asked_bpm for factor in (0.5, 1.0, 2.0))
+def tempo_agrees(found_bpm: float, asked_bpm: float, *, octaves: bool = True) -> bool:
+    """Whether a tempo is the one asked for within 8 % (as in tempo estimation contests); its half or its double too,
+    unless `octaves` is off.
+    """
+    factors = (0.5, 1.0, 2.0) if octaves else (1.0,)
+    return any(abs(found_bpm - factor * asked_bpm) <= WITHIN * factor * asked_bpm for factor in factors)
 
 
 def _scale(key: tuple[int, bool]) -> int:

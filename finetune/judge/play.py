@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int
 
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import AdapterSpec, Sampler
@@ -24,7 +24,7 @@ class Piece:
     """What was played for an ask."""
 
     ask: Ask
-    codes: Int16[np.ndarray, "K T"]
+    codes: Int[np.ndarray, "K T"]
     audio: Float[np.ndarray, "C N"]
 
 
@@ -41,6 +41,7 @@ def sampler(
         guidance=settings.guidance,
         precision=settings.precision,
         device=settings.device,
+        text_encoder=files.move.text.id if adapter is not None and files.move.text is not None else None,
     )
     specs = [] if adapter is None else [AdapterSpec(adapter, StrengthSchedule.constant(strength))]
     return Sampler.load(files, specs, how)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int
 
 from data_prep.prepared import ClipRow, PreparedDataset
 
@@ -27,7 +27,7 @@ class Window:
 
     clip: ClipRow
     start_frame: int
-    codes: Int16[np.ndarray, "K T"]
+    codes: Int[np.ndarray, "K T"]
 
     @property
     def caption(self) -> str:

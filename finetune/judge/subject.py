@@ -2,21 +2,24 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.adapter_files import Adapter, load
 from adapters.fit import check_fit
 from adapters.low_rank import LowRank
+from adapters.moved import moved_files, words_of
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.prepared import PreparedDataset
 from finetune import dataset_fit
-from finetune.checkpoint import all_steps
+from finetune.checkpoint import kept_weights
 from finetune.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from configs.train import TrainSettings
 
 OUT = "evaluation"
@@ -28,6 +31,8 @@ class Candidate:
 
     step: int | None
     updates: Mapping[str, LowRank]
+    whole: "Mapping[str, Tensor]" = field(default_factory=dict)
+    """Weights of what is new in a base that it moves."""
 
 
 @dataclass(frozen=True)
@@ -79,37 +84,44 @@ def open_subject(path: Path, data: Path | None = None, base: str | None = None, 
     if not (base or told):
         raise UserError("This adapter does not say which base it belongs to.", where=str(folder), fix="Add --base.")
     files = resolve_base(base or told, revision or (None if base else adapter.revision))
+    files = moved_files(files, [adapter])
+    if files.move.codec is not None:
+        raise UserError(
+            f"{adapter.label} plays {words_of(adapter.woodshed.moved if adapter.woodshed else None)}: the sound of "
+            "another codec cannot be compared with the base's.",
+            where=str(folder),
+            fix="Listen to it: woodshed sample ADAPTER PROMPT; its held-out loss is in the run's report.",
+        )
     check_fit(adapter, files)
     return Subject(folder, run, adapter, files, _dataset(data, stood, files))
 
 
 def candidates(subject: Subject, *, checkpoints: bool) -> list[Candidate]:
     """The adapter as it is, and the other checkpoints of its run."""
-    found = [Candidate(subject.step, subject.adapter.updates)]
+    found = [Candidate(subject.step, subject.adapter.updates, subject.adapter.whole)]
     if subject.run is None or not checkpoints or subject.adapter.woodshed is None:
         return found
-    steps = [step for step in all_steps(subject.run.checkpoints) if step != subject.step]
-    return sorted([*found, *_of_checkpoints(subject, steps)], key=lambda one: one.step or 0)
+    others = {step: path for step, path in kept_weights(subject.run.checkpoints).items() if step != subject.step}
+    return sorted([*found, *_of_steps(subject, others)], key=lambda one: one.step or 0)
 
 
-def _of_checkpoints(subject: Subject, steps: list[int]) -> list[Candidate]:
+def _of_steps(subject: Subject, files: Mapping[int, Path]) -> list[Candidate]:
     """Read on a base of their own: some adapters start by changing it."""
     from safetensors.torch import load_file
 
     from adapters.family.load import load_lm
     from adapters.lora import attach
+    from adapters.whole_weights.layers import values_of
 
     assert subject.run is not None
-    if not steps:
+    if not files:
         return []
     settings = _settings(subject.run)
     adapter = attach(load_lm(subject.files), settings.lora, settings.seed)
     found = []
-    for step in steps:
-        folder = subject.run.checkpoints / f"checkpoint-{step}"
-        averaged = folder / "average.safetensors"
-        adapter.load_tensors(load_file(averaged if averaged.exists() else folder / "adapter.safetensors"))
-        found.append(Candidate(step, adapter.updates()))
+    for step, path in files.items():
+        adapter.load_tensors(load_file(path))
+        found.append(Candidate(step, adapter.updates(), values_of(adapter.whole)))
     return found
 
 

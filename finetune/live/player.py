@@ -72,7 +72,7 @@ class Player:
         assert sampler.codec is not None
         self.sampler, self.states, self.run = sampler, states, run
         self.rate_hz = sampler.codec.sample_rate_hz
-        self.delay_frames = sampler.engine.spec.largest_lag + sampler.codec.stream().latency_frames
+        self.delay_frames = sampler.engine.pattern.frames_behind + sampler.codec.stream().latency_frames
         self.samples = self.number = 0
         self.moment = -1
         self._wanted, self._applied = wanted, applied

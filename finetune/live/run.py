@@ -75,6 +75,7 @@ def open_session(
 def sample_settings(settings: LiveSettings) -> SampleSettings:
     """What the sampler is told."""
     shared = {"guidance", "temperature", "top_k", "top_p", "window_sec", "overlap_sec", "seed", "precision", "device"}
+    shared |= {"text_encoder", "codec"}
     return SampleSettings.model_validate(settings.model_dump(include=shared))
 
 

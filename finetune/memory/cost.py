@@ -8,7 +8,7 @@ what a kernel loses on its own shape.
 
 from dataclasses import dataclass
 
-from adapters.family.memory import StepPlan, memory_of, trainable
+from adapters.family.memory import StepPlan, learning, memory_of
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,6 @@ def step_sec(plan: StepPlan, machine: Machine | None = None) -> float:
 def audio_sec_per_sec(plan: StepPlan, accumulation: int, machine: Machine | None = None) -> float:
     """Seconds of music learnt from per second of training, the optimizer's step included."""
     machine = machine or Machine()
-    optimizer = 40 * trainable(plan) / machine.bytes_per_sec  # weight, gradient and moments, read and written
+    optimizer = 40 * learning(plan) / machine.bytes_per_sec  # weight, gradient and moments, read and written
     audio = plan.batch_size * accumulation * plan.frames / plan.spec.frame_rate
     return audio / (accumulation * step_sec(plan, machine) + optimizer)

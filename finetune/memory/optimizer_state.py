@@ -1,6 +1,6 @@
 """How many bytes each optimizer keeps per learning weight, on the device."""
 
-from adapters.family.memory import StepPlan, memory_of, trainable
+from adapters.family.memory import StepPlan, learning, memory_of
 
 MIN_8BIT_SIZE = 4096
 """bitsandbytes keeps 32-bit state for smaller tensors (`min_8bit_size` of its 8-bit optimizers)."""
@@ -12,16 +12,17 @@ MIN_PAGED_SIZE = 100_000
 
 def state_bytes(plan: StepPlan) -> int:
     """Of the whole adapter; a running average of the adapter (`ema_decay`) included."""
-    average = 4 * trainable(plan) if plan.ema else 0
+    average = 4 * learning(plan) if plan.ema else 0
     return average + _optimizer_bytes(plan)
 
 
 def _optimizer_bytes(plan: StepPlan) -> int:
     if plan.optimizer == "adamw":
-        return 8 * trainable(plan)  # two fp32 moments
+        return 8 * learning(plan)  # two fp32 moments
     if plan.optimizer == "prodigy":
-        return 16 * trainable(plan)  # two moments, the gradients' running sum, the weights at the start
-    total = 0
+        return 16 * learning(plan)  # two moments, the gradients' running sum, the weights at the start
+    whole = memory_of(plan.spec).whole_tensors(plan)
+    total = sum(_eight_bit(size, plan.optimizer == "paged_adamw8bit") for size in whole)
     for n_in, n_out, count in memory_of(plan.spec).linears(plan):
         paged = plan.optimizer == "paged_adamw8bit"
         total += count * sum(_eight_bit(plan.rank * width, paged) for width in (n_in, n_out))

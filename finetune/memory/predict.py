@@ -10,7 +10,7 @@ The allocator's share on CUDA is an assumption until it is measured.
 
 from dataclasses import dataclass
 
-from adapters.family.memory import StepPlan, memory_of, trainable
+from adapters.family.memory import StepPlan, learning, memory_of
 from finetune.memory.optimizer_state import state_bytes
 
 GIB = 2**30
@@ -46,7 +46,7 @@ def predict(plan: StepPlan) -> Predicted:
     or of an early block, a recomputation.
     """
     memory, spec = memory_of(plan.spec), plan.spec
-    held = memory.weight_bytes(plan) + 8 * trainable(plan) + state_bytes(plan)
+    held = memory.weight_bytes(plan) + 8 * learning(plan) + state_bytes(plan)
     e, rows = plan.bytes_per_value, plan.batch_size * plan.steps
     row_bytes = memory.block_rows(plan) * spec.hidden * e
     logits = rows * spec.n_codebooks * spec.card * e
@@ -54,7 +54,8 @@ def predict(plan: StepPlan) -> Predicted:
     plain = spec.layers - plan.checkpointed
     block, batch, widest = memory.block_bytes(plan), memory.batch_bytes(plan), memory.widest_bytes(plan)
     below = plan.checkpointed * row_bytes  # inputs of the recomputed layers
-    before_head = batch + below + plain * block + row_bytes - memory.unneeded_bytes(plan)
+    whole = memory.whole_kept_bytes(plan)
+    before_head = whole + batch + below + plain * block + row_bytes - memory.unneeded_bytes(plan)
     after, after_widest = memory.after_blocks_bytes(plan)
     at_loss = before_head + after + (3 if plan.prior else 2) * logits + chunk
     in_after = before_head + after + after_widest

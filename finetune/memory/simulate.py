@@ -19,6 +19,7 @@ from adapters.family.port import family_named
 from adapters.family.recompute import enable_checkpointing
 from adapters.lora import TrainableAdapter, attach
 from adapters.quantize import quantized_linear
+from adapters.whole_weights.layers import install
 from configs.train import LoraSettings
 from data_prep.lm_spec import TEXT, ConditionKind
 from finetune import lean_lora
@@ -77,6 +78,7 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
     arithmetic = DTYPES[plan.arithmetic]
     with torch.device(device):
         lm = family_named(plan.spec.family).from_spec(plan.spec).to(DTYPES.get(plan.weights, arithmetic))
+        _install_whole(lm, plan, arithmetic, device)
         lm.is_loaded_in_8bit = plan.weights == "int8" and device != "meta"
         lm.is_loaded_in_4bit = plan.weights == "nf4" and device != "meta"
         if plan.weights in ("int8", "nf4"):
@@ -86,6 +88,19 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
     lean_lora.install(lm)
     enable_checkpointing(lm, plan.checkpointed)
     return lm.train(), adapter
+
+
+def _install_whole(lm: LM, plan: StepPlan, arithmetic: torch.dtype, device: str) -> None:
+    """Layers that learn whole, in a base that was moved."""
+    spec, family = plan.spec, family_named(plan.spec.family)
+    shapes = family.whole_shapes(
+        spec.learns_whole,
+        n_codebooks=spec.n_codebooks,
+        card=spec.card,
+        hidden=spec.hidden,
+        text_width=spec.text_width,
+    )
+    install(lm, {name: torch.zeros(shape) for name, shape in shapes.items()}, torch.device(device), arithmetic)
 
 
 def batch(plan: StepPlan, device: str) -> tuple[Tensor, Tensor, Conditions]:

@@ -292,7 +292,9 @@ def _write(
 
 def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Mapping[str, Any]:
     """Everything that made this piece, for its tags."""
-    settings = request.settings.model_dump(mode="json", exclude={"device", "format", "batch_size", "seed", "decoder"})
+    settings = request.settings.model_dump(
+        mode="json", exclude={"device", "format", "batch_size", "seed", "decoder", "text_encoder", "codec"}
+    )
     told: Any = prompt
     if isinstance(prompt, PromptSchedule):
         told = [[second, text] for second, text in zip(prompt.starts_sec, prompt.texts, strict=True)]

@@ -11,16 +11,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adapters.sampler import AdapterSpec, Sampler
+from adapters.sampler import AdapterSpec, Sampler, Take
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec.port import Codec
+from finetune.judge.followed import tempo_agrees, tempo_bpm
+from finetune.judge.health import check
 from starter.recipe.captions import open_prompt, prompt
 from starter.recipe.collection import Collection
 from starter.recipe.compose import HELD_OUT, compose
 from starter.recipe.evaluate_codec import Figures, float_audio
 from starter.recipe.manners import FAMILIES
-from starter.recipe.measures import is_silent, is_stuck, tempo_agrees, tempo_bpm
 from starter.recipe.probe import Probe, accuracy, features
 
 ISLAND = "steel drums"
@@ -100,19 +101,26 @@ def evaluate_prompts(
     trigger: str = "",
     batch: int = 16,
 ) -> Figures:
-    """Play every wish; `trigger` is added to each prompt."""
+    """Play every wish, and measure; `trigger` is added to each prompt."""
     settings = SampleSettings.model_validate({"duration_sec": judge.play_sec})
     sampler = Sampler.load(files, [AdapterSpec(adapter)] if adapter else [], settings)
     takes = []
     for first in range(0, len(asked), batch):
         words = [wish.words(trigger) for wish in asked[first : first + batch]]
         takes += sampler.sample(words, seeds=list(range(first, first + len(words))))
-    rate_hz = files.spec.sample_rate_hz
-    audio = [take.waveform[0].numpy() for take in takes]
-    said = judge.probe.answers(torch.stack([features(one, rate_hz) for one in audio]))
+    return measured(takes, judge.probe, asked, files.spec.sample_rate_hz, files.spec.frame_rate)
+
+
+def measured(takes: Sequence[Take], probe: Probe, asked: Sequence[Wish], rate_hz: int, frame_rate: float) -> Figures:
+    """Of pieces that were played for these wishes. What `woodshed evaluate` measures too, its own functions measure."""
+    audio = [take.waveform.numpy() for take in takes]  # each [C, N]
+    said = probe.answers(torch.stack([features(one[0], rate_hz) for one in audio]))
+    health = [check(one, take.codes, rate_hz, frame_rate) for one, take in zip(audio, takes, strict=True)]
     tempi = [tempo_bpm(one, rate_hz) for one in audio]
-    right = [tempo_agrees(found, wish.tempo_bpm) for found, wish in zip(tempi, asked, strict=True)]
-    near = [tempo_agrees(found, wish.tempo_bpm, octaves=True) for found, wish in zip(tempi, asked, strict=True)]
+    right = [
+        tempo_agrees(found, float(wish.tempo_bpm), octaves=False) for found, wish in zip(tempi, asked, strict=True)
+    ]
+    near = [tempo_agrees(found, float(wish.tempo_bpm)) for found, wish in zip(tempi, asked, strict=True)]
     return {
         "generations": len(asked),
         "family": accuracy(said["family"], [wish.family for wish in asked]),
@@ -120,13 +128,14 @@ def evaluate_prompts(
         "tempo": float(np.mean(right)),
         "tempo_or_half_or_double": float(np.mean(near)),
         "island": float(np.mean([family == ISLAND for family in said["family"]])),
-        "silent": float(np.mean([is_silent(one) for one in audio])),
-        "stuck": float(np.mean([is_stuck(take.codes) for take in takes])),
+        "silent": float(np.mean([one.is_silent for one in health])),
+        "stuck": float(np.mean([one.is_stuck for one in health])),
     }
 
 
 def tempo_of_real(held_out: Collection, count: int) -> float:
     """How often the tempo estimate is right on rendered pieces: no generation can be judged better than this."""
     facts = held_out.facts[:count]
-    found = [tempo_bpm(float_audio(held_out, index), held_out.sample_rate_hz) for index in range(len(facts))]
-    return float(np.mean([tempo_agrees(bpm, fact["tempo_bpm"]) for bpm, fact in zip(found, facts, strict=True)]))
+    found = [tempo_bpm(float_audio(held_out, index)[None], held_out.sample_rate_hz) for index in range(len(facts))]
+    right = [tempo_agrees(bpm, float(fact["tempo_bpm"]), octaves=False) for bpm, fact in zip(found, facts, strict=True)]
+    return float(np.mean(right))

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, MusicgenForConditionalGeneration
 
-from starter.recipe.codec_export import to_encodec
-from starter.recipe.codec_model import CodecModel
+from finetune.codec_train.export import to_encodec
+from finetune.codec_train.model import CodecModel
 from starter.recipe.lm_model import TextToCodes
 from starter.recipe.sizes import CODEC_SIZES, LM_SIZES
 from starter.recipe.stage import load_module
@@ -43,7 +43,7 @@ def export(codec: CodecModel, lm: TextToCodes, tokenizer_folder: Path, folder: P
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer_folder / name, folder / name)
     (folder / "preprocessor_config.json").write_text(
-        json.dumps(_preprocessor(codec.size.sample_rate_hz), indent=2) + "\n"
+        json.dumps(_preprocessor(codec.settings.sample_rate_hz), indent=2) + "\n"
     )
     return folder
 

@@ -1,4 +1,7 @@
-"""How alike two recordings are, in the ways that matter for music: spectrum, waveform, harmony, onsets."""
+"""How alike two recordings are, in the ways that matter for music: spectrum, waveform, harmony, onsets.
+
+Silence, loops and tempo are `finetune.judge`'s own measures: both evaluations ask the same functions.
+"""
 
 import librosa
 import numpy as np
@@ -9,7 +12,6 @@ from finetune.codec_tune.losses import MelLoss
 
 HOP = 160
 ONSET_WINDOW_SEC = 0.05
-SILENT_DB = -50.0
 
 Audio = Float[np.ndarray, " N"]
 
@@ -55,30 +57,3 @@ def onset_f1(ours: Audio, theirs: Audio, sample_rate_hz: int) -> float:
             taken[nearest] = True
             hits += 1
     return 2 * hits / (len(found) + len(wanted))
-
-
-def is_silent(audio: Audio) -> bool:
-    """Whether nothing can be heard."""
-    return 10 * float(np.log10(np.mean(audio.astype(np.float64) ** 2) + 1e-12)) < SILENT_DB
-
-
-def is_stuck(codes: np.ndarray) -> bool:
-    """Whether the second half of a piece [K, T] is one thing over and over: hardly any frame differs from the last.
-
-    Music that repeats bar by bar is not stuck; a held token is.
-    """
-    half = codes[:, codes.shape[1] // 2 :]
-    same = (half[:, 1:] == half[:, :-1]).all(axis=0)
-    return bool(same.mean() > 0.8)
-
-
-def tempo_bpm(audio: Audio, sample_rate_hz: int) -> float:
-    """Estimated tempo."""
-    onsets = librosa.onset.onset_strength(y=audio, sr=sample_rate_hz, hop_length=HOP)
-    return float(librosa.feature.tempo(onset_envelope=onsets, sr=sample_rate_hz, hop_length=HOP)[0])
-
-
-def tempo_agrees(found_bpm: float, wanted_bpm: float, *, octaves: bool = False, within: float = 0.08) -> bool:
-    """Whether a tempo is right; with `octaves`, half and double count as right too."""
-    factors = (0.5, 1.0, 2.0) if octaves else (1.0,)
-    return any(abs(found_bpm - factor * wanted_bpm) <= within * factor * wanted_bpm for factor in factors)

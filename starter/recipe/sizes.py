@@ -2,49 +2,10 @@
 
 from dataclasses import dataclass
 
+from finetune.codec_train.settings import CodecSettings
+
 FRAME_RATE_HZ = 50
 """Codec frames per second, in both sizes."""
-
-
-@dataclass(frozen=True)
-class CodecSize:
-    """The codec and how it learns. Each frame is `hop` samples; four codebooks of `card` entries."""
-
-    sample_rate_hz: int
-    upsampling: tuple[int, ...]
-    filters: int
-    width: int
-    """Channels of the encoder's output."""
-    codebook_dim: int
-    """Codebooks live in this many dimensions, behind a linear projection; equal to `width` means no projection."""
-    card: int
-    crop_sec: float
-    batch_size: int
-    lr: float
-    steps: int
-    quantize_from: int
-    """Until this step it is a plain autoencoder; then the codebooks begin as k-means of its latents."""
-    adversarial_from: int
-    """The discriminators join at this step; -1: never."""
-    ema: bool = True
-    """Codebooks follow a running mean of what they are chosen for; False: they learn by the codebook loss."""
-    quantizer_dropout: float = 0.5
-    """Share of steps that use fewer than all codebooks."""
-    n_codebooks: int = 4
-    lstm_layers: int = 1
-
-    @property
-    def hop(self) -> int:
-        """Samples per frame."""
-        hop = 1
-        for ratio in self.upsampling:
-            hop *= ratio
-        return hop
-
-    @property
-    def frame_rate_hz(self) -> float:
-        """Frames per second."""
-        return self.sample_rate_hz / self.hop
 
 
 @dataclass(frozen=True)
@@ -73,7 +34,7 @@ class LMSize:
 
 
 CODEC_SIZES = {
-    "cpu": CodecSize(
+    "cpu": CodecSettings(
         sample_rate_hz=16_000,
         upsampling=(5, 4, 4, 4),
         filters=16,
@@ -87,7 +48,7 @@ CODEC_SIZES = {
         quantize_from=1_000,
         adversarial_from=-1,
     ),
-    "gpu": CodecSize(
+    "gpu": CodecSettings(
         sample_rate_hz=32_000,
         upsampling=(8, 5, 4, 4),
         filters=18,

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, Int16
 
+from finetune.codec_train.export import to_encodec
+from finetune.codec_train.model import CodecModel
 from starter.recipe.captions import with_strange_words
-from starter.recipe.codec_export import to_encodec
-from starter.recipe.codec_model import CodecModel
 from starter.recipe.collection import Collection
 from starter.recipe.compose import RING_OUT_SEC
 from starter.recipe.sizes import CODEC_SIZES, FRAME_RATE_HZ

@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from data_prep.device import cpu_has_bf16
 from data_prep.lm_spec import interleaved_lags
+from finetune.codec_train.model import encodec_config
+from finetune.codec_train.settings import CodecSettings
 from starter.recipe import team
-from starter.recipe.codec_model import encodec_config
 from starter.recipe.lm_model import TextToCodes, musicgen_config
-from starter.recipe.sizes import CODEC_SIZES, FRAME_RATE_HZ, LM_SIZES, CodecSize, LMSize
+from starter.recipe.sizes import CODEC_SIZES, FRAME_RATE_HZ, LM_SIZES, LMSize
 from starter.recipe.stage import Stage, pick_device
 from starter.recipe.tokenizer import write_tokenizer
 from starter.recipe.tokens import Tokens
@@ -36,7 +37,7 @@ INNER = re.compile(r"^lm\.decoder\..*\.layers\.")
 """Names of what is inside the decoder's layers."""
 
 
-def build(folder: Path, size: LMSize, codec: CodecSize, tokens: Tokens | None = None) -> TextToCodes:
+def build(folder: Path, size: LMSize, codec: CodecSettings, tokens: Tokens | None = None) -> TextToCodes:
     """The untrained model; the tokenizer is learnt from the captions of `tokens` unless the folder holds one."""
     if not (folder / "tokenizer.json").exists():
         assert tokens is not None, "a first stage needs captions to learn a tokenizer from"
@@ -46,7 +47,7 @@ def build(folder: Path, size: LMSize, codec: CodecSize, tokens: Tokens | None = 
 
 
 def train_lm(
-    tokens: Tokens, folder: Path, size: LMSize, codec: CodecSize, *, minutes: float, decay_from_now: bool = False
+    tokens: Tokens, folder: Path, size: LMSize, codec: CodecSettings, *, minutes: float, decay_from_now: bool = False
 ) -> int:
     """One stage of training; returns the step it ended at."""
     # 1. What trains

@@ -7,6 +7,7 @@ while a graph is captured, whatever a capture forbids. Neither numbers nor the c
 Written against private interfaces of one torch version: `needs_known_torch` skips on another.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,9 @@ from torch import Tensor
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map_only
+from torch.utils._pytree import tree_map_only
 
-from fake_card import cuda_api
+from fake_card import cuda_api, quantised
 from fake_card.ledger import Ledger, place
 
 TORCH = "2.14"
@@ -47,6 +48,10 @@ class FakeCard(TorchDispatchMode):
         self.capability, self.total_bytes = capability, total_bytes
         self.ledger = Ledger()
         self.capturing = False
+        self.alike = True
+        """What is answered when two tensors on the card are compared as a whole."""
+        self.room: int | None = None
+        """Live bytes beyond which memory runs out, as a card says it."""
         self._fake = FakeTensorMode(allow_non_fake_inputs=False)
         self._undo: list[Callable[[], None]] = []
 
@@ -75,17 +80,18 @@ class FakeCard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operation where its operands are."""
-        kwargs = dict(kwargs or {})
-        whole = self._decomposed(func, args, kwargs)
-        if whole is not NotImplemented:
-            return whole
-        tensors = [item for item in tree_iter((args, kwargs)) if isinstance(item, Tensor)]
+        kwargs = kwargs or {}
+        if _is_composite(func):  # these arrive whole in inference mode; a card sees their parts
+            return self._watched(func.decompose, args, kwargs)
+        tensors = _tensors([*args, *kwargs.values()])
         on_card = [tensor for tensor in tensors if isinstance(tensor, FakeTensor)]
         device = kwargs.get("device")
         target = None if device is None else torch.device(device).type
         if not on_card and target != "cuda":
             with unset_fake_temporarily():
                 return func(*args, **kwargs)
+        if func.namespace == "bitsandbytes" and (parts := quantised.in_parts(self, func)) is not None:
+            return self._watched(parts, args, kwargs)
         if func in VALUE_READS:
             return self._value(func, on_card[0])
         self._check_generator(kwargs.get("generator"), on_card[0].device.type if on_card else "cuda")
@@ -97,26 +103,26 @@ class FakeCard(TorchDispatchMode):
             self.copy("to the host")
             with unset_fake_temporarily():
                 return args[0].zero_()
-        self._check_operands(func, tensors, on_card)
-        args, kwargs = tree_map_only(Tensor, self._faked, (args, kwargs))
+        if len(on_card) < len(tensors):
+            self._check_operands(func, tensors, on_card)
+            args, kwargs = tree_map_only(Tensor, self._faked, (args, kwargs))
         result = func(*args, **kwargs)
-        self._account(func, args, kwargs, result)
+        self._account(func, args, result)
         return result
 
-    def _decomposed(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Composite operations arrive whole in inference mode; a card sees their parts."""
-        key = "CompositeImplicitAutograd"
-        if func.namespace != "aten" or not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key):
-            return NotImplemented
+    def _watched(self, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what is made of several operations so that each of them comes here."""
         TorchDispatchMode.__enter__(self)
         try:
-            return func.decompose(*args, **kwargs)
+            return run(*args, **kwargs)
         finally:
             TorchDispatchMode.__exit__(self, None, None, None)
 
     def _value(self, func: Any, tensor: Tensor) -> bool | int | float:
         self.wait("value read")
-        if func is aten.equal.default or tensor.dtype == torch.bool:
+        if func is aten.equal.default:
+            return self.alike
+        if tensor.dtype == torch.bool:
             return True
         return 1.0 if tensor.dtype.is_floating_point else 1
 
@@ -137,14 +143,36 @@ class FakeCard(TorchDispatchMode):
     def _faked(self, tensor: Tensor) -> FakeTensor:
         return tensor if isinstance(tensor, FakeTensor) else self._fake.from_tensor(tensor)
 
-    def _account(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
+    def _account(self, func: Any, args: Any, result: Any) -> None:
+        before = self.ledger.live
         self.ledger.hold(result)
-        returns = func._schema.returns
-        is_view = bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
-        if is_view or func.namespace == "prim":
+        if self.room is not None and before < self.ledger.live > self.room:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate beyond {self.room} bytes.")
+        if not _is_kernel(func):
             return
-        self.ledger.kernels[str(func)] += 1
+        self.ledger.kernels[func] += 1
         if func is aten._to_copy.default and result.dtype == torch.float32 and result.numel() > UPCAST_FROM:
             source = args[0]
             if source.dtype in HALF and source.device.type == "cuda":
                 self.ledger.upcasts[f"in {place()}"] += 1
+
+
+def _tensors(operands: Any) -> list[Tensor]:
+    """Those of an operation; lists of tensors are the deepest that it can have."""
+    found = [operand for operand in operands if isinstance(operand, Tensor)]
+    lists = [operand for operand in operands if isinstance(operand, (list, tuple))]
+    return found + [item for operand in lists for item in operand if isinstance(item, Tensor)]
+
+
+@functools.cache
+def _is_composite(func: Any) -> bool:
+    key = "CompositeImplicitAutograd"
+    return func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), key)
+
+
+@functools.cache
+def _is_kernel(func: Any) -> bool:
+    """Whether the card has anything to do: a view is the host's affair."""
+    returns = func._schema.returns
+    is_view = bool(returns) and all(one.alias_info is not None and not one.alias_info.is_write for one in returns)
+    return not is_view and func.namespace != "prim"

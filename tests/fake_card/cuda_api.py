@@ -12,25 +12,26 @@ from torch._subclasses import FakeTensor
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
+from fake_card import quantised
 from fake_card.attention import fused
 
 if TYPE_CHECKING:
     from fake_card.card import FakeCard
 
 MISSING = object()
-QUANTISED = ("Params4bit", "Int8Params")
-"""bitsandbytes' parameters: quantised when they are moved, and left alone afterwards."""
 
 
 def install(card: "FakeCard") -> list[Callable[[], None]]:
     """Put everything in place; returns what puts the original back."""
     undo: list[Callable[[], None]] = []
     put = _putter(undo)
+    quantised.install(put)
     for name, value in _of_cuda(card).items():
         put(torch.cuda, name, value)
     functional = torch.nn.functional
     put(functional, "scaled_dot_product_attention", fused(card.capability, functional.scaled_dot_product_attention))
     put(nn.Module, "_apply", _apply)
+    put(nn.RNNBase, "flatten_parameters", lambda self: None)  # asks where the numbers lie
     put(torch, "tensor", _tensor(torch.tensor))
     tolist: Any = Tensor.tolist
     put(Tensor, "tolist", lambda self: self.cpu().tolist() if isinstance(self, FakeTensor) else tolist(self))
@@ -136,7 +137,7 @@ def _apply(self: nn.Module, move: Callable[[Tensor], Tensor], recurse: bool = Tr
         child._apply(move)
     for held in (self._parameters, self._buffers):
         for name, value in held.items():
-            if value is None or type(value).__name__ in QUANTISED:
+            if value is None or quantised.is_quantised(value):
                 continue
             moved = move(value)
             if moved.device == value.device and moved.dtype == value.dtype and type(moved) is type(value):

@@ -30,7 +30,7 @@ class Ledger:
     """Counters by what happened and where; `live` and `peak` bytes on the card."""
 
     def __init__(self) -> None:
-        self.kernels: Counter[str] = Counter()
+        self.kernels: Counter[Any] = Counter()
         self.waits: Counter[str] = Counter()
         self.copies: Counter[str] = Counter()
         self.upcasts: Counter[str] = Counter()
@@ -47,7 +47,7 @@ class Ledger:
 
     def hold(self, result: Any) -> None:
         """Count the storages of an operation's tensors until they die."""
-        for tensor in tree_iter(result):
+        for tensor in (result,) if isinstance(result, Tensor) else tree_iter(result):
             if isinstance(tensor, FakeTensor) and tensor.device.type == "cuda":
                 self._hold(tensor)
 

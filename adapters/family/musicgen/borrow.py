@@ -35,7 +35,7 @@ def borrow(lm: nn.Module, spec: LMSpec) -> DecoderWeights:
     return DecoderWeights(
         spec=spec,
         layers=[_layer(layer) for layer in stack.layers],
-        embeddings=_table(stack.embed_tokens),
+        embeddings=_table(stack.embed_tokens).to(norm.dtype),
         final_norm=_norm(stack.layer_norm),
         heads=SideBySide(list(causal.lm_heads)),
         text=_named(lm, "enc_to_dec_proj") or (lambda states: states),
@@ -45,9 +45,16 @@ def borrow(lm: nn.Module, spec: LMSpec) -> DecoderWeights:
         dtype=norm.dtype,
         bytes_per_step=sum(p.numel() * p.element_size() for p in stack.layers.parameters()),
         copied=False,
-        # bitsandbytes looks for outliers on the host in the middle of a product.
-        capturable=not any(type(module).__module__.startswith("bitsandbytes") for module in lm.modules()),
+        capturable=not any(_asks_host(module) for module in lm.modules()),
     )
+
+
+def _asks_host(module: nn.Module) -> bool:
+    """Whether a product waits for the host: in 8 bits bitsandbytes (0.50) asks whether there are outliers.
+
+    In 4 bits it does not: all kernels run on the current stream, and what they need besides torch allocates.
+    """
+    return any(kind.__name__ == "Linear8bitLt" for kind in type(module).__mro__)
 
 
 def _find(lm: nn.Module, name: str, kind: str) -> Any:

@@ -34,7 +34,7 @@ from adapters.family.musicgen.decoder import (
 )
 from adapters.family.musicgen.kv_cache import KeyValueCache, bucket
 from adapters.family.musicgen.weights import DecoderWeights, pack
-from adapters.pattern import Delays
+from adapters.pattern_names import pattern_of
 from data_prep.lm_spec import TEXT, LMSpec
 
 Made = TypeVar("Made", bound="DecoderEngine[Any]")
@@ -46,7 +46,7 @@ class DecoderEngine(Engine[Encoded]):
     def __init__(self, weights: DecoderWeights, added: AddedConditions | None = None) -> None:
         self.weights = weights
         self.spec = weights.spec
-        self.pattern = Delays(weights.spec.lags)
+        self.pattern = pattern_of(weights.spec)
         self.device, self.dtype, self.strengths = weights.device, weights.dtype, weights.strengths
         self.bytes_per_step = weights.bytes_per_step
         self.added = None if added is None else added.to(self.device)
@@ -76,7 +76,7 @@ class DecoderEngine(Engine[Encoded]):
     def row_bytes(self, n_frames: int, *, guided: bool) -> int:
         """Keys and values of self-attention, the null row's too, and the widest activations of reading a window."""
         weights, spec = self.weights, self.spec
-        n_columns = 1 + n_frames + spec.largest_lag
+        n_columns = 1 + spec.steps(n_frames)
         cache = 2 * spec.layers * spec.hidden * bucket(n_columns) * weights.cache_dtype.itemsize
         reading = n_columns * (4 * spec.hidden + 2 * spec.ffn) * weights.dtype.itemsize
         return (cache + reading) * (2 if guided else 1)
@@ -102,7 +102,10 @@ class DecoderEngine(Engine[Encoded]):
         kinds = [] if self.added is None else [held for name in self.added.kinds if (held := conditions.get(name))]
         if self.added is None or not kinds:
             return None
-        n_steps = self.pattern.n_steps(max(held.mask.shape[1] for held in kinds))
+        n_frames = max(held.mask.shape[1] for held in kinds)
+        if self.spec.pattern is not None and self.spec.pattern.span_frames:
+            n_frames = min(n_frames, self.spec.pattern.span_frames)
+        n_steps = self.pattern.n_steps(n_frames)
         with torch.no_grad():
             found = self.added(conditions.to(self.device), self.pattern, n_steps)
         return None if found is None else found.to(self.dtype)

@@ -1,6 +1,7 @@
 """MusicGen, text to music (Copet et al. 2023, arXiv:2306.05284), as transformers publishes it."""
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from adapters.family.musicgen.lm import MusicgenLM, config_of, make_positions
 from adapters.family.port import Family
 from adapters.tensor_stream import StoredTensors
 from data_prep.lm_spec import LMSpec
+from data_prep.move import CODES, WORDS
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -22,6 +24,7 @@ ALL_FOUR = r"\.(q_proj|k_proj|v_proj|out_proj)"
 PREFIXES = ("decoder.", "enc_to_dec_proj.")
 """Of a MusicGen checkpoint, what belongs to the LM; the rest is text encoder and codec."""
 EMBEDDING = re.compile(r"decoder\.model\.decoder\.embed_tokens\.\d+")
+TABLES, HEADS, PROJECTION = "decoder.model.decoder.embed_tokens.", "decoder.lm_heads.", "enc_to_dec_proj."
 POSITIONS = "decoder.model.decoder.embed_positions.weights"
 """Old checkpoints hold the sinusoidal table; it is computed from the configuration, not learnt."""
 
@@ -63,6 +66,23 @@ class MusicgenFamily(Family):
     def is_quantised(self, name: str) -> bool:
         """The linear layers inside the decoder's layers; embeddings, norms, heads and the projection are not."""
         return ".layers." in name and name.endswith(("_proj.weight", ".fc1.weight", ".fc2.weight"))
+
+    def whole_shapes(
+        self, parts: Sequence[str], *, n_codebooks: int, card: int, hidden: int, text_width: int
+    ) -> dict[str, tuple[int, ...]]:
+        """Tables and heads of the codes; the text projection."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        if CODES in parts:
+            shapes |= {f"{TABLES}{k}.weight": (card + 1, hidden) for k in range(n_codebooks)}
+            shapes |= {f"{HEADS}{k}.weight": (card, hidden) for k in range(n_codebooks)}
+        if WORDS in parts:
+            shapes |= {f"{PROJECTION}weight": (hidden, text_width), f"{PROJECTION}bias": (hidden,)}
+        return shapes
+
+    def replaced(self, parts: Sequence[str]) -> dict[str, str]:
+        """Like the first codebook's, and like the base's own projection where it has one."""
+        codes = {TABLES: f"{TABLES}0.weight", HEADS: f"{HEADS}0.weight"} if CODES in parts else {}
+        return codes | ({PROJECTION: f"{PROJECTION}weight"} if WORDS in parts else {})
 
     def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:
         """Positions are computed."""

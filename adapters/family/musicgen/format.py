@@ -63,6 +63,7 @@ class MusicgenFormat(BaseFormat):
     licences = LICENCES
     tags = ("musicgen",)
     transformers_class = "MusicgenForConditionalGeneration"
+    movable = ("pattern", "text encoder", "codec")
     parts = {"codec": "audio_encoder", "text_encoder": "text_encoder"}  # noqa: RUF012
 
     def recognises(self, folder: Path, config: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from adapters.conditions import Conditions
 from adapters.family.lm import LM
 from data_prep.known_remarks import drop_known_remarks
 from data_prep.lm_spec import TEXT, LMSpec
+from data_prep.move import WORDS
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
@@ -38,8 +39,9 @@ class MusicgenLM(LM):
 
     def __init__(self, spec: LMSpec, config: MusicgenConfig) -> None:
         super().__init__(spec)
-        self.decoder = MusicgenForCausalLM._from_config(plain_decoder_config(config))
+        self.decoder = MusicgenForCausalLM._from_config(plain_decoder_config(config, spec))
         projected = spec.text_width != spec.hidden and self.decoder.config.cross_attention_hidden_size is None
+        projected = projected or WORDS in spec.learns_whole
         self.enc_to_dec_proj = nn.Linear(spec.text_width, spec.hidden) if projected else None
         self.requires_grad_(False)
         self.eval()
@@ -119,12 +121,14 @@ def config_of(spec: LMSpec) -> MusicgenConfig:
     return MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
 
 
-def plain_decoder_config(config: Any) -> Any:
-    """The decoder's configuration without dropout and cache: what a frozen base computes with."""
+def plain_decoder_config(config: Any, spec: LMSpec) -> Any:
+    """The decoder's configuration without dropout and cache: what a frozen base computes with, moved as `spec` says."""
     decoder = copy.deepcopy(config.decoder)
     for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop"):
         setattr(decoder, name, 0.0)
     decoder.use_cache = False
+    decoder.num_codebooks, decoder.vocab_size, decoder.audio_channels = spec.n_codebooks, spec.card, spec.channels
+    decoder.max_position_embeddings = spec.positions
     return decoder
 
 

@@ -12,6 +12,7 @@ from adapters.family.memory import MemoryModel, StepPlan, packed_bytes, trainabl
 from adapters.family.musicgen.format import MusicgenSpec
 from configs.precisions import VALUE_BYTES
 from data_prep.lm_spec import LMSpec
+from data_prep.move import CODES, WORDS
 
 Role = tuple[str, str]
 """(place, projection): ("self", "q") …, ("cross", "out"), ("ffn", ""), ("text", "")."""
@@ -27,9 +28,10 @@ class MusicgenMemory(MemoryModel):
         spec = _spec(plan)
         D, F, K = spec.hidden, spec.ffn, spec.n_codebooks
         value = VALUE_BYTES.get(plan.weights, plan.bytes_per_value)
-        tables = K * (spec.card + 1) * D + spec.positions * D
-        rest = tables + K * spec.card * D + 6 * D * spec.layers + 2 * D
-        if spec.projected:
+        rest = spec.positions * D + 6 * D * spec.layers + 2 * D
+        if CODES not in spec.learns_whole:
+            rest += K * (spec.card + 1) * D + K * spec.card * D
+        if spec.projected and WORDS not in spec.learns_whole:
             rest += spec.text_width * D + D
         square = packed_bytes(D * D, D, plan.weights) * 8
         fc1, fc2 = packed_bytes(D * F, F, plan.weights), packed_bytes(D * F, D, plan.weights)
@@ -43,7 +45,7 @@ class MusicgenMemory(MemoryModel):
         found = [(D, D, square * spec.layers)]
         if ("ffn", "") in has:
             found += [(D, F, spec.layers), (F, D, spec.layers)]
-        if ("text", "") in has and spec.projected:
+        if ("text", "") in has and spec.projected and WORDS not in spec.learns_whole:
             found.append((spec.text_width, D, 1))
         return [entry for entry in found if entry[2]]
 
@@ -76,6 +78,8 @@ class MusicgenMemory(MemoryModel):
     def unneeded_bytes(self, plan: StepPlan) -> int:
         """Up to the first projection that learns."""
         has = roles(plan.targets)
+        if CODES in plan.spec.learns_whole:  # the gradient goes back to the tables before the first block
+            return 0
         if plan.checkpointed or any(place == "self" for place, _ in has):
             return 0
         wide = 5 if {("text", ""), ("cross", "q"), ("cross", "k"), ("cross", "v"), ("cross", "out")} & has else 8
@@ -104,6 +108,18 @@ class MusicgenMemory(MemoryModel):
     def block_weights(self, plan: StepPlan) -> int:
         """Eight square matrices and the feed-forward's two."""
         return 8 * plan.spec.hidden**2 + 2 * plan.spec.hidden * plan.spec.ffn
+
+    def whole_tensors(self, plan: StepPlan) -> list[int]:
+        """Tables and heads of the codes, the text projection and its bias."""
+        spec, found = plan.spec, []
+        if CODES in spec.learns_whole:
+            found += [(spec.card + 1) * spec.hidden, spec.card * spec.hidden] * spec.n_codebooks
+        return found + ([spec.text_width * spec.hidden, spec.hidden] if WORDS in spec.learns_whole else [])
+
+    def whole_kept_bytes(self, plan: StepPlan) -> int:
+        """The heads' weights; the projection's are few."""
+        spec, e = plan.spec, plan.bytes_per_value
+        return spec.n_codebooks * spec.card * spec.hidden * e if CODES in spec.learns_whole and e < 4 else 0
 
     def narrow(self, spec: LMSpec, layers: int) -> LMSpec:
         """Four heads of eight numbers."""

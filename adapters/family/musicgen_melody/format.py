@@ -47,6 +47,7 @@ class MelodyFormat(MusicgenFormat):
     family = "musicgen_melody"
     tags = ("musicgen", "musicgen-melody")
     transformers_class = "MusicgenMelodyForConditionalGeneration"
+    movable = ("pattern",)
 
     def problems(self, folder: Path, config: Mapping[str, Any]) -> Iterator[Problem]:
         """Those of MusicGen, and a chroma extractor that does not fit the model."""

@@ -35,7 +35,7 @@ class MelodyLM(LM):
         super().__init__(spec)
         assert isinstance(spec, MelodySpec)
         self.n_entries = spec.melody_entries
-        self.decoder = MusicgenMelodyForCausalLM._from_config(plain_decoder_config(config))
+        self.decoder = MusicgenMelodyForCausalLM._from_config(plain_decoder_config(config, spec))
         self.enc_to_dec_proj = nn.Linear(spec.text_width, spec.hidden) if spec.text_width != spec.hidden else None
         n_chroma = spec.melody.width
         self.audio_enc_to_dec_proj = nn.Linear(n_chroma, spec.hidden) if n_chroma != spec.hidden else None

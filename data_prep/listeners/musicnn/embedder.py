@@ -14,7 +14,7 @@ class MusicnnEmbedder:
     """Needs no download; hears 16 kHz, so nothing above 8 kHz."""
 
     name = "musicnn"
-    fingerprint = "musicnn-0.1.0 mtt+msd hidden 1"
+    fingerprint = "musicnn-0.1.0 mtt+msd hidden 2"
     sample_rate_hz = SAMPLE_RATE_HZ
     width = len(MODELS) * HIDDEN_WIDTH
 

@@ -16,6 +16,8 @@ from data_prep.listeners.musicnn.network import N_MELS, PATCH_FRAMES
 SAMPLE_RATE_HZ = 16_000
 N_FFT = 512
 HOP_SAMPLES = 256
+SPARE_FRAMES = 18
+"""So many frames (0.3 s) of a whole clip may go unheard, between patches."""
 
 
 def log_mel(audio: Float[np.ndarray, " N"]) -> Float[Tensor, "T 96"]:
@@ -29,7 +31,8 @@ def log_mel(audio: Float[np.ndarray, " N"]) -> Float[Tensor, "T 96"]:
 
 
 def patches(picture: Float[Tensor, "T 96"]) -> Float[Tensor, "P 187 96"]:
-    """As few patches of three seconds as cover the picture, evenly spaced from its first frame to its last.
+    """As few patches of three seconds as cover the picture but for `SPARE_FRAMES`, evenly spaced from its first frame
+    to its last. So 30 s, a few frames more than ten patches, do not cost eleven.
 
     A picture shorter than one patch is repeated until it fills one, as short pieces were when musicnn was trained.
     """
@@ -37,7 +40,7 @@ def patches(picture: Float[Tensor, "T 96"]) -> Float[Tensor, "P 187 96"]:
     if n_frames < PATCH_FRAMES:
         picture = picture.repeat(-(-PATCH_FRAMES // n_frames), 1)[:PATCH_FRAMES]
         n_frames = PATCH_FRAMES
-    count = -(-n_frames // PATCH_FRAMES)
+    count = max(1, -(-(n_frames - SPARE_FRAMES) // PATCH_FRAMES))
     starts = np.linspace(0, n_frames - PATCH_FRAMES, count).round().astype(int)
     return torch.stack([picture[start : start + PATCH_FRAMES] for start in starts.tolist()])
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.listeners.listener import VOCALS_HEARD, Heard, Known
+from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known
 from data_prep.listeners.musicnn.log_mel import SAMPLE_RATE_HZ
 from data_prep.listeners.musicnn.model import MODELS, score
 from data_prep.listeners.musicnn.tags import TAGS
@@ -34,7 +34,7 @@ def heard(scores: dict[str, Float[np.ndarray, " 50"]]) -> Heard:
     by_tag = {(name, tag): float(s) for name in MODELS for tag, s in zip(TAGS[name], scores[name], strict=True)}
     voice = max(by_tag[key] for key in VOICE)
     stored = {f"{name} {tag}": s for (name, tag), s in by_tag.items() if s >= _STORED_SCORE}
-    flags = (VOCALS_HEARD,) if voice >= VOICE_THRESHOLD else ()
+    flags = (VOCALS_FOUND,) if voice >= VOICE_THRESHOLD else ()
     return Heard(words=tuple(_words(by_tag)), scores={"voice": voice, **stored}, flags=flags)
 
 

@@ -54,5 +54,5 @@ VOICE = tuple(
 )  # fmt: skip
 VOICE_THRESHOLD = 0.22
 """Of the highest of `VOICE`, for the flag."""
-FINGERPRINT = "musicnn-0.1.0 mtt+msd words 1"
+FINGERPRINT = "musicnn-0.1.0 mtt+msd words 2"
 """Changes with every change of what is said."""
