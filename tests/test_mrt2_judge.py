@@ -1,7 +1,9 @@
 """Magenta RealTime under the judge: it is asked with its own text encoder, and silence is seen."""
 
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +12,12 @@ from safetensors.torch import save_file
 from training_fixtures import quick, write_dataset
 
 from configs.evaluate import EvaluateSettings
+from configs.sample import SampleSettings
 from data_prep.base_files import resolve_base
 from data_prep.magenta_rt2.debug_base import CHECKPOINT_NAME, write_debug_mrt2
 from data_prep.prepared import PreparedDataset
 from data_prep.tokens import write_tokens
+from finetune.judge import after_training
 from finetune.judge.health import check
 from finetune.judge.plan import Ask
 from finetune.judge.play import play, sampler
@@ -68,3 +72,19 @@ def test_an_adapter_that_falls_silent_is_caught_and_said(tmp_path: Path, capsys:
     unknown = np.full(2, np.nan)
     found = health_finding(*checked, unknown, unknown)
     assert found.level == "bad" and "2 of 2 pieces are silent (0 with the base)" in found.text
+
+
+def test_what_an_evaluation_costs_is_not_judged_by_its_first_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first piece may take a hundred times as long as the next: kernels are loaded and code is compiled in it."""
+    played: list[float] = []
+
+    def play_slowly_at_first(player: SimpleNamespace, asks: list[Ask]) -> None:
+        time.sleep(0.02 if played else 1.0)
+        played.append(player.settings.duration_sec)
+
+    player = SimpleNamespace(settings=SampleSettings(duration_sec=after_training.PROBE_SEC))
+    monkeypatch.setattr("finetune.judge.play.play", play_slowly_at_first)
+    monkeypatch.setattr("finetune.judge.play.sampler", lambda files, settings: player)
+    monkeypatch.setattr("finetune.judge.subject.open_subject", lambda run: SimpleNamespace(files=None))
+    assert after_training.expected_sec(Path("run"), EvaluateSettings()) < 20
+    assert played == [after_training.WARM_UP_SEC, after_training.PROBE_SEC]

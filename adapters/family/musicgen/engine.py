@@ -17,13 +17,13 @@ from torch.nn import functional
 
 from adapters.added_conditions.attach import AddedConditions
 from adapters.conditions import Conditions
+from adapters.decode.cuda_graphs import GraphedSteps
 from adapters.decode.engine import Blend, Encoded, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
 from adapters.decode.sampling import Knobs, guide
 from adapters.decode.tape import Tape
 from adapters.family.musicgen.borrow import borrow
 from adapters.family.musicgen.cross_attention import ConditionStates, TextStates, text_states
-from adapters.family.musicgen.cuda_graphs import GraphedSteps
 from adapters.family.musicgen.decoder import (
     Attend,
     Rows,
