@@ -26,8 +26,9 @@ def write_text_encoder(folder: Path, kind: str, width: int = 20, seed: int = 0) 
         model = transformers.T5EncoderModel(transformers.T5Config(**t5, feed_forward_proj="gated-gelu"))
     elif kind == "clap":
         text: dict[str, Any] = {**SMALL, "hidden_size": width, "vocab_size": n_tokens, "max_position_embeddings": 40}
-        audio: dict[str, Any] = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1], "num_attention_heads": [2, 2],
-                 "spec_size": 32, "patch_size": 4, "patch_stride": [4, 4], "window_size": 4}  # fmt: skip
+        audio: dict[str, Any] = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1]}
+        audio |= {"num_attention_heads": [2, 2], "spec_size": 32, "patch_size": 4, "patch_stride": [4, 4]}
+        audio["window_size"] = 4
         model = transformers.ClapModel(transformers.ClapConfig(text_config=text, audio_config=audio, projection_dim=8))
     else:
         model = transformers.BertModel(transformers.BertConfig(**SMALL, hidden_size=width, vocab_size=n_tokens))
