@@ -20,7 +20,7 @@ from finetune.precision import Precision
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-LAUNCH = "accelerate launch --multi_gpu --num_processes 2 -m finetune.cli train … --shard_base"
+LAUNCH = "accelerate launch --multi_gpu --num_processes 2 -m finetune.cli train … --shard_base true"
 
 
 def check_sharding(settings: TrainSettings, precision: Precision, n_processes: int) -> None:

@@ -111,3 +111,16 @@ def test_many_levels_are_thinned_out() -> None:
     assert thinned(tuple(range(1, 33))) == (1, 2, 4, 8, 16, 32)
     assert thinned(tuple(range(2, 26, 2))) == (2, 4, 8, 16, 24)
     assert heard_levels(3) == [0, 1, 2] and heard_levels(9) == [0, 3, 5, 8]
+
+
+@pytest.mark.parametrize(
+    ("words", "readers"),
+    [
+        (["report", "songs", "--steps", "3"], "--steps would change nothing: it is for `codec tune` and `codec train`"),
+        (["tune", "songs", "out", "--filters", "4"], "--filters would change nothing: it is for `codec train` only"),
+        (["train", "songs", "out", "--keep_old"], "--keep_old would change nothing: it is for `codec tune` only"),
+    ],
+)
+def test_flags_of_other_actions_are_refused(words: list[str], readers: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["codec", *words]) == 2
+    assert readers in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """`woodshed codec`: what a codec keeps of one's songs, a decoder that learns them, and codecs of one's own."""
 
-from argparse import Namespace
+import re
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from finetune.codec_report.page import Report
 
 SECTION = None
+_READERS = re.compile(r"((?:tune|train)(?:, (?:tune|train))*):")
+"""In a flag's help: the actions that read it; where none is named, more than these do."""
 EXAMPLES = """
 woodshed codec report my_songs/ --codec starter                                  # what the starter's codec keeps
 woodshed codec report my_songs/ --codec facebook/musicgen-small --codec descript/dac_44khz --out codecs/
@@ -98,10 +101,25 @@ def run(args: Namespace, settings: None) -> int:
     """Do what was asked for."""
     from data_prep.progress import quiet_libraries
 
+    _check_flags(args)
     quiet_libraries()
     for folder in filter(None, (args.songs, args.other)):
         _check_songs(folder)
     return {"tune": _tune, "report": _report, "train": _train}[args.action](args)
+
+
+def _check_flags(args: Namespace) -> None:
+    """Refuse a flag that this action does not read: its help says which ones do."""
+    parser = ArgumentParser(add_help=False)
+    arguments(parser)
+    for flag in parser._actions:
+        readers = list(dict.fromkeys(word for found in _READERS.findall(flag.help or "") for word in found.split(", ")))
+        given = getattr(args, flag.dest) != flag.default and flag.dest not in ("action", "folder")
+        if given and readers and args.action not in readers:
+            raise UserError(
+                f"--{flag.dest} would change nothing: it is for `codec {'` and `codec '.join(readers)}` only.",
+                fix=f"Leave it out of `codec {args.action}`.",
+            )
 
 
 def _check_songs(folder: Path) -> None:
@@ -210,7 +228,7 @@ def _train(args: Namespace) -> int:
         figures = one.figures
         print(
             f"{words}: {figures.kbps:.3g} kbps, mel distance {figures.mel[-1]:.3f}, SI-SDR {figures.si_sdr_db[-1]:.1f} "
-            f"dB, {min(figures.in_use):.0%} of codes in use or more, efficiency {figures.efficiency:.0%}"
+            f"dB, at least {min(figures.in_use):.0%} of each codebook in use, efficiency {figures.efficiency:.0%}"
         )
     if not args.each_option:
         print(f"The codec: {trained[0][1].path} (`--codec` takes it)")
