@@ -8,6 +8,7 @@ crashed, say) is simply not there yet, and is done then.
 
 import os
 import platform
+import sys
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +36,8 @@ def prepare_on_ray(songs: Sequence[SongFile], settings: PrepSettings, cache: Pat
     """
     ray = _ray()
     ours = not ray.is_initialized()
+    for line in beginning(len(songs), ours):
+        print(line, file=sys.stderr, flush=True)
     if ours:
         _start(ray)
     try:
@@ -44,7 +47,10 @@ def prepare_on_ray(songs: Sequence[SongFile], settings: PrepSettings, cache: Pat
         parts = shares(songs, gpus or int(resources.get("CPU", 1)), settings.multitracks)
         asked = settings.model_dump_json(exclude={"cluster"})
         waiting = {task.remote(part, asked, str(cache), str(Path.cwd())): len(part) for part in parts}
-        with stage(f"songs on {len(ray.nodes())} machines", len(songs), unit="songs") as progress:
+        n_machines = len(ray.nodes())
+        with stage(
+            f"songs on {n_machines} machine{'s' if n_machines > 1 else ''}", len(songs), unit="songs"
+        ) as progress:
             while waiting:
                 done, _ = ray.wait(list(waiting))
                 progress.advance(waiting.pop(done[0]))
@@ -52,6 +58,15 @@ def prepare_on_ray(songs: Sequence[SongFile], settings: PrepSettings, cache: Pat
     finally:
         if ours:
             ray.shutdown()
+
+
+def beginning(n_songs: int, ours: bool) -> list[str]:
+    """What is said before the first song is done: nothing is to be seen for as long as Ray and the models load."""
+    said = ["starting Ray on this machine, or joining its cluster …"] if ours else []
+    if n_songs <= SONGS_PER_TASK:
+        songs = "1 song" if n_songs == 1 else f"{n_songs} songs"
+        said.append(f"{songs} only: every task loads the models anew, so `prep` is usually quicker without --cluster")
+    return said
 
 
 def shares(songs: Sequence[SongFile], workers: int, by_folder: bool) -> list[list[SongFile]]:

@@ -11,7 +11,7 @@ from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
 from data_prep import cluster
-from data_prep.cluster import shares
+from data_prep.cluster import SONGS_PER_TASK, beginning, shares
 from data_prep.prepare import prepare
 from data_prep.song_file import SongFile
 from data_prep.write_audio import write_audio
@@ -78,7 +78,7 @@ def test_the_same_dataset_as_from_one_process(
     said = capfd.readouterr().err
     assert len(spread.rows) == len(alone.rows) == 6
     assert files_of(tmp_path / "spread") == files_of(tmp_path / "alone")
-    assert "songs on 1 machines: 3 songs" in said
+    assert "songs on 1 machine: 3 songs" in said
     assert "codec tokens: 6 clips, 6 of them done before" in said  # the workers did it
 
 
@@ -111,3 +111,9 @@ def test_without_ray_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"woodshed\[cluster\]"):
         cluster.prepare_on_ray([], PrepSettings(base="debug"), tmp_path)
+
+
+def test_few_songs_and_the_wait_for_ray_are_said() -> None:
+    assert beginning(SONGS_PER_TASK + 1, ours=False) == []
+    waiting, few = beginning(1, ours=True)
+    assert "starting Ray" in waiting and few.startswith("1 song only") and "without --cluster" in few

@@ -124,3 +124,15 @@ def test_many_levels_are_thinned_out() -> None:
 def test_flags_of_other_actions_are_refused(words: list[str], readers: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["codec", *words]) == 2
     assert readers in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["tune", "train"])
+def test_a_stopped_training_says_that_it_goes_on(
+    action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"finetune.commands.codec._{action}", stopped)
+    assert cli.main(["codec", action, str(tmp_path), str(tmp_path / "out")]) == 130
+    assert "The same command goes on" in capsys.readouterr().err

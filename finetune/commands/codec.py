@@ -1,6 +1,7 @@
 """`woodshed codec`: what a codec keeps of one's songs, a decoder that learns them, and codecs of one's own."""
 
 import re
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,13 @@ def run(args: Namespace, settings: None) -> int:
     quiet_libraries()
     for folder in filter(None, (args.songs, args.other)):
         _check_songs(folder)
-    return {"tune": _tune, "report": _report, "train": _train}[args.action](args)
+    try:
+        return {"tune": _tune, "report": _report, "train": _train}[args.action](args)
+    except KeyboardInterrupt as stop:
+        if args.action == "report":
+            raise
+        print("\nStopped. The same command goes on from what it last saved.", file=sys.stderr)
+        return getattr(stop, "code", 130)
 
 
 def _check_flags(args: Namespace) -> None:
