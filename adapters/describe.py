@@ -22,7 +22,7 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "size": size(updates),
         "groups": groups(updates),
         "follows": follows(adapter),
-        "told": adapter.woodshed.model_dump(mode="json") if adapter.woodshed else None,
+        "stated": adapter.woodshed.model_dump(mode="json") if adapter.woodshed else None,
         "header": dict(sorted(adapter.header.items())),
     }
 

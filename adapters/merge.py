@@ -1,4 +1,4 @@
-"""Adapters melted into their base: a folder that transformers loads, the base's own with other weights.
+"""Adapters merged into their base: a folder that transformers loads, the base's own with other weights.
 
 Each weight becomes W + Σ strength · ΔW, computed in fp32 and rounded once, tensor by tensor from the base's files to
 the new ones, so that a model larger than memory passes through. DoRA's ΔW is taken against the base's own W each time:

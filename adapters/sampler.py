@@ -26,7 +26,7 @@ from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.decode.untouched import untouched
-from adapters.device_memory import how_many_fit, in_halves
+from adapters.device_memory import how_many_fit, in_halves, one_piece
 from adapters.family.lm import LM
 from adapters.family.port import family_named, family_of
 from configs.errors import UserError
@@ -290,7 +290,8 @@ class Sampler:
         with self._guard():
             seeds = None if seed is None else [seed]
             n_frames = ENDLESS if endless else None
-            generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
+            with one_piece():
+                generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
             yield AudioStream(generation, self.codec, self.schedules_of)
 
     def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:

@@ -129,7 +129,7 @@ class PrepSettings(Section):
     notes_model: Path | None = None
     """basic-pitch's nmp.onnx; left out: the one in the installed package."""
     drums: str = "none"
-    """For a base that is told where drums play: `drums` is the separated drum stem, `mix` the clip's own audio, `auto`
+    """For a base that is given where drums play: `drums` is the separated drum stem, `mix` the clip's own audio, `auto`
     the stem where stems are separated anyway, else the mix."""
     pair: str | None = None
     """To play along: the part to learn and its context track, `TARGET|CONTEXT`: `drums|rest`, `rest|vocals`,

@@ -56,7 +56,7 @@ class SampleSettings(Section):
     """File format; the settings are written into the file's tags."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"
     """Arithmetic of the model. auto: bf16 or fp16 on a GPU; on a CPU fp16 weights with fp32 sums where that is fast,
-    else fp32. int8 is the fastest on a CPU and changes the music slightly."""
+    else fp32. int8 is the fastest on a CPU and changes the music slightly; on a GPU it halves what the weights take."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run."""
 

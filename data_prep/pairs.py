@@ -107,7 +107,7 @@ def active_share(clip: Clip, context: Sequence[Version], channels: int, silence_
 
 
 def _levels(clip: Clip, version: Version, channels: int) -> np.ndarray:
-    scan = version.scan.heard(channels)
+    scan = version.scan.for_channels(channels)
     first = round(clip.segment.start_sec / scan.window_sec)
     last = round((clip.segment.start_sec + clip.segment.duration_sec) / scan.window_sec)
     padded = [*scan.levels_db[first:last], *[-200.0] * max(0, last - len(scan.levels_db))]

@@ -125,6 +125,7 @@ class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `trigger_alone` of the captions that say the trigger give way to it alone.
     `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
     there are other kinds, as many lose the caption alone, and each kind alone, or the share of `dropouts` that is said
     for it. `instead_share` of the captioned clips follow what may take their caption's place.
@@ -141,6 +142,8 @@ class Stream:
         prior_pieces: Sequence[Clip] = (),
         kinds: Sequence[str] = (),
         degraded: Degraded | None = None,
+        trigger: str = "",
+        trigger_alone: float = 0.0,
         dropouts: Mapping[str, float] | None = None,
         instead_share: float = INSTEAD_SHARE,
     ) -> None:
@@ -152,6 +155,7 @@ class Stream:
         self.prior_pieces = prior_pieces
         self.kinds = tuple(kinds)
         self.degraded = degraded or Degraded()
+        self.trigger, self.trigger_alone = trigger, trigger_alone
         self.dropouts = dropouts or {}
         self.instead_share = instead_share
         self._order = lru_cache(maxsize=4)(self._shuffled)
@@ -175,6 +179,8 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
+        if caption is not None and not bare and self._chance("trigger alone", epoch, clip) < self.trigger_alone:
+            caption = self.trigger or caption
         instead = caption is not None and not bare and self._chance("instead", epoch, clip) < self.instead_share
         version = self._degraded(epoch, clip)
         return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)

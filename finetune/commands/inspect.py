@@ -16,7 +16,7 @@ SECTION = None
 EXAMPLES = """
 woodshed inspect runs/mine/adapter
 woodshed inspect runs/mine/adapter --base facebook/musicgen-small     # does it belong to this base?
-woodshed inspect runs/mine/adapter --json | jq .told.held_out
+woodshed inspect runs/mine/adapter --json | jq .stated.held_out
 """
 
 
@@ -58,8 +58,8 @@ def _print_tables(facts: Mapping[str, Any], base: str | None) -> None:
     console = Console(highlight=False)
     _print_pairs(console, facts["label"], summary(facts))
     _print_groups(console, facts)
-    if facts["told"]:
-        _print_pairs(console, "What it says of itself (woodshed.json)", leaves(facts["told"]))
+    if facts["stated"]:
+        _print_pairs(console, "What it says of itself (woodshed.json)", leaves(facts["stated"]))
     else:
         console.print("No woodshed.json: it was made elsewhere and says no more of itself.")
     if base is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from configs.sample import SampleSettings
 
 SECTION = "sample"
-ALIASES = {"duration": "duration_sec"}
+ALIASES = {"duration": "duration_sec", "text-encoder": "text_encoder"}
 EXAMPLES = """
 woodshed sample runs/mine/adapter "slow ballad, piano, in the style of mine" --out out/
 woodshed sample --base facebook/musicgen-small "slow ballad, piano"          # the base alone, to compare
@@ -64,7 +64,9 @@ def arguments(parser: Any) -> None:
         help="What of it: mix (all of it, the default), rest (all but drums and bass), or stems as in prep.",
     )
     parser.add_argument("--notes", type=Path, metavar="MIDI", help="Follow the notes, and the drums, of a MIDI file.")
-    parser.add_argument("--drums", choices=["on", "off"], help="With drums or without (a base that can be told).")
+    parser.add_argument(
+        "--drums", choices=["on", "off"], help="With drums or without (a base that takes this as a condition)."
+    )
     parser.add_argument(
         "--beat", metavar="BPM|FILE", help="Keep to this tempo, to a table of beats, or to a recording's beats."
     )
@@ -80,7 +82,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
     parser.add_argument("--force", action="store_true", help="Play an adapter made for other weights of this shape.")
     parser.add_argument(
-        "--play", action="store_true", help="Hear it while it is being made. Kept in out/ where the player fails."
+        "--play", action="store_true", help="Play it while it is being generated. Kept in out/ where the player fails."
     )
     parser.add_argument("--pipe", choices=["wav", "raw"], help="Send it to standard output, as wav or raw 16-bit PCM.")
 

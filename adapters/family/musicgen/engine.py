@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
+from weakref import proxy
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +17,13 @@ from torch.nn import functional
 
 from adapters.added_conditions.attach import AddedConditions
 from adapters.conditions import Conditions
+from adapters.decode.cuda_graphs import GraphedSteps
 from adapters.decode.engine import Blend, Encoded, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
 from adapters.decode.sampling import Knobs, guide
 from adapters.decode.tape import Tape
 from adapters.family.musicgen.borrow import borrow
 from adapters.family.musicgen.cross_attention import ConditionStates, TextStates, text_states
-from adapters.family.musicgen.cuda_graphs import GraphedSteps
 from adapters.family.musicgen.decoder import (
     Attend,
     Rows,
@@ -260,7 +261,10 @@ class DecoderSteps(Steps[Encoded]):
         """Graphs that hold the old buffers are of no use any more."""
         self._read_from = self.tape.tokens
         self.positions = self.weights.positions(self._offset + self.tape.n_columns)
-        self.graphs = GraphedSteps(self.captured_step, self._reach, lambda: self.knobs.form, self.weights)
+        me = proxy(self)  # graphs that held on to these steps would keep all buffers until the collector comes
+        self.graphs = GraphedSteps(
+            lambda at, reach: me.captured_step(at, reach), lambda at: me._reach(at), lambda: me.knobs.form, self.weights
+        )
 
     def _reach(self, at: int) -> int:
         """Places that attention must see for this step, in steps of a bucket."""
