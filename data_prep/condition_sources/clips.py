@@ -54,7 +54,7 @@ def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
     for name, said in asked.items():
         if said != NONE and not spec.has(name) and (said, name) != (AUTO, MELODY):
             raise UserError(
-                f"This base does not follow {name}.",
+                f"This base does not follow {'a melody' if name == MELODY else name}.",
                 where=f"--{name} {said}",
                 fix=f"Leave --{name} out, or choose a base that does, e.g. {FOLLOWED_BY[name]}.",
             )
