@@ -90,6 +90,8 @@ class GraphedSteps:
         try:
             with torch.cuda.graph(graph):
                 self.step(self.place, reach)
+        except torch.OutOfMemoryError:
+            raise  # fewer rows may fit: no reason to go on without graphs
         except RuntimeError as error:
             self.usable = False
             first_line = str(error).splitlines()[0]

@@ -27,6 +27,7 @@ from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.playing import adapted_products, bytes_per_frame, laid_out_for_playing
 from adapters.family.magenta_rt2.spec import STRENGTHS
 from adapters.family.magenta_rt2.steps import MagentaSteps
+from configs.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,14 @@ class MagentaEngine(Engine[Told]):
         """With weights of its own, adapters merged or live. `lm` is used up.
 
         Raises:
-            UserError: an adapter touches a module that the model does not have.
+            UserError: an adapter touches a module that the model does not have; the arithmetic is none of its own.
         """
         if packing.kind == "plain":
             return cls(*with_adapters(lm, packing))
+        if packing.kind == "int8_weights":
+            raise UserError(
+                "This model has no int8 weights on a GPU.", fix="leave --precision out, or use --device cpu"
+            )
         weights = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}[packing.kind]
         size = bytes_per_frame(lm, weights)
         played, live = ("temporal.", "depth."), packing.merged_at is None
@@ -186,7 +191,7 @@ class MagentaTapeSteps(Steps[Told]):
         """From a frame of the window on; the last ones stay."""
         assert self.told is not None
         told = self.told.guided(float(self.knobs.sampling.guidance))
-        return told.frames(min(frame, told.n_frames - 1), told.n_frames)
+        return told.frames(min(frame, told.n_frames - 1), told.n_frames).without_repeats()
 
 
 def _largest(parts: Sequence[Told], shares: Float[Tensor, "parts B"]) -> Told:
