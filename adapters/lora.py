@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapters.added_conditions import attach as added_conditions
@@ -75,7 +76,7 @@ class TrainableAdapter:
     layers: dict[str, Any]  # peft's layer of each adapted module
     initial: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     added: dict[str, FrameCondition] = field(default_factory=dict)
-    """What it hears besides the base's own conditions, by kind; the model holds these too."""
+    """Conditions that it adds to the base's own, by kind; the model holds these too."""
     whole: dict[str, nn.Module] = field(default_factory=dict)
     """Layers that are new in a base that was moved: they learn whole, and there is no base without them."""
 
@@ -103,7 +104,25 @@ class TrainableAdapter:
             found |= {f"{WHOLE}.{module}.{name}": parameter for name, parameter in layer.named_parameters()}
         return found
 
-    def hear(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
+    @torch.no_grad()
+    def start_from(self, directions: Float[Tensor, "n D_text"]) -> list[str]:
+        """Let the first rows of A be these directions wherever text states enter; nothing changes yet, as B is zero.
+
+        Returns the names of the modules; none for an adapter that does not reach the text projection.
+        """
+        names = family_named(self.lm.spec.family).targets
+        pattern = re.compile(names.get("text_projection", "(?!)"))
+        found = []
+        for name, layer in self.layers.items():
+            weight = layer.lora_A[NAME].weight
+            if name in self.initial or not pattern.fullmatch(name) or weight.shape[1] != directions.shape[1]:
+                continue
+            n = min(len(weight) // 2, len(directions))
+            weight[:n] = directions[:n].to(weight)
+            found.append(name)
+        return found
+
+    def add_conditions(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
         """Let the adapter learn to follow conditions that the base does not have; nothing changes yet.
 
         Raises:

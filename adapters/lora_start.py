@@ -7,9 +7,30 @@ import hashlib
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import UserError
+
+
+def telling_directions(
+    said: Float[Tensor, "N D"], other: Float[Tensor, "M D"], n: int, ridge: float = 0.05
+) -> Float[Tensor, "n D"]:
+    """The n directions along which vectors `said` are largest against `other` ones, orthogonal under these.
+
+    Generalised principal directions: the leading eigenvectors of the second moment of `said`, whitened by that of
+    `other` (as in linear discriminants, Fisher 1936). `ridge` is added to the latter, in shares of its mean variance,
+    since there are few words. Each is scaled so that its product with `said` has the mean square 1.
+    """
+    said, other = said.double(), other.double()
+    spread = other.T @ other / len(other)
+    spread += ridge * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
+    root = torch.linalg.cholesky(spread)
+    white = torch.linalg.solve_triangular(root, said.T, upper=False)  # [D, N]
+    leading = torch.linalg.eigh(white @ white.T / len(said)).eigenvectors[:, -n:].flip(-1)  # [D, n]
+    found = torch.linalg.solve_triangular(root.T, leading, upper=True).T  # [n, D]
+    found = found * found.sum(1, keepdim=True).sign()  # eigenvectors have no sign of their own
+    return (found / (found @ said.T).square().mean(1, keepdim=True).sqrt()).float()
 
 
 def seed_of(seed: int, name: str) -> int:

@@ -34,16 +34,16 @@ class LoraSettings(Section):
     """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): learning rate of B over that of A. 1 switches it off."""
 
 
-class HeardSettings(Section):
-    """How an adapter hears another track, for a dataset made with `--pair`."""
+class ContextSettings(Section):
+    """How an adapter follows a context track, a melody or beats (datasets made with `--pair`, `--melody`, `--beat`)."""
 
     size: int = Field(default=64, ge=4, le=1024)
-    """Width of the small vector that a heard frame becomes before it is added to the decoder's input."""
+    """Width of the small vector that a frame becomes before it is added to the decoder's input."""
     lookahead_sec: float = Field(default=0.32, ge=0, le=10)
-    """How far ahead in the heard track each step listens: it is a recording, so what comes next may be known."""
+    """How far ahead in it each step reads: it is a recording, so what comes next may be known."""
     degraded_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of clips that hear a degraded version of the track (noise, low-pass, gain, a stem left out), so that what
-    separation leaks is no cue."""
+    """Share of clips that get a degraded version of the context track (noise, low-pass, gain, a stem left out), so that
+    what separation leaks is no cue."""
 
 
 class OptimSettings(Section):
@@ -145,13 +145,23 @@ class TrainSettings(Section):
     own_sound_share: float = Field(default=0.5, ge=0, le=1)
     """For a base that follows styles (Magenta RealTime): share of captioned clips that are trained with the style of
     their own sound in the place of their caption's. 0: captions only; 1: the sound only, and words are not learnt."""
-    prior_share: float = Field(default=0.0, ge=0, lt=1)
+    prior_share: float | None = Field(default=None, ge=0, lt=1)
     """Prior preservation: this share of clips is trained without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
-    said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips."""
+    said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips. Left
+    out: 0.4 for a dataset with a trigger and a base that follows words alone, else 0."""
+    prior_pieces: int = Field(default=64, ge=0, le=1024)
+    """Half of the clips of `prior_share` are pieces that the base plays before training, so many of them: other music
+    of many kinds, and the dataset's captions without the trigger. 0: all are clips of the dataset."""
     prior_prompts: list[Words] = Field(default_factory=list, max_length=64)
-    """Other music that should stay as it is, in the words you would ask for it: before training the base plays a piece
-    for each, and half of the clips of `prior_share` are these pieces. Empty: all are clips of the dataset."""
+    """What these pieces are played for, in turn, in the words you would ask for them. Empty: prompts that come with
+    Woodshed."""
+    prior_sec: float = Field(default=10.0, gt=0)
+    """Length of such a piece; never more than `max_clip_sec`."""
+    trigger_alone: float = Field(default=0.3, ge=0, le=1)
+    """Share of the captions that are replaced by the trigger alone, so that it is enough to say it."""
+    trigger_rows: int = Field(default=4, ge=0, le=64)
+    """So many rows of the text projection's update begin by telling the trigger from other words; 0: all at random."""
     precision: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Arithmetic of the model. auto: bf16 where the GPU or the CPU has it; else fp16 with loss scaling on a GPU,
     fp32 on a CPU."""
@@ -161,6 +171,9 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 45 % slower."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    partly_recomputed_layers: int = Field(default=0, ge=0)
+    """Of the layers that are not recomputed whole, so many make norms and activation again in the backward pass: a
+    third less memory for a few per cent of the time."""
     shard_base: bool = False
     """Spread the frozen base over all processes of `accelerate launch` (FSDP), so that each card holds its share of
     every layer; the adapter stays whole on each. For a base that one card does not hold. No previews are made then."""
@@ -171,8 +184,8 @@ class TrainSettings(Section):
     """Keep a running average of the adapter with this decay and save that; 0 switches it off."""
     lora: LoraSettings = LoraSettings()
     """The adapter."""
-    heard: HeardSettings = HeardSettings()
-    """Hearing another track."""
+    context: ContextSettings = ContextSettings()
+    """Following a context track, a melody or beats."""
     optim: OptimSettings = OptimSettings()
     """The optimizer."""
     eval: EvalSettings = EvalSettings()
@@ -198,10 +211,10 @@ class TrainSettings(Section):
                 f"checkpointed_layers ({self.checkpointed_layers}) says how many layers are recomputed, but "
                 "checkpointing is off. Switch it on, or leave checkpointed_layers out."
             )
-        if self.prior_prompts and not self.prior_share:
+        if self.prior_prompts and self.prior_share == 0:
             yield (
-                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to. Add "
-                "e.g. --prior_share 0.5, or leave prior_prompts out."
+                "prior_prompts say what should stay as it is, but prior_share is 0: nothing would be held on to. Leave "
+                "one of them out."
             )
         if self.optim.name == "prodigy" and self.lora.plus_ratio != 1:
             yield (

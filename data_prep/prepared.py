@@ -46,7 +46,7 @@ class ClipRow:
     key: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
-    heard: dict[str, dict[str, Any]] = field(default_factory=dict)
+    listeners: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each listener said, by its name: words, text, what the filter removed."""
 
 
@@ -113,12 +113,16 @@ class PreparedDataset:
         return self._tokens[clip_id]
 
     def text_state(self, caption: str) -> Num[np.ndarray, "L D_text"]:
-        """Text states of one of the dataset's captions, with the trigger or without it, read-only.
+        """Text states of one of the dataset's captions, with the trigger or without it, or of the trigger; read-only.
 
         Raises:
             UserError: the file is missing or damaged.
         """
         return self._state(caption)
+
+    def has_text_state(self, caption: str) -> bool:
+        """Whether the dataset holds the text states of these words. Older ones lack those without the trigger."""
+        return self._state_path(caption).is_file()
 
     def condition(self, kind: str, clip_id: str) -> np.ndarray | None:
         """Values of another kind of condition than text, [n, width], for a whole clip; None where it has none."""

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from data_prep.heard import HEARD, n_degraded, pair_of
+from data_prep.context_names import n_degraded
+from finetune.added_infos import added_infos
 from finetune.batches import Clip, ClipSource, Degraded, Stream
 from finetune.checkpoint import Position
 from finetune.prior_pieces import PriorPieces, WithPriorPieces, load, play, save
+from finetune.prior_prompts import prompts_for
 
 if TYPE_CHECKING:
     from adapters.family.lm import LM
@@ -22,7 +24,7 @@ class BareBase:
     position: Position
     """Where the run begins, with the base's held-out loss."""
     pieces: PriorPieces
-    """What the base played for `prior_prompts`."""
+    """What the base played to be held on to."""
     source: ClipSource
     """Clips and pieces alike."""
     kinds: Sequence[str] = ()
@@ -38,16 +40,20 @@ class BareBase:
             seed=settings.seed,
             max_frames=max_frames,
             condition_dropout=settings.condition_dropout,
-            prior_share=settings.prior_share,
+            prior_share=settings.prior_share or 0.0,
             prior_pieces=self.pieces.clips,
             kinds=self.kinds,
+            trigger=run.dataset.trigger,
+            trigger_alone=settings.trigger_alone,
             dropouts=self.dropouts,
             instead_share=settings.own_sound_share,
-            degraded=Degraded(n_degraded(run.dataset.info), settings.heard.degraded_share),
+            degraded=Degraded(n_degraded(run.dataset.info), settings.context.degraded_share),
         )
 
 
-def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int, *, resumed: bool) -> BareBase:
+def ask_bare_base(
+    lm: "LM", run: "Run", files: "BaseFiles", clips: Sequence[Clip], longest_frames: int, *, resumed: bool
+) -> BareBase:
     """Ask the base, or read what it gave when the run began.
 
     Raises:
@@ -59,15 +65,17 @@ def ask_bare_base(lm: "LM", run: "Run", files: "BaseFiles", longest_frames: int,
     if not resumed:
         run.look_at_base(lm, position)
     pieces = PriorPieces([], [], [])
-    if run.settings.prior_prompts:
+    settings = run.settings
+    if settings.prior_share and settings.prior_pieces:
         if run.accelerator.is_main_process and not resumed:
-            say, settings = run.progress.say, run.settings
-            save(play(lm, files, settings.prior_prompts, longest_frames, settings.seed, say), run.folder.prior_pieces)
+            prompts = prompts_for(settings, [text for clip in clips for text in clip.bare], run.dataset.trigger)
+            n_frames = min(longest_frames, max(1, round(settings.prior_sec * files.spec.frame_rate)))
+            save(play(lm, files, prompts, n_frames, settings.seed, run.progress.say), run.folder.prior_pieces)
         run.accelerator.wait_for_everyone()
         pieces = load(run.folder.prior_pieces)
     made = run.dataset.info.get("conditions", {})
     kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
-    kinds += [HEARD] if pair_of(run.dataset.info) else []
+    kinds += list(added_infos(run.dataset, run.settings, files.spec))
     dropouts = {kind.name: kind.dropout for kind in files.spec.conditions if kind.dropout is not None}
     return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds, dropouts)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
 from data_prep.captions import without_trigger
-from data_prep.heard import HEARD, degraded_name
+from data_prep.context_names import CONTEXT, degraded_name
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.prepared import PreparedDataset
 
@@ -59,12 +59,12 @@ class Draw:
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
     degraded: int = 0
-    """Which of a heard track's degraded versions it hears; 0 is the track as it is."""
+    """Which degraded version of the context track comes with it; 0 is the track as it is."""
 
 
 @dataclass(frozen=True)
 class Degraded:
-    """How many degraded versions of a heard track a dataset has, and what share of the clips hears one of them."""
+    """How many degraded versions of the context track a dataset has, and what share of the clips gets one of them."""
 
     versions: int = 0
     share: float = 0.0
@@ -125,6 +125,7 @@ class Stream:
     """The endless series of draws of a run: epoch after epoch, each in its own order, cut into steps.
 
     `prior_pieces`: pieces of the base that some of the `prior_share` are heard as, in the place of a clip.
+    `trigger_alone` of the captions that say the trigger give way to it alone.
     `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
     there are other kinds, as many lose the caption alone, and each kind alone, or the share of `dropouts` that is said
     for it. `instead_share` of the captioned clips follow what may take their caption's place.
@@ -141,6 +142,8 @@ class Stream:
         prior_pieces: Sequence[Clip] = (),
         kinds: Sequence[str] = (),
         degraded: Degraded | None = None,
+        trigger: str = "",
+        trigger_alone: float = 0.0,
         dropouts: Mapping[str, float] | None = None,
         instead_share: float = INSTEAD_SHARE,
     ) -> None:
@@ -152,6 +155,7 @@ class Stream:
         self.prior_pieces = prior_pieces
         self.kinds = tuple(kinds)
         self.degraded = degraded or Degraded()
+        self.trigger, self.trigger_alone = trigger, trigger_alone
         self.dropouts = dropouts or {}
         self.instead_share = instead_share
         self._order = lru_cache(maxsize=4)(self._shuffled)
@@ -175,12 +179,14 @@ class Stream:
         start = int(self._chance("crop", epoch, clip) * (clip.n_frames - n_frames + 1))
         wordings = () if dropped else clip.bare if bare else clip.captions
         caption = wordings[int(self._chance("caption", epoch, clip) * len(wordings))] if wordings else None
+        if caption is not None and not bare and self._chance("trigger alone", epoch, clip) < self.trigger_alone:
+            caption = self.trigger or caption
         instead = caption is not None and not bare and self._chance("instead", epoch, clip) < self.instead_share
         version = self._degraded(epoch, clip)
         return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)
 
     def _degraded(self, epoch: int, clip: Clip) -> int:
-        """Which version of the heard track comes up."""
+        """Which version of the context track comes up."""
         if not self.degraded.versions or self._chance("degraded", epoch, clip) >= self.degraded.share:
             return 0
         return 1 + int(self._chance("which version", epoch, clip) * self.degraded.versions)
@@ -230,7 +236,7 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
         codes = dataset.codes(draw.clip_id)[:, max(0, draw.start_frame - (kind.n_entries or 1)) : draw.start_frame]
         return codes.T if codes.shape[1] else None
     values = dataset.condition(kind.name, draw.clip_id)
-    if draw.degraded and kind.name == HEARD:
+    if draw.degraded and kind.name == CONTEXT:
         values = dataset.condition(degraded_name(draw.degraded), draw.clip_id)
     if values is None or kind.per == "clip":
         return values

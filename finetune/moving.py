@@ -22,7 +22,7 @@ def moved_for_run(files: "BaseFiles", dataset: "PreparedDataset", settings: Trai
             is.
     """
     moved = files.moved(move_for_run(files.own_spec, dataset, settings))
-    if moved.move and settings.prior_share > 0:
+    if moved.move and settings.prior_share:
         raise UserError(
             f"prior_share holds on to what the base predicts, but the base has never known this "
             f"{' and '.join(moved.move.parts)}.",

@@ -3,8 +3,8 @@
 Some clips are heard without the trigger (or without any caption), and the target there is not the music but what the
 base itself predicts. So the trigger becomes a switch: with it the adapter plays the new style, without it the base.
 The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with the base's predictions as soft targets
-(Hinton et al. 2015, arXiv:1503.02531). Half of those clips are pieces of other kinds that the base played, where
-`prior_prompts` name some (`finetune.prior_pieces`).
+(Hinton et al. 2015, arXiv:1503.02531). Half of those clips are pieces of other kinds that the base played
+(`finetune.prior_pieces`).
 """
 
 from collections.abc import Sequence
@@ -18,10 +18,36 @@ from adapters.pattern import IGNORE
 from configs.errors import UserError
 from configs.train import TrainSettings
 from data_prep.captions import says_trigger
+from data_prep.move import move_of_info
 
 if TYPE_CHECKING:
     from data_prep.prepared import PreparedDataset
     from finetune.batches import Clip
+
+
+SHARE = 0.4
+"""Of the clips, where nothing else was asked for and there is a trigger."""
+
+
+def with_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequence["Clip"]) -> TrainSettings:
+    """The settings with what was left out decided: whether the base is held on to.
+
+    That needs a trigger, what prep keeps of captions without it, and a base in one place that follows words alone and
+    is moved to nothing that it has never known.
+    """
+    changed: dict[str, Any] = {}
+    if settings.prior_share is None:
+        bare = {caption for clip in clips for caption in clip.bare}
+        info = dataset.info
+        plain = not (info.get("conditions") or move_of_info(info) or settings.pattern)
+        able = bool(dataset.trigger and bare) and plain and not settings.shard_base
+        able = able and all(map(dataset.has_text_state, bare))
+        changed["prior_share"] = SHARE if able or settings.prior_prompts else 0.0
+    if not dataset.trigger or not dataset.has_text_state(dataset.trigger):
+        changed["trigger_alone"] = 0.0
+    if settings.shard_base:  # pieces are played by a whole base
+        changed["prior_pieces"] = 0
+    return settings.model_copy(deep=True, update=changed)
 
 
 def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequence["Clip"]) -> None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from adapters.sampler import Sampler
     from data_prep.base_files import BaseFiles
 
-AT_ONCE = 4
-"""Pieces played side by side; with guidance they are eight rows."""
+AT_ONCE = 16
+"""Pieces played side by side, as far as memory allows; with guidance they are twice as many rows."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _codes(
     try:
         return sampler.codes(states, seeds=seeds, n_frames=n_frames)
     except DeviceTooSmallError as error:
-        fix = "Use shorter clips (--max_clip_sec 10), a smaller base, or no prior_prompts."
+        fix = "Use shorter pieces (--prior_sec 5), a smaller base, or --prior_pieces 0."
         raise UserError(error.what, where=error.where, fix=fix) from error
 
 
@@ -132,7 +132,7 @@ def load(path: Path) -> PriorPieces:
             )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(
-            "The pieces that the base played for prior_prompts are missing or damaged: this run cannot go on exactly.",
+            "The pieces that the base played to be held on to are missing or damaged: this run cannot go on exactly.",
             where=f"{path}: {error}",
             fix="Bring the file back, or start a new run in another folder.",
         ) from error

@@ -34,6 +34,7 @@ FREE = (
     "epochs",
     "checkpointing",
     "checkpointed_layers",
+    "partly_recomputed_layers",
     "memory",
     "device",
     "loggers",
@@ -176,7 +177,7 @@ def resumed_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
     Raises:
         UserError: the base was a local folder that is not there any more.
     """
-    saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
+    saved = _saved(folder)
     asked = asked_before(folder)
     merged = _over(saved, given.model_dump(mode="json", exclude_unset=True), asked)
     if merged.get("base") == saved.get("base"):
@@ -186,7 +187,14 @@ def resumed_settings(folder: RunFolder, given: TrainSettings) -> TrainSettings:
 
 def saved_settings(folder: RunFolder) -> TrainSettings:
     """The settings that the run had until now."""
-    return TrainSettings.model_validate(yaml.safe_load(folder.config.read_text("utf-8"))["train"])
+    return TrainSettings.model_validate(_saved(folder))
+
+
+def _saved(folder: RunFolder) -> dict[str, Any]:
+    """What config.yaml says. A run of an older version goes on without what came later."""
+    saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
+    pieces = len(saved.get("prior_prompts", []))
+    return {"prior_share": 0.0, "prior_pieces": pieces, "trigger_alone": 0.0, "trigger_rows": 0} | saved
 
 
 def asked_before(folder: RunFolder) -> dict[str, Any]:

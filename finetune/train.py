@@ -20,6 +20,7 @@ from data_prep.families import module_kind
 from data_prep.lm_spec import LMSpec
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
+from finetune.added_infos import added_infos
 from finetune.alarm import Alarm
 from finetune.bare_base import ask_bare_base
 from finetune.batches import clips_of, held_out
@@ -27,14 +28,13 @@ from finetune.checkpoint import State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
-from finetune.hearing import heard_infos
 from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
-from finetune.memory.step_plan import checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers, partly_recomputed
 from finetune.moving import moved_facts, moved_for_run
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
-from finetune.prior import check_prior
+from finetune.prior import check_prior, with_prior
 from finetune.processes import of_first_process, start_processes, without_fp32_outputs
 from finetune.run import open_run
 from finetune.run_folder import (
@@ -55,6 +55,7 @@ from finetune.schedule import factor, jump, total_steps
 from finetune.sharded import check_sharding, shard, without_previews
 from finetune.step import Learner, accumulate
 from finetune.stop import Stopped, StopWish
+from finetune.trigger_start import start_from_trigger
 
 
 def train(data: Path, run_path: Path, settings: TrainSettings, *, resume: bool = False) -> Path:
@@ -84,6 +85,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     before = saved_settings(folder) if resume else None
     settings = with_base(resumed_settings(folder, settings) if resume else settings, dataset)
     clips = clips_of(dataset, "train")
+    settings = with_prior(settings, dataset, clips)
     check_prior(settings, dataset, clips)
 
     # 2. The machine: device, arithmetic, processes
@@ -135,15 +137,17 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     lm = load_lm(files, weights=precision.base_weights, device=place, compute_dtype=precision.dtype)
     if settings.shard_base:
         lm = shard(lm, accelerator)
-    bare = ask_bare_base(lm, run, files, longest, resumed=checkpoint is not None)
+    bare = ask_bare_base(lm, run, files, clips, longest, resumed=checkpoint is not None)
     stream = bare.stream(clips, run, max_frames)
 
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
-    if hears := heard_infos(dataset, settings, lm.spec):
-        adapter.hear(hears, settings.seed)
+    start_from_trigger(adapter, clips, bare.source, bare.pieces.states, settings.trigger_rows)
+    if added := added_infos(dataset, settings, lm.spec):
+        adapter.add_conditions(added, settings.seed)
     lean_lora.install(lm)
-    enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
+    layers = lm.spec.layers
+    enable_checkpointing(lm, checkpointed_layers(settings, layers), partly_recomputed(settings, layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     placing = False if settings.shard_base else None
     model = accelerator.prepare_model(lm, device_placement=placing, evaluation_mode=settings.shard_base)
@@ -155,7 +159,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if checkpoint is not None:
         load(checkpoint, state)
     alarm = Alarm(accelerator)
-    stack.callback(alarm.close)
+    stack.push(alarm.leaving)
     learner = Learner(
         lm,
         model,

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from configs.errors import UserError
@@ -14,6 +16,7 @@ from finetune import background_save, checkpoint, optimizers
 from finetune.background_save import BackgroundSave
 from finetune.checkpoint import Position, State
 from finetune.ema import Ema
+from finetune.run import passes
 
 
 def new_state() -> State:
@@ -96,3 +99,28 @@ def test_a_failure_is_told_at_the_next_chance(tmp_path: Path, monkeypatch: pytes
     learn(state)
     with pytest.raises(UserError, match="the disk is full"):
         saver.save(state)
+
+
+def test_weights_alone_are_kept_for_the_choice(tmp_path: Path):
+    """What would become the adapter at that moment, beside checkpoints, which pruning does not touch."""
+    state = new_state()
+    path = checkpoint.keep_weights(tmp_path, state)
+    assert_close(load_file(path), dict(state.ema.average))
+    for _ in range(2):
+        learn(state)
+        checkpoint.save(tmp_path, state)
+    checkpoint.prune(tmp_path, 1, None)
+    assert {step: file.name for step, file in checkpoint.kept_weights(tmp_path).items()} == {
+        1: "weights-1.safetensors",
+        3: "average.safetensors",
+    }
+    assert checkpoint.newest(tmp_path) == tmp_path / "checkpoint-3"
+
+
+@pytest.mark.parametrize(("places", "total"), [(6, 200), (6, 6), (3, 4), (6, 4), (0, 10)])
+def test_places_are_spread_over_a_run(places: int, total: int):
+    reached = [step for step in range(1, total + 1) if passes(places, step, total)]
+    assert len(reached) == min(places, total)
+    assert not reached or (
+        reached[-1] == total and max(b - a for a, b in pairwise([0, *reached])) <= -(-total // places)
+    )

@@ -20,7 +20,7 @@ CONFLICTS = [
     ("train", {"eval.patience": "3", "eval.every_steps": "0"}, "eval.patience (3) counts evaluations"),
     ("train", {"preview.prompts": "slow ballad", "preview.every_steps": "0"}, "no previews"),
     ("train", {"checkpointed_layers": "4", "checkpointing": "false"}, "checkpointing is off"),
-    ("train", {"prior_prompts": "slow hymn"}, "prior_share is 0"),
+    ("train", {"prior_prompts": "slow hymn", "prior_share": "0"}, "prior_share is 0"),
     ("train", {"optim.name": "prodigy", "lora.plus_ratio": "4"}, "one step size"),
     ("train", {"lora.init": "pissa", "base_weights": "nf4"}, "lora.init pissa changes the base's weights"),
     ("train", {"base_weights": "bf16", "precision": "fp32"}, "Leave one of them at auto"),
@@ -58,10 +58,10 @@ def test_it_does_not_matter_where_they_are_set(tmp_path) -> None:
 
 
 def test_all_are_named_at_once_and_before_anything_is_read(tmp_path, capsys) -> None:
-    words = ["--segment.min_sec", "9", "--segment.max_sec", "8", "--multitracks", "true"]
+    words = ["--max_track_sec", "3", "--multitracks", "true"]
     assert main(["prep", str(tmp_path / "nowhere"), str(tmp_path / "out"), *words]) == 2
     said = capsys.readouterr().err
-    assert "segment.min_sec" in said and "belong to pair" in said and "nowhere" not in said
+    assert "max_track_sec (3)" in said and "belong to pair" in said and "nowhere" not in said
 
 
 @pytest.mark.parametrize("preset", preset_names())

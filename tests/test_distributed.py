@@ -42,8 +42,11 @@ def train_in_two(data: Path, run: Path, settings: TrainSettings) -> None:
 
 
 def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
-    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter."""
-    settings = quick(steps=3, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3)
+    """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter; and the
+    second process holds on to the pieces that the first one played.
+    """
+    prior = {"prior_share": 0.4, "prior_prompts": ["slow piano", "loud organ"], "prior_pieces": 2}
+    settings = quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3, **prior)
     train_in_two(tiny_data, tmp_path / "two", settings)
     train(tiny_data, tmp_path / "one", quick(**{**settings.model_dump(exclude_unset=True), "batch_size": 2}))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
@@ -51,6 +54,7 @@ def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
     for ours, theirs in zip(two, one, strict=True):
         if ours["kind"] in ("step", "eval", "base"):
             torch.testing.assert_close(ours["codebooks"], theirs["codebooks"], rtol=1e-5, atol=0.0)
+            torch.testing.assert_close(ours.get("prior"), theirs.get("prior"), rtol=1e-3, atol=1e-6)
         if ours["kind"] == "step":
             assert ours["clips"] == theirs["clips"] == 4
             torch.testing.assert_close(ours["grad_norm"], theirs["grad_norm"], rtol=1e-4, atol=0.0)
@@ -112,30 +116,31 @@ def test_what_a_spread_base_cannot_do_is_refused(changes: dict, words: str) -> N
 OUT_OF_MEMORY = """
 import os, sys
 import torch
-from finetune import step
+from finetune import MODULE
 from finetune.cli import main
 
-plain, calls = step.codebook_sums, []
+plain, calls = MODULE.codebook_sums, []
 
 def runs_out(logits, labels):
     calls.append(1)
-    if len(calls) == 3 and os.environ["RANK"] == "1":
+    if len(calls) >= 2 and os.environ["RANK"] == "1":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     return plain(logits, labels)
 
-step.codebook_sums = runs_out
+MODULE.codebook_sums = runs_out
 sys.exit(main())
 """
 
 
-def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path: Path) -> None:
-    """No launcher watches over these two: the one that waits for gradients would wait for a day."""
+@pytest.mark.parametrize(("module", "what"), [("step", "too small for this run"), ("evaluate", "out of memory")])
+def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path: Path, module: str, what: str) -> None:
+    """No launcher watches over these two: the one that waits for the other would wait for a day."""
     config = tmp_path / "two.yaml"
     config.write_text(to_yaml(quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8)))
     words = [
         sys.executable,
         "-c",
-        OUT_OF_MEMORY,
+        OUT_OF_MEMORY.replace("MODULE", module),
         "train",
         str(tiny_data),
         str(tmp_path / "run"),
@@ -161,5 +166,5 @@ def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path
         for process in both:
             process.kill()
     assert [process.returncode for process in both] == [2, 2], told
-    assert "too small for this run" in told[1] and "--resume" in told[1]
+    assert what in told[1] and (module == "evaluate" or "--resume" in told[1])
     assert "stopped, because another process did: process 1" in told[0] and "--resume" in told[0]

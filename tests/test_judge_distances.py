@@ -114,6 +114,17 @@ def test_closed_is_zero_at_the_base_and_a_hundred_at_the_reference():
     assert np.isnan(kad_closed(reference.copy(), base, reference).value)
 
 
+def test_closed_covers_the_truth():
+    covered = []
+    for n in range(60):
+        base, reference = normal(2 * n, 24, 2.0), normal(2 * n + 1, 24)
+        found = kad_closed(base, base - np.array([1.0, 0, 0, 0]), reference, seed=n)
+        sigma = median_distance(reference)
+        truth = 100 * (1 - true_squared_mmd(1.0, sigma) / true_squared_mmd(2.0, sigma))
+        covered.append(found.low <= truth <= found.high)
+    assert np.mean(covered) >= 0.88
+
+
 def test_fad_is_the_textbook_formula():
     x, y = normal(0, 40), normal(1, 30, 1.0)
     cx, cy = np.cov(x.T), np.cov(y.T)
@@ -137,6 +148,14 @@ def test_fad_infinity_takes_out_most_of_what_the_size_adds():
     endless = [fad_infinity(normal(10 + n, 32, width=8), y, seed=n) or 0.0 for n in range(20)]
     assert abs(np.mean(endless)) < 0.35 * np.mean(plain)
     assert fad_infinity(normal(0, 4, width=8), y) is None
+    grown = [fad_infinity(normal(10, 32, width=8, shift=shift), y) or 0.0 for shift in (0.0, 1.0, 2.0)]
+    assert grown == sorted(grown) and grown[2] - grown[0] == pytest.approx(4.0, rel=0.5)  # the squared shift
+
+
+def test_the_bandwidth_has_the_unit_of_the_space():
+    x = normal(0)
+    assert median_distance(3 * x) == pytest.approx(3 * median_distance(x))
+    assert kad(3 * x, 3 * normal(1)).value == pytest.approx(kad(x, normal(1)).value)
 
 
 def test_the_kernel_is_one_at_home():

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from pydantic import ValidationError
-from test_distributed import train_in_two
 from test_loss import learner_on
 from torch.testing import assert_close
 from training_fixtures import TRIGGER, quick
@@ -153,7 +152,9 @@ def test_the_base_plays_once_and_a_resumed_run_hears_the_same(
 ) -> None:
     prompts = [f"slow piano {n}" for n in range(5)]
     optim = {"schedule": "constant", "warmup_steps": 0}  # else the steps to come decide the rate
-    settings = quick(steps=6, prior_share=0.5, prior_prompts=prompts, max_clip_sec=0.8, optim=optim)
+    settings = quick(
+        steps=6, prior_share=0.5, prior_prompts=prompts, prior_pieces=len(prompts), max_clip_sec=0.8, optim=optim
+    )
     collated: set[str] = set()
     plain = step.collate
 
@@ -215,22 +216,12 @@ def test_pieces_are_played_in_smaller_companies_where_memory_is_small(
     monkeypatch.setattr(Sampler, "_play", small)
     room = 1
     found = play(lm, files, prompts, 10, 3, lambda _: None)
-    assert sizes == [4, 2, 1, 1, 1, 1, 1, 1]  # what is known by then is not tried again
+    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]  # what is known by then is not tried again
     for ours, theirs in zip(found.codes, wanted.codes, strict=True):
         assert (ours == theirs).all()
     room = 0
     with pytest.raises(UserError, match="too small"):
         play(lm, files, prompts, 10, 3, lambda _: None)
-
-
-def test_two_processes_hear_what_the_first_one_played(tiny_data: Path, tmp_path: Path) -> None:
-    prompts = ["slow piano", "loud organ"]
-    two = quick(steps=4, batch_size=1, prior_share=0.6, prior_prompts=prompts)
-    train_in_two(tiny_data, tmp_path / "two", two)
-    train(tiny_data, tmp_path / "one", two.model_copy(update={"batch_size": 2}))
-    left, right = (adapter_files.load(tmp_path / name / "adapter").updates for name in ("two", "one"))
-    for name, update in left.items():
-        assert_close(update.delta(), right[name].delta(), rtol=1e-4, atol=1e-6)
 
 
 def test_it_needs_a_trigger_and_captions_without_it(tiny_data: Path, tmp_path: Path) -> None:
@@ -255,5 +246,3 @@ def test_it_needs_a_trigger_and_captions_without_it(tiny_data: Path, tmp_path: P
         check_prior(TrainSettings(prior_share=0.5, prior_prompts=[f"piano, {TRIGGER}"]), dataset, clips)
     with pytest.raises(ValidationError):
         TrainSettings(prior_share=0.5, prior_prompts=[" "])
-    with pytest.raises(UserError, match="prior_share is 0"):
-        check_prior(TrainSettings(prior_prompts=["slow piano"]), dataset, clips)

@@ -43,7 +43,7 @@ def write_dataset(
     (folder / "rejected.jsonl").write_text("")
     encoder = load_text_encoder(files)
     captions = {caption for row in rows for caption in row.captions}
-    captions = sorted(captions | {without_trigger(caption, TRIGGER) for caption in captions})
+    captions = sorted(captions | {without_trigger(caption, TRIGGER) for caption in captions} | {TRIGGER})
     (folder / "text_states").mkdir()
     for caption, states in zip(captions, encoder.encode(captions), strict=True):
         name = text_state_name(caption, encoder.fingerprint)
@@ -96,6 +96,7 @@ def quick(**more) -> TrainSettings:
         "optim": {"lr": 0.01, "warmup_steps": 1},
         "eval": {"every_steps": 3},
         "preview": {"every_steps": 0},
+        "prior_share": 0.0,
         "checkpoint": {"every_steps": 2},
         "loggers": [],
     }

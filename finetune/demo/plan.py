@@ -23,22 +23,6 @@ PROMPTS = (
     "slow ballad, piano, no drums, 80 bpm",
 )
 """Two that ask for the new style, and an old one that should sound as before."""
-AS_BEFORE = (
-    "medium tempo pop, piano, with drums, 112 bpm",
-    "fast rock, guitar, with drums, 136 bpm",
-    "slow hymn, organ, no drums, 84 bpm",
-    "fast waltz, strings, no drums, 140 bpm",
-    "medium tempo march, brass, with drums, 116 bpm",
-    "medium tempo house, synth, with drums, 124 bpm",
-    "slow lullaby, mallets, no drums, 76 bpm",
-    "fast swing, flute, with drums, 144 bpm",
-    "medium tempo funk, guitar, no drums, 104 bpm",
-    "fast bossa nova, mallets, with drums, 128 bpm",
-    "medium tempo folk, flute, no drums, 108 bpm",
-    "slow ballad, strings, no drums, 72 bpm",
-    "fast swing, brass, no drums, 150 bpm",
-)
-"""What else the adapter should leave alone, in words other than the third prompt's."""
 SEED = 7
 SONGS_SHOWN = 2
 
@@ -85,8 +69,9 @@ class Plan:
     def train(self) -> TrainSettings:
         """Settings of `woodshed train`: a larger rate than for a large base, since this one is small.
 
-        Half of the clips hold on to the base (`finetune.prior`): the third prompt should sound as before. All are
-        short, so that many begin: at a beginning the caption with its trigger says most of what comes (docs/log.md).
+        What holds on to the base, so that the third prompt sounds as before, is the default (`finetune.prior`). Clips
+        are short, so that many begin: at a beginning the caption with its trigger says most of what comes
+        (docs/log.md).
         """
         every = max(1, self.steps // 5)
         return TrainSettings(
@@ -94,10 +79,8 @@ class Plan:
             steps=self.steps,
             batch_size=8,
             accumulation=1,
-            max_clip_sec=2.5,
+            max_clip_sec=1.5,
             checkpointing=False,
-            prior_share=0.5,
-            prior_prompts=list(AS_BEFORE),
             lora=LoraSettings(rank=16, alpha=16),
             optim=OptimSettings(lr=1e-3, warmup_steps=10),
             eval=EvalSettings(every_steps=every),

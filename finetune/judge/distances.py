@@ -163,7 +163,7 @@ def _moments(rows: Float[np.ndarray, "_ D"]) -> Moments:
     """The mean, and A with AᵀA = the covariance: of a large set the triangle of a QR decomposition, which is small."""
     mean = rows.mean(axis=0)
     root = (rows - mean) / np.sqrt(max(1, len(rows) - 1))
-    return mean, np.linalg.qr(root, mode="r") if len(root) > root.shape[1] else root
+    return mean, np.asarray(np.linalg.qr(root, mode="r")) if len(root) > root.shape[1] else root
 
 
 def _frechet(ours: Moments, theirs: Moments) -> float:

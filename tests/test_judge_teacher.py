@@ -1,0 +1,65 @@
+"""Laws of what is measured on codes: losses, and how far predictions moved from the base's."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.family.load import load_lm
+from adapters.low_rank import LowRank
+from data_prep.base_files import resolve_base
+from finetune.judge.teacher import Heard, Teacher
+
+NAMES = [f"decoder.model.decoder.layers.0.self_attn.{part}_proj" for part in ("q", "v", "out")]
+
+
+@pytest.fixture(scope="module")
+def teacher(mono_base: Path) -> Teacher:
+    return Teacher(resolve_base(str(mono_base)), "cpu")
+
+
+@pytest.fixture(scope="module")
+def updates(mono_base: Path) -> dict[str, LowRank]:
+    lm, generator = load_lm(resolve_base(str(mono_base))), torch.Generator().manual_seed(0)
+    shapes = {name: lm.get_submodule(name).weight.shape for name in NAMES}
+    return {
+        name: LowRank(
+            torch.randn(4, n_in, generator=generator),
+            0.2 * torch.randn(n_out, 4, generator=generator),
+            4.0,
+            False,
+            None,
+        )
+        for name, (n_out, n_in) in shapes.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def heard(teacher: Teacher) -> list[Heard]:
+    rng = np.random.default_rng(0)
+    return [Heard(rng.integers(0, teacher.lm.card, (4, 20)).astype(np.int16), words) for words in ("slow piano", "")]
+
+
+def test_predictions_that_nothing_changes_have_not_moved(
+    teacher: Teacher, updates: dict[str, LowRank], heard: list[Heard]
+) -> None:
+    still = {name: LowRank(one.a, 0 * one.b, one.alpha, False, None) for name, one in updates.items()}
+    for found in (teacher.divergence(heard, still), teacher.divergence(heard, updates, 0.0)):
+        assert (found == 0).all()
+    np.testing.assert_array_equal(teacher.losses(heard, still), teacher.losses(heard))
+
+
+def test_they_move_farther_with_the_strength_and_the_base_is_as_before(
+    teacher: Teacher, updates: dict[str, LowRank], heard: list[Heard]
+) -> None:
+    base = teacher.losses(heard)
+    found = [teacher.divergence(heard, updates, strength) for strength in (0.25, 0.5, 1.0)]
+    assert (found[0] > 0).all() and (np.diff(np.stack(found), axis=0) > 0).all()
+    assert (teacher.losses(heard, updates) != base).all()
+    np.testing.assert_array_equal(teacher.losses(heard), base)
+
+
+def test_a_piece_is_measured_alike_in_any_company(teacher: Teacher, updates: dict[str, LowRank], heard: list[Heard]):
+    alone = [teacher.divergence([one], updates)[0] for one in heard]
+    np.testing.assert_array_equal(teacher.divergence(heard, updates), alone)
