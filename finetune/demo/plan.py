@@ -34,7 +34,7 @@ class Plan:
     out: Path
     songs: Path
     base: str = "starter"
-    steps: int = 200
+    steps: int = 180
     play_sec: float = 8.0
 
     @property
