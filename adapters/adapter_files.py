@@ -4,7 +4,7 @@
     adapter_config.json         PEFT's settings
     woodshed.json               the whole description (`adapters.metadata`)
     README.md                   the card (`adapters.card`)
-    conditions.safetensors      weights of what it hears besides, or of what is new in a base that it moves to another
+    conditions.safetensors      weights of conditions that it adds, or of what is new in a base that it moves to another
                                 codec or text encoder, in some adapters (`adapters.added_conditions`)
 
 Adapters that plain peft wrote have the first two only; they are read as well. Where an adapter fits is for
@@ -62,7 +62,7 @@ class Adapter:
     header: dict[str, str] = field(default_factory=dict)
     """The safetensors header's own words."""
     added: "dict[str, FrameCondition]" = field(default_factory=dict)
-    """What it hears besides the base's own conditions, by kind."""
+    """Conditions that it adds to the base's own, by kind."""
     whole: "dict[str, Tensor]" = field(default_factory=dict)
     """Weights of what is new in a base that it moves to another codec or text encoder."""
 

@@ -8,7 +8,7 @@ from data_prep.typed_paths import is_file, is_folder
 
 WEIGHTS, CONFIG, DESCRIPTION, CARD = "adapter_model.safetensors", "adapter_config.json", "woodshed.json", "README.md"
 CONDITIONS = "conditions.safetensors"
-"""Weights of what it hears besides the base's own conditions; only some adapters have it."""
+"""Weights of conditions that it adds to the base's own; only some adapters have it."""
 
 
 def find_weights(folder: Path) -> Path:

@@ -59,9 +59,9 @@ def card(
         license_words=plain(woodshed.license),
         license_sentence=_license_sentence(woodshed),
         samples=[(plain(prompt), quote(file), quote(base_samples.get(prompt, ""))) for prompt, file in samples.items()],
-        hears=plain(_hears(woodshed)),
+        follows=plain(_follows(woodshed)),
         moved=plain(words_of(woodshed.moved)) if woodshed.moved is not None else "",
-        # plain peft would load half of an adapter that hears something
+        # plain peft would load half of an adapter with conditions of its own
         snippet=snippet(base, woodshed.base.revision, prompt, model_class)
         if model_class and not woodshed.conditions and woodshed.moved is None
         else "",
@@ -180,8 +180,8 @@ def _base_note(base: str) -> str:
     return "" if on_hub(base) else "It was a folder on its author's machine: ask there for the same files."
 
 
-def _hears(woodshed: Woodshed) -> str:
-    """What it plays along with."""
+def _follows(woodshed: Woodshed) -> str:
+    """The conditions that it adds to its base's own."""
     return "; ".join(f"{info.name} ({info.pair})" if info.pair else info.name for info in woodshed.conditions)
 
 

@@ -13,7 +13,7 @@ from data_prep.families import module_kind
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
-    """One nested dictionary: `method`, `size`, `groups`, `told` (woodshed.json) and `header` (of the weights)."""
+    """One nested dictionary: `method`, `size`, `groups`, `follows`, `told` (woodshed.json), `header`."""
     updates = adapter.updates
     return {
         "label": adapter.label,
@@ -21,9 +21,25 @@ def describe(adapter: Adapter) -> dict[str, Any]:
         "method": method(adapter),
         "size": size(updates),
         "groups": groups(updates),
-        "told": adapter.woodshed.model_dump(mode="json") if adapter.woodshed else None,
+        "follows": follows(adapter),
+        "stated": adapter.woodshed.model_dump(mode="json") if adapter.woodshed else None,
         "header": dict(sorted(adapter.header.items())),
     }
+
+
+def follows(adapter: Adapter) -> list[dict[str, Any]]:
+    """The conditions that it adds to its base's own: numbers of weights, and the Frobenius norm of the last product."""
+    pairs = {info.name: info.pair for info in adapter.woodshed.conditions} if adapter.woodshed else {}
+    return [
+        {
+            "kind": name,
+            "pair": pairs.get(name, ""),
+            "lookahead_frames": module.kind.lookahead,
+            "numbers": sum(parameter.numel() for parameter in module.parameters()),
+            "norm": float(module.out.weight.norm()),
+        }
+        for name, module in adapter.added.items()
+    ]
 
 
 def method(adapter: Adapter) -> dict[str, Any]:

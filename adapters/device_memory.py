@@ -1,7 +1,8 @@
 """Several pieces at once within the memory of the device: as many as fit, fewer when it runs out all the same."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -49,15 +50,12 @@ def in_halves(make: Callable[[Sequence[Item]], list[Made]], items: Sequence[Item
     """
     try:
         return make(items), len(items)
-    except torch.OutOfMemoryError as error:
-        problem = str(error).splitlines()[0]
+    except torch.OutOfMemoryError:
+        pass
     let_go()  # outside of the except block: the traceback holds what was made so far
     if len(items) == 1:
-        raise DeviceTooSmallError(
-            "The memory of this device is too small to play even one piece.",
-            where=problem,
-            fix="Use a smaller base, a shorter --window_sec, or --device cpu.",
-        )
+        with one_piece():  # what only waited for the collector is gone by now
+            return make(items), 1
     made, most = in_halves(make, items[: len(items) // 2])
     while len(made) < len(items):
         part = items[len(made) : len(made) + most]  # what did not fit is not tried again
@@ -65,3 +63,39 @@ def in_halves(make: Callable[[Sequence[Item]], list[Made]], items: Sequence[Item
         made = made + more
         most = fitted if fitted < len(part) else most
     return made, most
+
+
+@contextmanager
+def one_piece() -> Iterator[None]:
+    """Around what plays a single piece, which cannot be halved.
+
+    Raises:
+        DeviceTooSmallError: memory ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        problem = str(error).splitlines()[0]
+    else:
+        return
+    let_go()
+    raise _too_small(problem)
+
+
+def no_memory(error: Exception) -> UserError | None:
+    """What to say of an error that means that memory ran out; None of any other."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return None
+    return UserError(
+        "The memory of this device is too small for this.",
+        where=str(error).splitlines()[0],
+        fix="Close what else uses the GPU; or use a smaller base, or --device cpu.",
+    )
+
+
+def _too_small(problem: str) -> DeviceTooSmallError:
+    return DeviceTooSmallError(
+        "The memory of this device is too small to play even one piece.",
+        where=problem,
+        fix="Use a smaller base, a shorter --window_sec, or --device cpu.",
+    )

@@ -76,7 +76,7 @@ class TrainableAdapter:
     layers: dict[str, Any]  # peft's layer of each adapted module
     initial: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     added: dict[str, FrameCondition] = field(default_factory=dict)
-    """What it hears besides the base's own conditions, by kind; the model holds these too."""
+    """Conditions that it adds to the base's own, by kind; the model holds these too."""
     whole: dict[str, nn.Module] = field(default_factory=dict)
     """Layers that are new in a base that was moved: they learn whole, and there is no base without them."""
 
@@ -122,7 +122,7 @@ class TrainableAdapter:
             found.append(name)
         return found
 
-    def hear(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
+    def add_conditions(self, infos: Mapping[str, AddedInfo], seed: int = 0) -> None:
         """Let the adapter learn to follow conditions that the base does not have; nothing changes yet.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Adapters melted into their base: a folder that transformers loads, the base's own with other weights.
+"""Adapters merged into their base: a folder that transformers loads, the base's own with other weights.
 
 Each weight becomes W + Σ strength · ΔW, computed in fp32 and rounded once, tensor by tensor from the base's files to
 the new ones, so that a model larger than memory passes through. DoRA's ΔW is taken against the base's own W each time:
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adapters.adapter_files import Adapter
-from adapters.added_conditions.files import refuse_hearing
+from adapters.added_conditions.files import refuse_added
 from adapters.card import plain
 from adapters.family.lm import DTYPES
 from adapters.family.port import family_of
@@ -54,7 +54,7 @@ def merge(
         UserError: `out` is there already, the base is quantised, an adapter does not fit it, or the disk refuses.
     """
     check_new(out)
-    refuse_hearing([adapter for adapter, _ in adapters], "merged into a base, which cannot hold what it hears with")
+    refuse_added([adapter for adapter, _ in adapters], "merged: a base cannot hold the weights of its condition")
     refuse_moved(
         [adapter for adapter, _ in adapters],
         "merged: transformers itself plays MusicGen with delays, its own text encoder and its own codec only",

@@ -1,6 +1,6 @@
 """woodshed.json: what an adapter says of itself. The schema is published as woodshed.schema.json.
 
-Version 2 is version 1 with `conditions`: an adapter that brings weights of its own for what it hears says so, and a
+Version 2 is version 1 with `conditions`: an adapter that brings weights of its own for a condition says so, and a
 program that knows only version 1 refuses it; it would use half of it. Version 3 adds `moved`: what is another than the
 base's own.
 
@@ -117,7 +117,7 @@ class AddedInfo(_Part):
     """A condition that the base does not follow by itself: its weights are in conditions.safetensors."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{0,31}$")]
-    """`heard` for another track, `melody`, `beat`."""
+    """`context` for another track, `melody`, `beat`."""
     values: Literal["codes", "floats"]
     """What there is for each codec frame: the K codes of the base's codec, or `width` numbers."""
     width: Annotated[int, Field(ge=1, le=1024)]
@@ -125,9 +125,9 @@ class AddedInfo(_Part):
     size: Annotated[int, Field(ge=1, le=4096)]
     """Width of the small vector that a frame becomes first."""
     lookahead_frames: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """How far ahead of the frame that it predicts a step hears."""
+    """How far ahead of the frame that it predicts a step reads."""
     pair: Annotated[str, StringConstraints(max_length=200)] = ""
-    """What was learnt, and from hearing what: `drums|rest`."""
+    """The part that was learnt and its context: `drums|rest`."""
 
 
 class PatternInfo(_Part):
@@ -267,7 +267,7 @@ class Woodshed(_Part):
     made: MadeInfo | None = None
     """How it was made of others, where it was not trained."""
     conditions: Annotated[list[AddedInfo], Field(max_length=8)] = []
-    """What it hears besides the base's own conditions. From version 2 on."""
+    """Conditions that it adds to the base's own. From version 2 on."""
     moved: MovedInfo | None = None
     """What is another than the base's own: codebook pattern, text encoder, codec. From version 3 on."""
     license: Line = "unknown"

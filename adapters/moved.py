@@ -152,7 +152,7 @@ def _told_by_run(folder: Path | None) -> dict[str, Any]:
 
 def _place(what: str, name: str, places: dict[str, Any], adapter: "Adapter") -> str:
     known = places.get(what)
-    if isinstance(known, str) and is_there(known) and _public(known) == name:
+    if isinstance(known, str) and (known == name or (is_there(known) and _public(known) == name)):
         return known
     if "/" in name or is_there(name) or (what == "codec" and name in ("starter", "debug", "debug-stereo")):
         return name

@@ -1,4 +1,4 @@
-"""A recording to play along with: read, turned into the codes that an adapter hears, and mixed with what it plays."""
+"""A recording to play along with: read, turned into the codes that an adapter follows, and mixed with what it plays."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 from adapters.conditions import RowConditions
 from configs.errors import UserError
 from data_prep.codec.port import Codec
-from data_prep.heard import HEARD
+from data_prep.context_names import CONTEXT
 
 STRETCH_SEC = 30.0
 """The recording is encoded in stretches of this length, as clips are in data preparation."""
@@ -19,7 +19,7 @@ PEAK = 10 ** (-1 / 20)
 
 
 @dataclass(frozen=True)
-class HeardTrack:
+class ContextTrack:
     """The stretch that is played along with, at the codec's rate and channels, and its codes frame by frame."""
 
     name: str
@@ -36,7 +36,7 @@ class HeardTrack:
     @property
     def conditions(self) -> RowConditions:
         """What the model follows."""
-        return {HEARD: self.codes}
+        return {CONTEXT: self.codes}
 
     def cut(self, part: Float[Tensor, "C _"]) -> Float[Tensor, "C N"]:
         """What was played, as long as this to the sample: whole frames may be a little longer."""
@@ -52,7 +52,7 @@ class HeardTrack:
         return both * min(1.0, PEAK / max(float(both.abs().max()), 1e-9))
 
 
-def hear(path: Path, from_sec: float | None, duration_sec: float | None, codec: Codec) -> HeardTrack:
+def read_context(path: Path, from_sec: float | None, duration_sec: float | None, codec: Codec) -> ContextTrack:
     """Read a stretch of a recording in any format; `duration_sec` None: all that follows.
 
     Raises:
@@ -72,7 +72,7 @@ def hear(path: Path, from_sec: float | None, duration_sec: float | None, codec: 
     stretch = round(STRETCH_SEC * codec.frame_rate) * codec.hop_samples
     codes = [codec.encode([part])[0] for part in audio.split(stretch, dim=1)]
     joined = torch.cat([torch.from_numpy(part.astype("int64")) for part in codes], dim=1)  # [K, T]
-    return HeardTrack(path.name, start, audio, joined.T.contiguous(), rate_hz)
+    return ContextTrack(path.name, start, audio, joined.T.contiguous(), rate_hz)
 
 
 def _read(path: Path, start_sec: float, duration_sec: float | None, codec: Codec) -> Float[Tensor, "C N"]:

@@ -26,7 +26,7 @@ from adapters.decode.sampling import Sampling
 from adapters.decode.stream import AudioStream
 from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.decode.untouched import untouched
-from adapters.device_memory import how_many_fit, in_halves
+from adapters.device_memory import how_many_fit, in_halves, one_piece
 from adapters.family.lm import LM
 from adapters.family.port import family_named, family_of
 from configs.errors import UserError
@@ -236,7 +236,7 @@ class Sampler:
         seeds = self._seeds(prompts, seeds)
         n_known = 0 if continue_from is None else continue_from.shape[1]
         window = min(self._total_frames(n_known, n_frames), self._plan().window)
-        row_bytes = self.engine.row_bytes(window, guided=self.settings.guidance != 1)
+        row_bytes = self.engine.row_bytes(window, passes=sampling_of(self.settings).passes)
         room = [how_many_fit(row_bytes, self.engine.device), self.most_at_once]
         size = min([len(seeds), *(known for known in room if known is not None)])
 
@@ -290,7 +290,8 @@ class Sampler:
         with self._guard():
             seeds = None if seed is None else [seed]
             n_frames = ENDLESS if endless else None
-            generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
+            with one_piece():
+                generation = self._generation([prompt], seeds, continue_from, n_frames, [also or {}])
             yield AudioStream(generation, self.codec, self.schedules_of)
 
     def schedules_of(self, prompts: Sequence[Prompt]) -> list[PromptSchedule[Tensor] | PromptMix[Tensor]]:
@@ -309,6 +310,7 @@ class Sampler:
         also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
+        self._check_guidance()
         also = [{**self.conditions, **more} for more in (also or [{}] * len(prompts))]
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         total = self._total_frames(0 if known is None else known.shape[1], n_frames)
@@ -337,6 +339,14 @@ class Sampler:
             window, overlap = min(window, pattern.span_frames), min(overlap, pattern.span_frames // 2)
         return WindowPlan(max(window, 2), min(max(overlap, 1), max(window, 2) - 1), self.frame_rate)
 
+    def _check_guidance(self) -> None:
+        spec = self.engine.spec
+        if self.settings.context_guidance is not None and not spec.follows_frames:
+            raise UserError(
+                "context_guidance is for an adapter that follows a context track, a melody or beats: nothing here does",
+                fix="leave --context_guidance out: --guidance counts for everything",
+            )
+
     def _direct(self, second: float) -> bool:
         """Set the adapters to their strengths at this moment."""
         now = {name: schedule.at(second) for name, schedule in self.schedules.items()}
@@ -353,6 +363,7 @@ def sampling_of(settings: SampleSettings) -> Sampling:
         each.temperature or settings.temperature,
         each.top_k or settings.top_k,
         each.top_p or settings.top_p,
+        settings.context_guidance,
     )
 
 
@@ -386,24 +397,24 @@ def _whole_of(adapters: "Sequence[Adapter]") -> dict[str, Tensor] | None:
 def _attach_added(
     lm: LM, adapters: "Mapping[str, Adapter]", named: Mapping[str, AdapterSpec]
 ) -> "dict[str, AddedConditions]":
-    """What the adapters hear besides the base's own conditions, on the model; at most one of them may.
+    """The conditions that adapters add to the base's own, on the model; at most one adapter may add any.
 
     Raises:
-        UserError: two adapters hear something.
+        UserError: two adapters add conditions.
     """
-    hearing = [name for name, adapter in adapters.items() if adapter.added]
-    if len(hearing) > 1:
+    with_conditions = [name for name, adapter in adapters.items() if adapter.added]
+    if len(with_conditions) > 1:
         raise UserError(
-            f"{hearing[0]} and {hearing[1]} both play along with another track, which only one adapter can at a time",
-            fix="play them one after the other: the second can hear what the first has played",
+            f"{with_conditions[0]} and {with_conditions[1]} both follow conditions of their own: only one can",
+            fix="play them one after the other: what the first has played can be the second one's context track",
         )
-    if not hearing:
+    if not with_conditions:
         return {}
     from adapters.added_conditions.attach import attach
 
-    added = attach(lm, adapters[hearing[0]].added)
-    added.set_strength(named[hearing[0]].strength.at(0.0))
-    return {hearing[0]: added}
+    added = attach(lm, adapters[with_conditions[0]].added)
+    added.set_strength(named[with_conditions[0]].strength.at(0.0))
+    return {with_conditions[0]: added}
 
 
 def _no_words(prompts: Sequence[str]) -> list[Tensor]:

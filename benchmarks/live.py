@@ -1,4 +1,8 @@
-"""How soon `woodshed live` answers, and whether it keeps up: `python -m benchmarks.live --base starter`.
+"""How soon `woodshed live` answers, and whether it keeps up.
+
+    python -m benchmarks.live --base starter --precision int8
+    python -m benchmarks.live --base debug-mrt2 --chunk_sec 0.12 --buffer_sec 0.1
+    python -m benchmarks.live --random mrt2_small --precision int8    # a true size: how fast, beside what memory allows
 
 The latency is that of a listener on this machine: from the call that a message makes, to the moment at which the first
 sample is heard that differs from the same piece without it. The listener is the one that every page is: it begins when
@@ -18,16 +22,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adapters.family.magenta_rt2.spec import SIZES
 from benchmarks.measure import environment
+from benchmarks.mrt2_frames import bandwidth
 from configs.live import LiveSettings
+from data_prep.codec.spectrostream.shape import CodecShape
+from data_prep.magenta_rt2.debug_base import write_debug_mrt2
 from finetune.live.play_clock import PlayClock
 from finetune.live.player import Chunk, Player
 from finetune.live.run import open_session
 from finetune.live.session import LiveSession
 
-CHANGE_AFTER_SEC = (1.6, 1.75, 1.9, 2.05, 2.2)
+CHANGE_AFTER_SEC = (1.1, 1.25, 1.4, 1.55, 1.7)
 """At several places within a chunk."""
-ROOM_SEC = 6.0
+ROOM_SEC = 4.0
+TRUE_SIZE_SEC = 6.0
 
 
 def main() -> None:
@@ -36,8 +45,13 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--chunk_sec", type=float, nargs="+", default=[0.5])
     parser.add_argument("--buffer_sec", type=float, nargs="+", default=[0.75])
+    parser.add_argument("--random", help="Not a base but a random one of this size: mrt2_small or mrt2_base.")
     args = parser.parse_args()
     print(environment())
+    if args.random:
+        with tempfile.TemporaryDirectory() as folder:
+            _true_size(args.random, args.precision, Path(folder))
+        return
     for chunk_sec, buffer_sec in zip(args.chunk_sec, args.buffer_sec, strict=True):
         settings = LiveSettings(chunk_sec=chunk_sec, buffer_sec=buffer_sec, precision=args.precision, fade_sec=0.0)
         with tempfile.TemporaryDirectory() as folder:
@@ -52,8 +66,8 @@ def _report(session: LiveSession, chunk_sec: float, buffer_sec: float) -> None:
     unchanged, factor = _straight(session)
     found = [_latency(session, unchanged, after) for after in CHANGE_AFTER_SEC]
     latencies = [latency for latency, _, _ in found]
-    assert session._sampler is not None
-    precision = session._sampler.label
+    assert session.worker.sampler is not None
+    precision = session.worker.sampler.label
     print(
         f"chunk {chunk_sec:g} s, ahead {buffer_sec:g} s, {precision}: real-time factor {factor:.2f} alone; "
         f"latency median {statistics.median(latencies):.2f} s, worst {max(latencies):.2f} s "
@@ -62,10 +76,36 @@ def _report(session: LiveSession, chunk_sec: float, buffer_sec: float) -> None:
     )
 
 
+def _true_size(size: str, precision: str, folder: Path) -> None:
+    """How fast a Magenta RealTime of true size is made, and the share of what reading its weights takes at least."""
+    base = write_debug_mrt2(folder / "base", spec=SIZES[size], codec=CodecShape(), name=size)
+    settings = LiveSettings.model_validate({"precision": precision})
+    session = open_session([], settings, base=str(base), prompts=["slow piano"], folder=folder)
+    sampler = session.worker.sampler
+    assert sampler is not None and session.worker.states is not None
+    player = Player(sampler, session.worker.states, lambda: session.controls, seed=0)
+    while player.second < TRUE_SIZE_SEC:
+        player.next_chunk()
+    generation = player.music.generation
+    begun, codes = time.process_time(), generation.generated
+    generation.advance(25)
+    frame_sec = (time.process_time() - begun) / (generation.generated - codes)
+    read, speed = sampler.engine.bytes_per_step, bandwidth()
+    print(
+        f"{size}, random, {sampler.label}, {torch.get_num_threads()} thread(s): real-time factor "
+        f"{player.real_time_factor:.2f} with the codec; the language model {frame_sec * 1e3:.0f} ms of process time a "
+        f"frame, which reads {read / 1e6:,.0f} MB: {read / speed / frame_sec:.0%} of the limit at "
+        f"{speed / 1e9:.1f} GB/s; "
+        f"delay {player.delay_frames / sampler.frame_rate:.2f} s; load {os.getloadavg()[0]:.1f}"
+    )
+    player.close()
+    session.close()
+
+
 def _straight(session: LiveSession) -> tuple[Tensor, float]:
     """The piece without a change, and how fast it is made when nobody waits for it."""
-    assert session._sampler is not None and session._states is not None
-    player = Player(session._sampler, session._states, lambda: session.controls, seed=0)
+    assert session.worker.sampler is not None and session.worker.states is not None
+    player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=0)
     chunks: list[Tensor] = []
     while player.second < max(CHANGE_AFTER_SEC) + ROOM_SEC:
         chunks.append(player.next_chunk().waveform)
@@ -79,7 +119,7 @@ class _Listener:
 
     def __init__(self, session: LiveSession) -> None:
         self.chunks: list[tuple[float, Chunk]] = []
-        self.run = session.run
+        self.run = session.wanted.run
         self.changed = threading.Condition()
         self.leave = session.subscribe(self._hear)
 
@@ -109,9 +149,9 @@ def _latency(session: LiveSession, unchanged: Tensor, after_sec: float) -> tuple
     session.set_prompts([("slow piano", 1.0)])
     session.set_sampling(temperature=1.0, guidance=3.0)
     session.stop()
-    before = session.run
+    before = session.wanted.run
     session.reset(seed=0)
-    while session.run == before:
+    while session.wanted.run == before:
         time.sleep(0.01)
     listener = _Listener(session)
     rate_hz = session.about.sample_rate_hz

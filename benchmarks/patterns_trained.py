@@ -1,6 +1,6 @@
 """The starter moved to each codebook pattern by equally short training: the second table in docs/patterns.md.
 
-    python -m benchmarks.patterns_trained DATA OUT [--steps 150] [--only flattening]
+    python -m benchmarks.patterns_trained DATA OUT [--steps 40] [--only flattening]
 
 DATA is a prepared dataset of the starter (`woodshed prep starter/songs DATA --base starter --segment.max_sec 10`).
 Every pattern learns from the same clips in the same order, as many steps each, with the same adapter. What is done is
@@ -21,7 +21,7 @@ from data_prep.base_files import resolve_base
 from finetune.run_log import read_log
 from finetune.train import train
 
-PLAYED_SEC = 10.0
+CLIP_SEC = 5.0
 
 
 def settings_of(name: str, steps: int) -> TrainSettings:
@@ -29,15 +29,15 @@ def settings_of(name: str, steps: int) -> TrainSettings:
     given = {
         "pattern": name,
         "steps": steps,
-        "batch_size": 4,
+        "batch_size": 2,
         "accumulation": 1,
-        "max_clip_sec": PLAYED_SEC,
+        "max_clip_sec": CLIP_SEC,
         "precision": "fp32",
         "device": "cpu",
         "checkpointing": False,
         "evaluate": False,
-        "lora": {"rank": 64, "alpha": 64.0},
-        "optim": {"lr": 2e-3, "warmup_steps": 10},
+        "lora": {"rank": 32, "alpha": 32.0},
+        "optim": {"lr": 2e-3, "warmup_steps": 5},
         "eval": {"every_steps": 0},
         "preview": {"every_steps": 0},
         "checkpoint": {"every_steps": 0},
@@ -53,7 +53,7 @@ def measured(data: Path, out: Path, name: str, steps: int) -> dict:
     trained_sec = time.process_time() - begun
     lines = read_log(out / name / "log.jsonl")
     last = {line["kind"]: line for line in lines}
-    settings = SampleSettings(duration_sec=PLAYED_SEC, window_sec=PLAYED_SEC, overlap_sec=4.0)
+    settings = SampleSettings(duration_sec=CLIP_SEC, window_sec=CLIP_SEC, overlap_sec=2.0)
     sampler = Sampler.load(resolve_base("starter"), [AdapterSpec(adapter)], settings)
     sampler.codes(["steel drums"], n_frames=50)  # what is made once
     begun = time.process_time()
@@ -73,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="A dataset of the starter.")
     parser.add_argument("out", type=Path, help="Runs and results.")
-    parser.add_argument("--steps", type=int, default=150, help="Optimizer steps of each pattern (150).")
+    parser.add_argument("--steps", type=int, default=40, help="Optimizer steps of each pattern (40).")
     parser.add_argument("--only", help="One pattern.")
     args = parser.parse_args()
     for name in [words.replace(" ", "_") for words in patterns(4, 1)]:
@@ -81,7 +81,7 @@ def main() -> None:
         if not result.exists() and args.only in (None, name):
             args.out.mkdir(parents=True, exist_ok=True)
             result.write_text(json.dumps(measured(args.data, args.out, name, args.steps)))
-    print("| pattern | before | after | k = 0 | 1 | 2 | 3 | training | 10 s of music |\n" + "| --- " * 9 + "|")
+    print("| pattern | before | after | k = 0 | 1 | 2 | 3 | training | 5 s of music |\n" + "| --- " * 9 + "|")
     for path in sorted(args.out.glob("*.json")):
         found = json.loads(path.read_text())
         mean = {side: sum(found[side]) / len(found[side]) for side in ("base", "adapted")}

@@ -118,17 +118,21 @@ class PrepSettings(Section):
     """Captions."""
     melody: str = AUTO
     """For a base that follows a melody: the stems that it is read from. `rest` (which auto means) is all but drums and
-    bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies."""
+    bass, `mix` the clip's own audio, anything else as in stems.use, and `none` trains without melodies. A base
+    that follows text alone is taught to follow one where this is given."""
+    beat: str = AUTO
+    """Teach a base to keep to given beats: the audio that they are tracked in, `mix` (the clip's own) or stems as in
+    stems.use, e.g. `drums`. auto and `none`: it is not taught."""
     notes: str = "none"
     """For a base that follows notes: the stems that they are transcribed from with basic-pitch's model. `auto` and
     `mix` are the clip's own audio, `rest` all but drums and bass, anything else as in stems.use."""
     notes_model: Path | None = None
     """basic-pitch's nmp.onnx; left out: the one in the installed package."""
     drums: str = "none"
-    """For a base that is told where drums play: `drums` is the separated drum stem, `mix` the clip's own audio, `auto`
+    """For a base that is given where drums play: `drums` is the separated drum stem, `mix` the clip's own audio, `auto`
     the stem where stems are separated anyway, else the mix."""
     pair: str | None = None
-    """To play along: what to learn, and what to hear while learning it: `drums|rest`, `rest|vocals`,
+    """To play along: the part to learn and its context track, `TARGET|CONTEXT`: `drums|rest`, `rest|vocals`,
     `other|drums+bass`. Both are stems or sums of stems; `rest` is all that the other side does not name. Takes the
     place of stems.use."""
     multitracks: bool = False

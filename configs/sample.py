@@ -26,6 +26,9 @@ class SampleSettings(Section):
     """Length of each piece. Beyond the model's window it continues from its own last part."""
     guidance: float = Field(default=3.0, ge=1, le=20)
     """Classifier-free guidance scale; 1 means none and is faster."""
+    context_guidance: float | None = Field(default=None, ge=1, le=20)
+    """How strongly a context track, a melody or beats are followed, where an adapter adds them: a guidance scale of
+    their own, so that `guidance` is the text's. Left out, `guidance` counts for everything. Half as much work again."""
     temperature: float = Field(default=1.0, ge=0, le=10)
     """Randomness; 0 always takes the likeliest token."""
     top_k: int = Field(default=250, ge=0)
@@ -53,7 +56,7 @@ class SampleSettings(Section):
     """File format; the settings are written into the file's tags."""
     precision: Literal["auto", "bf16", "fp16", "fp32", "int8"] = "auto"
     """Arithmetic of the model. auto: bf16 or fp16 on a GPU; on a CPU fp16 weights with fp32 sums where that is fast,
-    else fp32. int8 is the fastest on a CPU and changes the music slightly."""
+    else fp32. int8 is the fastest on a CPU and changes the music slightly; on a GPU it halves what the weights take."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to run."""
 

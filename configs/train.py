@@ -34,16 +34,16 @@ class LoraSettings(Section):
     """LoRA+ (Hayou et al. 2024, arXiv:2402.12354): learning rate of B over that of A. 1 switches it off."""
 
 
-class HeardSettings(Section):
-    """How an adapter hears another track, for a dataset made with `--pair`."""
+class ContextSettings(Section):
+    """How an adapter follows a context track, a melody or beats (datasets made with `--pair`, `--melody`, `--beat`)."""
 
     size: int = Field(default=64, ge=4, le=1024)
-    """Width of the small vector that a heard frame becomes before it is added to the decoder's input."""
+    """Width of the small vector that a frame becomes before it is added to the decoder's input."""
     lookahead_sec: float = Field(default=0.32, ge=0, le=10)
-    """How far ahead in the heard track each step listens: it is a recording, so what comes next may be known."""
+    """How far ahead in it each step reads: it is a recording, so what comes next may be known."""
     degraded_share: float = Field(default=0.5, ge=0, le=1)
-    """Share of clips that hear a degraded version of the track (noise, low-pass, gain, a stem left out), so that what
-    separation leaks is no cue."""
+    """Share of clips that get a degraded version of the context track (noise, low-pass, gain, a stem left out), so that
+    what separation leaks is no cue."""
 
 
 class OptimSettings(Section):
@@ -171,6 +171,9 @@ class TrainSettings(Section):
     """Recompute activations in the backward pass instead of keeping them: far less memory, 25 to 45 % slower."""
     checkpointed_layers: int = Field(default=0, ge=0)
     """With `checkpointing`: only so many layers are recomputed; 0 means all. Fewer is faster and needs more memory."""
+    partly_recomputed_layers: int = Field(default=0, ge=0)
+    """Of the layers that are not recomputed whole, so many make norms and activation again in the backward pass: a
+    third less memory for a few per cent of the time."""
     shard_base: bool = False
     """Spread the frozen base over all processes of `accelerate launch` (FSDP), so that each card holds its share of
     every layer; the adapter stays whole on each. For a base that one card does not hold. No previews are made then."""
@@ -181,8 +184,8 @@ class TrainSettings(Section):
     """Keep a running average of the adapter with this decay and save that; 0 switches it off."""
     lora: LoraSettings = LoraSettings()
     """The adapter."""
-    heard: HeardSettings = HeardSettings()
-    """Hearing another track."""
+    context: ContextSettings = ContextSettings()
+    """Following a context track, a melody or beats."""
     optim: OptimSettings = OptimSettings()
     """The optimizer."""
     eval: EvalSettings = EvalSettings()

@@ -1,8 +1,8 @@
 """A table of captions that a person changes in any editor: written from a dataset, read back by `prep`.
 
-CSV (a line per caption: clip, source, start_sec, heard, caption) or JSONL (a line per clip, `captions` a list); only
-the clip's id and the captions are read back, whatever the order of columns and lines. Lines may be added, changed and
-deleted. A clip that is not in the table, or has no caption left in it, gets the captions that `prep` makes.
+CSV (a line per caption: clip, source, start_sec, listeners, caption) or JSONL (a line per clip, `captions` a list);
+only the clip's id and the captions are read back, whatever the order of columns and lines. Lines may be added, changed
+and deleted. A clip that is not in the table, or has no caption left in it, gets the captions that `prep` makes.
 
 What was read of the table stays in the dataset (`EDITS_FILE`), and the next run uses it again: a person's words are not
 lost because the same command was given without the table.
@@ -30,7 +30,7 @@ from data_prep.song_words import caption_text
 EDITS_FILE = "caption_edits.jsonl"
 MAX_FILE_BYTES = 64 * 2**20
 MAX_CAPTIONS_PER_CLIP = 32
-_COLUMNS = ("clip", "source", "start_sec", "heard", "caption")
+_COLUMNS = ("clip", "source", "start_sec", "listeners", "caption")
 _FORMULA = ("=", "+", "-", "@", "\t")
 
 
@@ -123,10 +123,10 @@ def final_captions(written: Sequence[str], trigger: str) -> list[str]:
     return list({text.casefold(): text for text in texts}.values())
 
 
-def heard_words(row: ClipRow) -> str:
+def listener_words(row: ClipRow) -> str:
     """What listeners said of a clip, on one line."""
     said = [
-        ", ".join(filter(None, [*answer.get("words", []), answer.get("text", "")])) for answer in row.heard.values()
+        ", ".join(filter(None, [*answer.get("words", []), answer.get("text", "")])) for answer in row.listeners.values()
     ]
     return "; ".join(filter(None, said))
 
@@ -138,14 +138,20 @@ def _as_csv(rows: Sequence[ClipRow]) -> str:
     writer.writerow(_COLUMNS)
     for row in rows:
         for caption in row.captions:
-            cells = (row.id, row.source, f"{row.start_sec:.2f}", heard_words(row), caption)
+            cells = (row.id, row.source, f"{row.start_sec:.2f}", listener_words(row), caption)
             writer.writerow([_harmless(cell) for cell in cells])
     return buffer.getvalue()
 
 
 def _as_jsonl(rows: Sequence[ClipRow]) -> str:
     lines = [
-        {"clip": r.id, "source": r.source, "start_sec": r.start_sec, "heard": heard_words(r), "captions": r.captions}
+        {
+            "clip": r.id,
+            "source": r.source,
+            "start_sec": r.start_sec,
+            "listeners": listener_words(r),
+            "captions": r.captions,
+        }
         for r in rows
     ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

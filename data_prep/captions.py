@@ -1,4 +1,4 @@
-"""What the text side of a clip says: wordings made from the owner's words, tags, what listeners heard and measured
+"""What the text side of a clip says: wordings made from the owner's words, tags, what listeners found and measured
 features, in that order of trust.
 
 A `Captioner` turns the facts of a clip into wordings; there are four, and room for more. `compose` joins them: the
@@ -32,7 +32,7 @@ from typing import Protocol
 from configs.normal_text import folded, normal_text
 from configs.prep import CaptionSettings
 from data_prep.features import Features
-from data_prep.listeners.listener import Heard
+from data_prep.listeners.listener import Answer
 from data_prep.listeners.word_filter import joined, sentences
 from data_prep.stated import Stated
 from data_prep.stems import INSTRUMENTAL, MIX
@@ -61,7 +61,7 @@ class ClipFacts:
     """Which version of the track the clip is from: the name of a `Selection`."""
     trigger: str = ""
     """Words that will be in every caption, so that no part says what they say."""
-    heard: Sequence[Heard] = ()
+    answers: Sequence[Answer] = ()
     """What listeners said, filtered, in the order in which they are trusted."""
 
 
@@ -100,12 +100,12 @@ class ListenerCaptions:
         trusted = _stated_by_owner(clip)
         _tag_parts(clip.tags, trusted)
         wordings: list[str] = []
-        for heard in clip.heard:
+        for answer in clip.answers:
             stated = deepcopy(trusted)
-            if heard.text:
-                wordings.append(joined(list(filter(stated.take, sentences(heard.text)))))
+            if answer.text:
+                wordings.append(joined(list(filter(stated.take, sentences(answer.text)))))
             else:
-                new = [word for word in heard.words if not says_trigger(said, word)]
+                new = [word for word in answer.words if not says_trigger(said, word)]
                 wordings += _orders(stated.take_each(new), rng)
         return list(dict.fromkeys(filter(None, wordings)))
 
@@ -204,7 +204,7 @@ def _allowed(facts: ClipFacts, settings: CaptionSettings) -> ClipFacts:
     """The facts less those of sources that are switched off, so that these cannot silence another one either."""
     return ClipFacts(
         own=facts.own if "own" in settings.sources else (),
-        heard=facts.heard,
+        answers=facts.answers,
         tags=facts.tags if "tags" in settings.sources else {},
         features=facts.features,
         stems=facts.stems,

@@ -30,7 +30,7 @@ def with_music(
     kept: list[Track] = []
     rejected: list[Rejection] = []
     for track in tracks:
-        scan = track.scan.heard(files.spec.channels)
+        scan = track.scan.for_channels(files.spec.channels)
         if _segments(scan, settings, files):
             kept.append(track)
         else:
@@ -45,7 +45,7 @@ def cut_clips(
     clips: list[Clip] = []
     rejected: list[Rejection] = []
     for version in versions:
-        scan = version.scan.heard(files.spec.channels)
+        scan = version.scan.for_channels(files.spec.channels)
         cut = _segments(scan, settings, files)
         bleed = [] if version.stems == MIX else [part for part in cut if is_bleed(version, part, files.spec.channels)]
         clips += [Clip(version, segment) for segment in cut if segment not in bleed]
@@ -61,8 +61,8 @@ def is_bleed(version: Version, segment: Segment, channels: int) -> bool:
 
     The recording's level is the mean power of the stretch; a stem that plays one phrase in it is no bleed.
     """
-    stem = _between(version.scan.heard(channels), segment)
-    mix = _between(version.track.scan.heard(channels), segment)
+    stem = _between(version.scan.for_channels(channels), segment)
+    mix = _between(version.track.scan.for_channels(channels), segment)
     if not len(stem) or not len(mix):
         return False
     level_db = 10 * np.log10(np.mean(10 ** (mix / 10)))

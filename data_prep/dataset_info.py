@@ -35,7 +35,7 @@ def dataset_info(
     other_text = {} if move.text is None else {"id": move.text.id}
     other_codec = {} if move.codec is None else {"id": move.codec.id, "kind": move.codec.kind}
     here = {"device", "workers", "batch_size", "cluster"}
-    unsaid = {"melody"} if settings.melody == AUTO else set()
+    unsaid = {name for name in ("melody", "beat") if getattr(settings, name) == AUTO}
     unsaid |= {name for name in ("text_encoder", "codec") if getattr(settings, name) is None}
     unsaid |= {"pair", "multitracks", "stem_names"} if settings.pair is None else {"stem_names"}
     return {

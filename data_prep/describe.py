@@ -12,8 +12,8 @@ from data_prep.clip_features import clip_features
 from data_prep.clips import Clip, changed
 from data_prep.decode import AudioError, probe
 from data_prep.device import pick_device
-from data_prep.listeners.hearing import hear_clips, unwanted
-from data_prep.listeners.listener import Heard, Known
+from data_prep.listeners.listener import Answer, Known
+from data_prep.listeners.listening import listen_to_clips, unwanted
 from data_prep.song_words import Reading
 from data_prep.stated import Stated
 from data_prep.tags import SAID_IN_CAPTIONS, Fact, facts_of, normalise, plain_text
@@ -32,7 +32,7 @@ class Described:
     tempo_bpm: float | None = None
     key: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
-    heard: dict[str, dict[str, Any]] = field(default_factory=dict)
+    listeners: dict[str, dict[str, Any]] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
 
 
@@ -51,13 +51,13 @@ def describe_clips(
     features = clip_features(clips, tempi, cache, channels=channels, workers=settings.workers)
     tracks = {clip.version.track.source_sha256: clip.version.track for clip in clips}
     tags = {digest: normalise(_in_file(track, cache), track.song.fields) for digest, track in tracks.items()}
-    answers = _heard(clips, tags, settings, cache)
+    answers = _answers(clips, tags, settings, cache)
     described = {}
     for clip in clips:
         track, measured = clip.version.track, features[clip.id]
         known, heard = answers[clip.id]
         said = [answer for answer in heard.values() if "listeners" in settings.captions.sources]
-        facts = ClipFacts(known.own, known.tags, measured, known.stems, heard=said)
+        facts = ClipFacts(known.own, known.tags, measured, known.stems, answers=said)
         written = (edited or {}).get(clip.id)
         described[clip.id] = Described(
             captions=final_captions(written, settings.captions.trigger)
@@ -67,15 +67,15 @@ def describe_clips(
             tempo_bpm=measured.tempo_bpm,
             key=measured.key,
             tags=tags[track.source_sha256],
-            heard={name: answer.to_json(scores=False) for name, answer in heard.items()},
+            listeners={name: answer.to_json(scores=False) for name, answer in heard.items()},
             flags=unwanted(known, heard.values()),
         )
     return described
 
 
-def _heard(
+def _answers(
     clips: Sequence[Clip], tags: Mapping[str, dict[str, str]], settings: PrepSettings, cache: Cache
-) -> dict[str, tuple[Known, dict[str, Heard]]]:
+) -> dict[str, tuple[Known, dict[str, Answer]]]:
     """What is known of each clip, and what every listener says of it."""
     known = {}
     for clip in clips:
@@ -83,7 +83,7 @@ def _heard(
         known[clip.id] = Known(track.song.own_captions, tags[track.source_sha256], clip.version.stems)
     listeners = settings.captions.listeners
     device = str(pick_device(settings.device)) if listeners.use else "cpu"
-    heard = hear_clips(clips, known, listeners, cache, device=device)
+    heard = listen_to_clips(clips, known, listeners, cache, device=device)
     return {clip.id: (known[clip.id], heard[clip.id]) for clip in clips}
 
 

@@ -7,11 +7,13 @@ whose set-up header makes its probe or its decoder give up; libsndfile also know
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from data_prep.audio_file import AudioError, AudioInfo, Source, check_shape, clock
+from data_prep.c_remarks import known_remarks_dropped
 from data_prep.ogg import links
 from data_prep.whole import check_ends, falls_short
 
@@ -36,7 +38,7 @@ def probe(path: Path) -> AudioInfo | None:
     import soundfile
 
     try:
-        with soundfile.SoundFile(path) as file:
+        with known_remarks_dropped(), soundfile.SoundFile(path) as file:
             check_shape(file.samplerate, file.channels)
             tags = {name: text for name, text in file.copy_metadata().items() if text}
             return AudioInfo(file.frames / file.samplerate, file.samplerate, file.channels, file.subtype.lower(), tags)
@@ -54,11 +56,13 @@ def blocks(path: Path, source: Source) -> Iterator[Float[np.ndarray, "C _"]]:
 
     if len(links(path)) > 1:
         raise AudioError("a chain of several recordings in one Ogg file: make a file of each")
-    with soundfile.SoundFile(path) as file:
+    with known_remarks_dropped():
+        opened = soundfile.SoundFile(path)
+    with opened as file:
         source.sample_rate_hz, source.names = file.samplerate, customary_names(file.channels)
         stated = file.frames
         try:
-            while len(block := file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+            while len(block := _next_block(file)):
                 source.samples += len(block)
                 yield np.ascontiguousarray(block.T)
         except soundfile.LibsndfileError as error:
@@ -67,3 +71,8 @@ def blocks(path: Path, source: Source) -> Iterator[Float[np.ndarray, "C _"]]:
     if falls_short(source.duration_sec, stated / source.sample_rate_hz):
         ends, said = clock(source.duration_sec), clock(stated / source.sample_rate_hz)
         raise AudioError(f"truncated at {ends}: the file says it lasts {said}")
+
+
+def _next_block(file: Any) -> Float[np.ndarray, "_ C"]:
+    with known_remarks_dropped():
+        return file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)

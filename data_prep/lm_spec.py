@@ -91,11 +91,18 @@ class LMSpec:
     """The codebook pattern that it was moved to; None: its own, delays by `lags`."""
     learns_whole: tuple[str, ...] = ()
     """Parts that are new in a base that was moved (`data_prep.move`): the adapter brings their weights."""
+    adds_frames: bool = False
+    """Whether an adapter can add conditions per frame to the decoder's input (`condition_sources.added`)."""
 
     @property
     def frame_rate(self) -> float:
         """Codec frames per second."""
         return self.sample_rate_hz / self.hop_samples
+
+    @property
+    def follows_frames(self) -> bool:
+        """Whether an adapter has added a condition per frame (`adds_frames`)."""
+        return self.adds_frames and any(kind.enters == "frames" for kind in self.conditions)
 
     @property
     def special(self) -> int:

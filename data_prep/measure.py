@@ -5,7 +5,7 @@ The hash names the music and not the file: sha256 over the decoded samples as 16
 one channel where both are equal. The same recording as WAV and FLAC, or mono stored as stereo, has one hash; a lossy
 copy has another.
 
-Levels are those of the audio that a codec is given, for one channel and for two (`TrackScan.heard`).
+Levels are those of the audio that a codec is given, for one channel and for two (`TrackScan.for_channels`).
 """
 
 import hashlib
@@ -56,7 +56,7 @@ class TrackScan:
     fold: FoldDown = FoldDown()  # noqa: RUF009 (frozen)
     """How the file is brought to fewer channels."""
 
-    def heard(self, channels: int) -> "TrackScan":
+    def for_channels(self, channels: int) -> "TrackScan":
         """The same track as a codec of one or two channels is given it: its levels, and what was done about it."""
         if channels != 1:
             return self

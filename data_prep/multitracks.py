@@ -81,8 +81,8 @@ def mismatch(tracks: Sequence[Track], pair: Pair, table: Mapping[str, str]) -> s
     missing = [part for part in pair.target.parts if part not in present]
     if missing:
         return f"it has no {missing[0]}, only {', '.join(sorted(present))}"
-    if not present & {stem.name for stem in pair.heard}:
-        return f"it has nothing to hear of {pair.heard_name}, only {', '.join(sorted(present))}"
+    if not present & {stem.name for stem in pair.context}:
+        return f"it has nothing of the context {pair.context_name}, only {', '.join(sorted(present))}"
     return ""
 
 

@@ -142,7 +142,7 @@ _KINDS = {wide: frozenset(kinds.split("|")) for wide, kinds in _KINDS_OF.items()
 
 def genres(text: str) -> frozenset[str]:
     """The genres that words state, under one spelling each."""
-    return frozenset(_SAME_GENRE.get(word, word) for word in _GENRE_WORDS.findall(_plain(text)))
+    return frozenset(_SAME_GENRE.get(found.group(), found.group()) for found in _GENRE_WORDS.finditer(_plain(text)))
 
 
 def goes_with(genre: str, stated: Iterable[str]) -> bool:

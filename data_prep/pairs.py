@@ -1,6 +1,6 @@
-"""What `--pair` asks for: one side to learn, one side to hear, both stems or sums of stems; and clips that have both.
+"""What `--pair` asks for: a part to learn and its context, both stems or sums of stems; and clips that have both.
 
-`drums|rest` learns drums from hearing everything else; `other|drums+bass` learns the rest of a band from its rhythm
+`drums|rest` learns drums that go with everything else; `other|drums+bass` learns the rest of a band from its rhythm
 section. `rest` is all stems that the other side does not name.
 """
 
@@ -19,29 +19,29 @@ from data_prep.stem_names import read_table
 from data_prep.stems import FOUR, INSTRUMENTAL, MIX, PUBLISHED, REST, Selection
 
 ACTIVE_SHARE = 0.25
-"""Of a clip, in how much the heard side must sound at least; the target is judged when it is cut."""
+"""Of a clip, in how much the context must sound at least; the target is judged when it is cut."""
 FAR_BELOW_DB = 30.0
-"""Heard so far below what is to be learnt, it is silence with leakage in it."""
+"""A context so far below what is to be learnt, it is silence with leakage in it."""
 EXAMPLE = 'e.g. --pair "drums|rest"'
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What is learnt, and the single stems that are heard, summed."""
+    """The part that is learnt, and the single stems of its context, summed."""
 
     name: str
     target: Selection
-    heard: tuple[Selection, ...]
+    context: tuple[Selection, ...]
 
     @property
     def selections(self) -> list[Selection]:
         """Everything that must be made of a track."""
-        return [self.target, *self.heard]
+        return [self.target, *self.context]
 
     @property
-    def heard_name(self) -> str:
+    def context_name(self) -> str:
         """`bass+other+vocals`."""
-        return "+".join(stem.name for stem in self.heard)
+        return "+".join(stem.name for stem in self.context)
 
 
 def asked_pair(settings: PrepSettings) -> Pair | None:
@@ -57,49 +57,49 @@ def asked_pair(settings: PrepSettings) -> Pair | None:
 
 
 def parse_pair(text: str, stems: Sequence[str]) -> Pair:
-    """Read `TARGET|HEARD`, given which stems there are.
+    """Read `TARGET|CONTEXT`, given which stems there are.
 
     Raises:
         UserError: a side is missing, names no stem, or both name the same one.
     """
     sides = [side.strip().lower() for side in text.split("|")]
     if len(sides) != 2 or not all(sides):
-        raise _refused(text, "two sides are wanted, what to learn and what to hear", EXAMPLE)
+        raise _refused(text, "two sides are wanted, the part to learn and its context", EXAMPLE)
     named = [None if side == REST else _stems_in(text, side, stems) for side in sides]
     if named == [None, None]:
         raise _refused(text, "rest of what? one side must name stems", EXAMPLE)
-    target, heard = (_or_rest(side, other, stems) for side, other in (named, named[::-1]))
-    both = sorted(set(target) & set(heard))
+    target, context = (_or_rest(side, other, stems) for side, other in (named, named[::-1]))
+    both = sorted(set(target) & set(context))
     if both:
-        raise _refused(text, f"{both[0]} stands on both sides: it would be heard and copied", "name it once")
-    if not target or not heard:
+        raise _refused(text, f"{both[0]} stands on both sides: it would be copied", "name it once")
+    if not target or not context:
         raise _refused(text, "nothing is left for `rest`", f"there are {', '.join(stems)}")
     ordered = tuple(sorted(target))
     return Pair(
-        "|".join(sides), Selection("+".join(ordered), ordered), tuple(Selection(s, (s,)) for s in sorted(heard))
+        "|".join(sides), Selection("+".join(ordered), ordered), tuple(Selection(s, (s,)) for s in sorted(context))
     )
 
 
 def with_both(
     clips: Sequence[Clip], pair: Pair, versions: Sequence[Version], channels: int, silence_db: float
 ) -> tuple[list[Clip], list[Rejection]]:
-    """The clips in which the heard side sounds too, and what is left out of each track, counted."""
+    """The clips in which the context sounds too, and what is left out of each track, counted."""
     stems = {(version.track.source_sha256, version.stems): version for version in versions}
     kept: list[Clip] = []
     left_out: dict[str, list[Clip]] = {}
     for clip in clips:
-        heard = [stems[clip.version.track.source_sha256, stem.name] for stem in pair.heard]
-        if active_share(clip, heard, channels, silence_db) >= ACTIVE_SHARE:
+        context = [stems[clip.version.track.source_sha256, stem.name] for stem in pair.context]
+        if active_share(clip, context, channels, silence_db) >= ACTIVE_SHARE:
             kept.append(clip)
         else:
             left_out.setdefault(clip.version.track.song.relative, []).append(clip)
     return kept, [Rejection(f"pair {pair.name}", song, _why(pair, alone, clips)) for song, alone in left_out.items()]
 
 
-def active_share(clip: Clip, heard: Sequence[Version], channels: int, silence_db: float) -> float:
-    """In how much of a clip the loudest heard stem is above silence, and not far below the clip's own level."""
+def active_share(clip: Clip, context: Sequence[Version], channels: int, silence_db: float) -> float:
+    """In how much of a clip the loudest context stem is above silence, and not far below the clip's own level."""
     own = _levels(clip, clip.version, channels)
-    loudest = np.max([_levels(clip, version, channels)[: len(own)] for version in heard], axis=0)
+    loudest = np.max([_levels(clip, version, channels)[: len(own)] for version in context], axis=0)
     if not len(own) or not len(loudest):
         return 0.0
     own_db = 10 * np.log10(np.mean(10 ** (own / 10)))
@@ -107,7 +107,7 @@ def active_share(clip: Clip, heard: Sequence[Version], channels: int, silence_db
 
 
 def _levels(clip: Clip, version: Version, channels: int) -> np.ndarray:
-    scan = version.scan.heard(channels)
+    scan = version.scan.for_channels(channels)
     first = round(clip.segment.start_sec / scan.window_sec)
     last = round((clip.segment.start_sec + clip.segment.duration_sec) / scan.window_sec)
     padded = [*scan.levels_db[first:last], *[-200.0] * max(0, last - len(scan.levels_db))]
@@ -121,7 +121,7 @@ def _why(pair: Pair, alone: Sequence[Clip], clips: Sequence[Clip]) -> str:
         f"{clip.segment.start_sec:.0f}-{clip.segment.start_sec + clip.segment.duration_sec:.0f}" for clip in alone[:5]
     )
     more = f" and {len(alone) - 5} more" if len(alone) > 5 else ""
-    return f"{len(alone)} of {total} clips: {pair.heard_name} hardly sounds there (seconds {where}{more})"
+    return f"{len(alone)} of {total} clips: {pair.context_name} hardly sounds there (seconds {where}{more})"
 
 
 def _stems_in(text: str, side: str, stems: Sequence[str]) -> tuple[str, ...]:

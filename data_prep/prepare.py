@@ -25,7 +25,7 @@ from data_prep.texts import TextState, encode_captions
 
 
 @dataclass(frozen=True)
-class Heard:
+class Shared:
     """What is common to all rows: how many channels the codec is given, and which tracks are copies of others."""
 
     channels: int
@@ -86,7 +86,8 @@ def prepare(songs: Path, out: Path, settings: PrepSettings) -> Summary:
         texts = encode_captions([*captions, *bare, *alone], place.files, place.text_encoder, cache, device=place.device)
 
         # 3. The dataset, unless the very same one is there.
-        rows = _rows(work, texts, Heard(place.files.spec.channels, copies_of(work.tracks, work.sounds.same)), settings)
+        shared = Shared(place.files.spec.channels, copies_of(work.tracks, work.sounds.same))
+        rows = _rows(work, texts, shared, settings)
         info = dataset_info(
             settings,
             place.files,
@@ -116,17 +117,17 @@ def _edits(table: Path | None, out: Path) -> Edits:
     return kept_edits(out) if table == Path(KEPT) else read_edits(table)
 
 
-def _rows(work: Work, texts: dict[str, TextState], heard: Heard, settings: PrepSettings) -> list[ClipRow]:
+def _rows(work: Work, texts: dict[str, TextState], shared: Shared, settings: PrepSettings) -> list[ClipRow]:
     """The lines of clips.jsonl, by source and position."""
     seconds: dict[str, float] = {}
     for clip in work.clips:
-        music = heard.copies.music[clip.version.track.source_sha256]
+        music = shared.copies.music[clip.version.track.source_sha256]
         seconds[music] = seconds.get(music, 0.0) + clip.segment.duration_sec
     splits = split_tracks(seconds, settings.validation_fraction, settings.seed)
     rows = []
     for clip in work.clips:
         track, said = clip.version.track, work.described[clip.id]
-        flags = [*clip.version.scan.heard(heard.channels).flags, *heard.copies.flags[track.source_sha256]]
+        flags = [*clip.version.scan.for_channels(shared.channels).flags, *shared.copies.flags[track.source_sha256]]
         flags += said.flags
         flags += ["caption_cut"] if any(texts[caption].cut for caption in said.captions) else []
         row = ClipRow(
@@ -137,14 +138,14 @@ def _rows(work: Work, texts: dict[str, TextState], heard: Heard, settings: PrepS
             duration_sec=round(clip.segment.duration_sec, 6),
             n_frames=work.codes[clip.id].shape[1],
             stems=clip.version.stems,
-            split=splits[heard.copies.music[track.source_sha256]],
+            split=splits[shared.copies.music[track.source_sha256]],
             captions=said.captions,
             loudness_lufs=said.loudness_lufs,
             tempo_bpm=said.tempo_bpm,
             key=said.key,
             tags=said.tags,
             flags=flags,
-            heard=said.heard,
+            listeners=said.listeners,
         )
         rows.append(row)
     return rows

@@ -46,7 +46,7 @@ class ClipRow:
     key: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
-    heard: dict[str, dict[str, Any]] = field(default_factory=dict)
+    listeners: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each listener said, by its name: words, text, what the filter removed."""
 
 

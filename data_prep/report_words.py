@@ -68,6 +68,8 @@ def unused_columns(use: MetadataUse) -> list[str]:
 def left_out(rejected: Sequence[Rejection]) -> str:
     """How much was left out, and for which reasons: "94: 80 too short, 14 not audio"."""
     reasons = Counter(re.split(r"[:;(,]", rejection.why)[0].strip() for rejection in rejected)
+    if len(reasons) == 1:
+        return f"{len(rejected):,}: {next(iter(reasons))}"
     named = [f"{count:,} {reason}" for reason, count in reasons.most_common(_MOST_REASONS)]
     others = sum(reasons.values()) - sum(count for _, count in reasons.most_common(_MOST_REASONS))
     return f"{len(rejected):,}: " + ", ".join(named + ([f"{others:,} for other reasons"] if others else []))

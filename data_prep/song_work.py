@@ -16,12 +16,12 @@ from data_prep.cache import Cache
 from data_prep.clips import Clip
 from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.condition_sources.clips import make_conditions, prep_notes, selections_of, wanted_conditions
+from data_prep.context_side import context_codes
+from data_prep.context_side import notes as pair_notes
 from data_prep.cut import cut_clips, with_music
 from data_prep.describe import Described, describe_clips
 from data_prep.device import pick_device
 from data_prep.encode import encode_clips
-from data_prep.heard_side import heard_codes
-from data_prep.heard_side import notes as pair_notes
 from data_prep.move import Move
 from data_prep.multitracks import own_stems
 from data_prep.pairs import Pair, asked_pair, with_both
@@ -47,7 +47,7 @@ class Wishes:
     @property
     def context(self) -> list[Selection]:
         """The stems that a play-along adapter follows."""
-        return list(self.pair.heard) if self.pair else []
+        return list(self.pair.context) if self.pair else []
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,6 @@ def work_on(
     conditions = make_conditions(wanted, clips, made.versions, cache)
     notes = prep_notes(wanted, conditions)
     if pair is not None:
-        heard_side = heard_codes(clips, pair, made.versions, files, place.codec, cache, device=device)
-        conditions, notes = {**conditions, **heard_side}, {**notes, **pair_notes(pair, heard_side, files)}
+        context_side = context_codes(clips, pair, made.versions, files, place.codec, cache, device=device)
+        conditions, notes = {**conditions, **context_side}, {**notes, **pair_notes(pair, context_side, files)}
     return Work(tracks, rejected, clips, sounds, described, codes, conditions, notes, made.separator)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from configs.errors import UserError
+from finetune.stop import Stopped
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -23,6 +24,7 @@ LOOK_EVERY_SEC = 1.0
 WAIT_AT_MOST_SEC = 20.0
 REASON, HEARD = "woodshed/reason", "woodshed/heard"
 EXIT_CODE = 2
+GO_ON = "What was saved stays: --resume goes on from there."
 
 
 class Alarm:
@@ -41,6 +43,14 @@ class Alarm:
         """Listen no longer: the processes go separate ways from here on."""
         self._over.set()
 
+    def leaving(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        """As an exit callback: where this process ends by an error, whatever it is, the others learn of it."""
+        if isinstance(error, Exception) and not isinstance(error, Stopped) and not self._over.is_set():
+            first_line = (str(error) or type(error).__name__).splitlines()[0]
+            known = isinstance(error, UserError)
+            self.raise_with_others(error if known else UserError(f"{type(error).__name__}: {first_line}", fix=GO_ON))
+        self.close()
+
     def raise_with_others(self, error: UserError) -> UserError:
         """Tell the others why this process ends, and wait until they know; returns the error to raise."""
         self.close()
@@ -49,7 +59,8 @@ class Alarm:
             with suppress(RuntimeError):
                 self._store.set(REASON, f"process {self.rank}: {error.what} ({error.where}) {error.fix}")
                 end = time.monotonic() + WAIT_AT_MOST_SEC
-                while self._store.add(HEARD, 0) < self.others and time.monotonic() < end:
+                self._store.add(HEARD, 1)  # where all end at once, nobody waits for anybody
+                while self._store.add(HEARD, 0) <= self.others and time.monotonic() < end:
                     time.sleep(LOOK_EVERY_SEC / 5)
         return error
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from data_prep.heard import HEARD, n_degraded, pair_of
+from data_prep.context_names import n_degraded
+from finetune.added_infos import added_infos
 from finetune.batches import Clip, ClipSource, Degraded, Stream
 from finetune.checkpoint import Position
 from finetune.prior_pieces import PriorPieces, WithPriorPieces, load, play, save
@@ -46,7 +47,7 @@ class BareBase:
             trigger_alone=settings.trigger_alone,
             dropouts=self.dropouts,
             instead_share=settings.own_sound_share,
-            degraded=Degraded(n_degraded(run.dataset.info), settings.heard.degraded_share),
+            degraded=Degraded(n_degraded(run.dataset.info), settings.context.degraded_share),
         )
 
 
@@ -74,7 +75,7 @@ def ask_bare_base(
         pieces = load(run.folder.prior_pieces)
     made = run.dataset.info.get("conditions", {})
     kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
-    kinds += [HEARD] if pair_of(run.dataset.info) else []
+    kinds += list(added_infos(run.dataset, run.settings, files.spec))
     dropouts = {kind.name: kind.dropout for kind in files.spec.conditions if kind.dropout is not None}
     return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds, dropouts)
 

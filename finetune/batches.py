@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adapters.conditions import Conditions, RowConditions, batch_conditions
 from data_prep.captions import without_trigger
-from data_prep.heard import HEARD, degraded_name
+from data_prep.context_names import CONTEXT, degraded_name
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.prepared import PreparedDataset
 
@@ -59,12 +59,12 @@ class Draw:
     dropped: frozenset[str] = frozenset()
     """Kinds of condition besides text that it is trained without."""
     degraded: int = 0
-    """Which of a heard track's degraded versions it hears; 0 is the track as it is."""
+    """Which degraded version of the context track comes with it; 0 is the track as it is."""
 
 
 @dataclass(frozen=True)
 class Degraded:
-    """How many degraded versions of a heard track a dataset has, and what share of the clips hears one of them."""
+    """How many degraded versions of the context track a dataset has, and what share of the clips gets one of them."""
 
     versions: int = 0
     share: float = 0.0
@@ -186,7 +186,7 @@ class Stream:
         return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)
 
     def _degraded(self, epoch: int, clip: Clip) -> int:
-        """Which version of the heard track comes up."""
+        """Which version of the context track comes up."""
         if not self.degraded.versions or self._chance("degraded", epoch, clip) >= self.degraded.share:
             return 0
         return 1 + int(self._chance("which version", epoch, clip) * self.degraded.versions)
@@ -236,7 +236,7 @@ def _values_of(draw: Draw, kind: ConditionKind, dataset: ClipSource, frame_rate:
         codes = dataset.codes(draw.clip_id)[:, max(0, draw.start_frame - (kind.n_entries or 1)) : draw.start_frame]
         return codes.T if codes.shape[1] else None
     values = dataset.condition(kind.name, draw.clip_id)
-    if draw.degraded and kind.name == HEARD:
+    if draw.degraded and kind.name == CONTEXT:
         values = dataset.condition(degraded_name(draw.degraded), draw.clip_id)
     if values is None or kind.per == "clip":
         return values

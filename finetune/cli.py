@@ -10,7 +10,7 @@ import sys
 from collections.abc import MutableMapping, Sequence
 
 COMMANDS = {
-    "demo": "hear it work: prep, train and sample on songs that come with it",
+    "demo": "see the whole path work: prep, train and sample on songs that come with it",
     "prep": "turn a folder of songs into a prepared dataset",
     "captions": "read, change and count what a dataset's captions say",
     "plan": "which settings fit into a card's memory, and how fast they would be",
@@ -18,7 +18,7 @@ COMMANDS = {
     "evaluate": "is an adapter good, which checkpoint, which strength: one page, one verdict",
     "sample": "make music from text with a base and an adapter",
     "live": "play a base and its adapters on a page in the browser",
-    "merge": "melt an adapter into its base: a model that transformers loads",
+    "merge": "merge an adapter into its base: a model that transformers loads",
     "blend": "several adapters into one, or one at another rank",
     "convert": "adapters and tuned models in other tools' formats, both ways",
     "bundle": "an adapter as one checked file for a friend, and back",
@@ -126,6 +126,10 @@ def _show(error: Exception, debug: bool) -> int:
         told = disk_error(cause)
         told.__cause__ = error
         error = told
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, from wherever: no bug of ours either
+        from adapters.device_memory import no_memory
+
+        error = no_memory(error) or error
     if isinstance(error, UserError):
         show_user_error(error, debug=debug)
         return 2

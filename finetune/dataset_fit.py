@@ -25,7 +25,8 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         UserError: names every difference.
     """
     from data_prep.codec.registry import base_codec_fingerprint
-    from data_prep.condition_sources.registry import sources_for
+    from data_prep.condition_sources.added import added_kinds
+    from data_prep.condition_sources.registry import source_of, sources_for
     from data_prep.text_encoders.port import text_encoder_fingerprint
 
     codec, text = dataset.info["codec"], dataset.info["text_encoder"]
@@ -39,7 +40,9 @@ def check_fit(dataset: "PreparedDataset", files: "BaseFiles") -> None:
         ("text encoder weights", text["fingerprint"], text_encoder_fingerprint(files)),
     ]
     made = dataset.info.get("conditions", {})
-    for kind, source in sources_for(spec):
+    own = sources_for(spec)
+    added = [(kind, source) for kind in added_kinds(spec).values() if (source := source_of(kind.name)) is not None]
+    for kind, source in [*own, *added]:
         if kind.name in made:
             needed = source.depends_on(kind)
             known = {name: made[kind.name]["made_with"].get(name) for name in needed}

@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from adapters.device_memory import let_go
 from adapters.family.lm import LM
 from data_prep.prepared import PreparedDataset
 from finetune.batches import Batch, Draw, collate
@@ -19,13 +21,32 @@ if TYPE_CHECKING:
 def evaluate(
     lm: LM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
 ) -> list[float]:
-    """Mean cross-entropy in nats of each codebook over all cells of the draws, shared out among the processes."""
-    totals = torch.zeros(2, lm.n_codebooks, dtype=torch.float64)  # sums, counts
+    """Mean cross-entropy in nats of each codebook over all cells of the draws, shared out among the processes.
+
+    Where memory runs out, the same in smaller parts; with several processes the others wait for this one meanwhile.
+    """
+    while True:
+        try:
+            totals = _sums_and_counts(lm, draws, dataset, accelerator, batch_size)
+            break
+        except torch.OutOfMemoryError:
+            if batch_size == 1:
+                raise
+        let_go()
+        batch_size //= 2
+    shared: Tensor = accelerator.reduce(totals.to(accelerator.device), reduction="sum")  # pyright: ignore[reportAssignmentType]
+    return (shared[0] / shared[1]).tolist()
+
+
+def _sums_and_counts(
+    lm: LM, draws: Sequence[Draw], dataset: PreparedDataset, accelerator: "Accelerator", batch_size: int
+) -> Float[Tensor, "2 K"]:
+    """Of this process's share, on the host."""
+    totals = torch.zeros(2, lm.n_codebooks, dtype=torch.float64)
     for batch, logits in logits_of(lm, draws, dataset, accelerator, batch_size):
         labels = labels_of(lm, batch)
         totals += torch.stack([codebook_sums(logits, labels), codebook_counts(labels)]).double().cpu()
-    shared: Tensor = accelerator.reduce(totals.to(accelerator.device), reduction="sum")  # pyright: ignore[reportAssignmentType]
-    return (shared[0] / shared[1]).tolist()
+    return totals
 
 
 def logits_of(

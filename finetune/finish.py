@@ -35,10 +35,10 @@ from adapters.whole_weights.layers import values_of
 from configs.errors import UserError
 from data_prep.base_files import BaseFiles
 from data_prep.safe_write import write_bytes
+from finetune.added_infos import added_infos
 from finetune.batches import Draw, clips_of, held_out
 from finetune.checkpoint import State, load_weights
 from finetune.evaluate import mean
-from finetune.hearing import heard_infos
 from finetune.precision import Precision
 from finetune.preview import Piece, own_prompts, read_previews
 from finetune.proof import CLIPS, Proof, prove, witness_of
@@ -70,8 +70,8 @@ class Outcome:
     """Their held-out loss; empty without a validation split."""
     base_loss: list[float]
     added: "dict[str, FrameCondition]" = field(default_factory=dict)
-    """Copies of what it hears besides the base's own conditions."""
-    heard: "dict[str, AddedInfo]" = field(default_factory=dict)
+    """Copies of the conditions that it adds to the base's own."""
+    added_infos: "dict[str, AddedInfo]" = field(default_factory=dict)
     """How woodshed.json describes these."""
     whole: dict[str, Tensor] = field(default_factory=dict)
     """Copies of what is new in a base that was moved."""
@@ -93,7 +93,7 @@ def gather(
         updates = adapter.updates()
         added = {name: copy.deepcopy(module).cpu() for name, module in adapter.added.items()}
         whole = values_of(adapter.whole)
-    infos = heard_infos(run.dataset, run.settings, lm.spec) if added else {}
+    infos = added_infos(run.dataset, run.settings, files.spec) if added else {}
     loss = position.best_loss if use_best else position.last_loss
     return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos, whole)
 
@@ -209,9 +209,9 @@ def describe(outcome: Outcome) -> Woodshed:
         data=describe_data(run.dataset),
         training=TrainingInfo(steps=outcome.step, settings=settings | {"base": public_id(files)}),
         held_out=loss,
-        conditions=list(outcome.heard.values()),
+        conditions=list(outcome.added_infos.values()),
         moved=moved,
-        schema_version=version_of(list(outcome.heard.values()), moved),
+        schema_version=version_of(list(outcome.added_infos.values()), moved),
         license=license_of(files.id),
         versions={name: version(name) for name in PACKAGES if name in ("torch", "transformers", "peft", "accelerate")},
     )
@@ -256,7 +256,7 @@ def snippet(outcome: Outcome) -> list[str]:
     """How plain peft and transformers use the adapter."""
     prompt = next(iter(outcome.run.settings.preview.prompts or own_prompts(outcome.run.dataset)), "")
     files, path = outcome.files, str(outcome.run.folder.adapter)
-    if outcome.heard:  # plain peft would load half of it
+    if outcome.added_infos:  # plain peft would load half of it
         return [f'woodshed sample {path} "{prompt}" --with RECORDING --out out/']
     if files.move:  # plain peft would play it another way
         return [f"woodshed sample {shlex.quote(path)} {shlex.quote(prompt)} --out out/"]

@@ -10,11 +10,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from jinja2 import Environment
 
 from configs.sample import SampleSettings
 from configs.train import PreviewSettings
-from data_prep.heard import HEARD, pair_of
+from data_prep.condition_sources.added import ADDED
 from data_prep.safe_write import write_text
 from finetune.batches import chance
 
@@ -65,8 +66,8 @@ class Previews:
     codec: "Codec"
     settings: PreviewSettings
     say: Callable[[str], None]
-    heard: "RowConditions" = field(default_factory=dict)
-    """What the pieces play along with, for an adapter that hears another track: one clip's, the same each time."""
+    conditions: "RowConditions" = field(default_factory=dict)
+    """What the pieces follow, for an adapter that adds conditions: one clip's, the same each time."""
 
     @classmethod
     def prepare(
@@ -86,7 +87,9 @@ class Previews:
         prompts = settings.prompts or own_prompts(dataset)
         try:
             states = load_text_encoder(files, "cpu").encode(prompts)
-            return cls(folder, prompts, states, load_base_codec(files, "cpu"), settings, say, heard_clip(dataset))
+            return cls(
+                folder, prompts, states, load_base_codec(files, "cpu"), settings, say, conditions_of_a_clip(dataset)
+            )
         except Exception as error:
             say(f"no previews in this run: {type(error).__name__}: {error}")
             return None
@@ -106,7 +109,7 @@ class Previews:
 
         wanted = self.settings
         how = SampleSettings.model_validate(wanted.model_dump(include={"duration_sec", "guidance", "seed"}))
-        also = self.heard if lm.spec.has(HEARD) else {}  # the base alone hears nothing
+        also = {name: values for name, values in self.conditions.items() if lm.spec.has(name)}
         takes = Sampler.around(lm, how, codec=self.codec).sample(self.states, also=[also] * len(self.states))
         pieces = []
         for number, (prompt, take) in enumerate(zip(self.prompts, takes, strict=True), start=1):
@@ -129,16 +132,17 @@ def own_prompts(dataset: "PreparedDataset") -> list[str]:
     return captions[:OWN_PROMPTS]
 
 
-def heard_clip(dataset: "PreparedDataset") -> "RowConditions":
-    """The heard track of a clip, a held-out one where there are any; nothing for a dataset without pairs."""
+def conditions_of_a_clip(dataset: "PreparedDataset") -> "RowConditions":
+    """What adapters add to their base's conditions, as one clip has it, a held-out one where there are any."""
     import torch
 
-    if pair_of(dataset.info) is None:
+    made = [name for name in ADDED if (dataset.info.get("conditions") or {}).get(name)]
+    if not made:
         return {}
     rows = dataset.clips("validation") or dataset.clips("train")
-    row = min(rows, key=lambda row: chance("heard in previews", row.id))
-    codes = dataset.condition(HEARD, row.id)
-    return {} if codes is None else {HEARD: torch.from_numpy(codes.astype("int64"))}
+    row = min(rows, key=lambda row: chance("context in previews", row.id))
+    found = {name: dataset.condition(name, row.id) for name in made}
+    return {name: torch.from_numpy(np.array(values)) for name, values in found.items() if values is not None}
 
 
 def read_previews(folder: Path) -> list[Piece]:

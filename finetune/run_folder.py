@@ -34,6 +34,7 @@ FREE = (
     "epochs",
     "checkpointing",
     "checkpointed_layers",
+    "partly_recomputed_layers",
     "memory",
     "device",
     "loggers",

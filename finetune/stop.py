@@ -1,9 +1,14 @@
 """Ctrl-C and SIGTERM: an end in words for every command, and in training a wish, so that the loop saves first.
 
 The second signal of any kind ends the process at once and says nothing: what it leaves is what a kill leaves.
+
+A signal that comes while Python runs a destructor or a weak reference's callback is lost: an exception cannot leave
+these. It is sent again a moment later then.
 """
 
+import _thread
 import signal
+import sys
 import threading
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,6 +31,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SEC = 0.02
 
 
 def stop_in_words() -> None:
@@ -35,6 +41,17 @@ def stop_in_words() -> None:
         no_more_words()
         raise Interrupted(number)
 
+    def lost(unraisable: Any, otherwise: Any = sys.unraisablehook) -> None:
+        if not isinstance(unraisable.exc_value, Interrupted):
+            otherwise(unraisable)
+            return
+        number = unraisable.exc_value.code - 128
+        signal.signal(number, first)
+        again = threading.Timer(_AGAIN_SEC, _thread.interrupt_main, (number,))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = lost
     for number in SIGNALS:
         signal.signal(number, first)
 

@@ -20,6 +20,7 @@ from data_prep.families import module_kind
 from data_prep.lm_spec import LMSpec
 from data_prep.prepared import PreparedDataset
 from finetune import lean_lora, optimizers
+from finetune.added_infos import added_infos
 from finetune.alarm import Alarm
 from finetune.bare_base import ask_bare_base
 from finetune.batches import clips_of, held_out
@@ -27,10 +28,9 @@ from finetune.checkpoint import State, load
 from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
-from finetune.hearing import heard_infos
 from finetune.judge.after_training import evaluate_run
 from finetune.memory.prove import bound, bounds_of, fitted_to, prove
-from finetune.memory.step_plan import checkpointed_layers
+from finetune.memory.step_plan import checkpointed_layers, partly_recomputed
 from finetune.moving import moved_facts, moved_for_run
 from finetune.out_of_memory import accumulate_or_shrink
 from finetune.precision import Precision, settle
@@ -143,10 +143,11 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
     start_from_trigger(adapter, clips, bare.source, bare.pieces.states, settings.trigger_rows)
-    if hears := heard_infos(dataset, settings, lm.spec):
-        adapter.hear(hears, settings.seed)
+    if added := added_infos(dataset, settings, lm.spec):
+        adapter.add_conditions(added, settings.seed)
     lean_lora.install(lm)
-    enable_checkpointing(lm, checkpointed_layers(settings, lm.spec.layers))
+    layers = lm.spec.layers
+    enable_checkpointing(lm, checkpointed_layers(settings, layers), partly_recomputed(settings, layers))
     optimizer = optimizers.build(adapter.parameters().items(), settings.optim, settings.lora.plus_ratio)
     placing = False if settings.shard_base else None
     model = accelerator.prepare_model(lm, device_placement=placing, evaluation_mode=settings.shard_base)
@@ -158,7 +159,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     if checkpoint is not None:
         load(checkpoint, state)
     alarm = Alarm(accelerator)
-    stack.callback(alarm.close)
+    stack.push(alarm.leaving)
     learner = Learner(
         lm,
         model,

@@ -23,7 +23,7 @@ def random_updates(
     base: Path, modules=MODULES, *, seed=0, rank=2, size=0.1, rslora=False, dora=False
 ) -> dict[str, LowRank]:
     """An update of each of these modules, large enough to hear."""
-    weights = load_file(base / "model.safetensors")
+    weights = {name: value for part in base.glob("model*.safetensors") for name, value in load_file(part).items()}
     generator = torch.Generator().manual_seed(seed)
     updates = {}
     for module in modules:

@@ -35,10 +35,10 @@ def write_mine(base: Path, folder: Path) -> Path:
 
 
 @contextmanager
-def opened(base: Path, adapter: Path | None, folder: Path, **changes: Any) -> Iterator[LiveSession]:
+def opened(base: Path, adapter: Path | list[Path] | None, folder: Path, **changes: Any) -> Iterator[LiveSession]:
     """A session on a base, closed afterwards."""
     settings = LiveSettings.model_validate({**QUICK, **changes})
-    specs = [] if adapter is None else [AdapterSpec(adapter)]
+    specs = [AdapterSpec(path) for path in ([adapter] if isinstance(adapter, Path) else adapter or [])]
     session = open_session(specs, settings, base=str(base), prompts=["drums", "a quiet piano"], folder=folder)
     try:
         yield session

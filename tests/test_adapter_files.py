@@ -293,7 +293,7 @@ REFUSALS = {
     "key twice": (lambda f: (f / "adapter_config.json").write_text('{"r": 1, "r": 2}'), "given twice"),
     "deep JSON": (lambda f: (f / "adapter_config.json").write_text("[" * 100_000), "not valid JSON"),
     "huge JSON": (lambda f: (f / "woodshed.json").write_text(" " * (5 * 2**20)), "larger than 4 MB"),
-    "future": (lambda f: (f / "woodshed.json").write_text('{"schema_version": 3}'), "format version 3"),
+    "future": (lambda f: (f / "woodshed.json").write_text('{"schema_version": 4}'), "format version 4"),
     "unknown field": (lambda f: (f / "woodshed.json").write_text('{"schema_version": 1, "x": 1}'), "does not describe"),
 }
 

@@ -1,5 +1,6 @@
 """`woodshed codec tune`: the decoder learns, tokens stay, a stopped run goes on exactly, and the file is checked."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,18 @@ from adapters.sampler import Sampler
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import resolve_base
+from data_prep.codec.low_rank_decoder import is_low_rank, whole_of
 from data_prep.codec.registry import base_codec_fingerprint, load_base_codec
 from data_prep.codec.transformers_codec import TransformersCodec
-from data_prep.codec.tuned_decoder import decoder_of, read_decoder, use_decoder
+from data_prep.codec.tuned_decoder import decoder_in_place, decoder_of, read_decoder, use_decoder
 from data_prep.write_audio import write_audio
 from finetune import cli
-from finetune.codec_tune import tune as tune_module
+from finetune.codec_tune.learner import DecoderLearner
+from finetune.codec_tune.low_rank import LowRankDecoder
 from finetune.codec_tune.recordings import Crops, hold_out, read_recordings
+from finetune.codec_tune.settings import TuneSettings
 from finetune.codec_tune.strength import choose_strength
-from finetune.codec_tune.tune import Tuned, TuneSettings, tune
+from finetune.codec_tune.tune import Tuned, tune
 
 SETTINGS = TuneSettings(steps=8, lr=3e-3, batch_size=2, crop_sec=0.2, every_steps=4)
 
@@ -77,23 +81,130 @@ def test_a_stopped_run_goes_on_exactly(
         assert isinstance(loaded, TransformersCodec)
         return loaded
 
-    real: Callable = tune_module._step
+    real: Callable = DecoderLearner.step
 
-    def stopped(*args):
-        if args[-1] == 6:
+    def stopped(self, crops: Crops, step: int):
+        if step == 6:
             raise KeyboardInterrupt
-        return real(*args)
+        return real(self, crops, step)
 
-    monkeypatch.setattr(tune_module, "_step", stopped)
+    monkeypatch.setattr(DecoderLearner, "step", stopped)
     with pytest.raises(KeyboardInterrupt):
         tune(songs, tmp_path / "out", fresh(), SETTINGS)
-    monkeypatch.setattr(tune_module, "_step", real)
+    monkeypatch.setattr(DecoderLearner, "step", real)
     with pytest.raises(UserError, match="another lr"):
         tune(songs, tmp_path / "out", fresh(), replace(SETTINGS, lr=1.0))
     tune(songs, tmp_path / "out", fresh(), SETTINGS)
     for file in ("decoder.safetensors", "state.safetensors"):
         whole, resumed = load_file(tuned / file), load_file(tmp_path / "out" / file)
         assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def fresh_codec(mono_base: Path) -> TransformersCodec:
+    loaded = load_base_codec(resolve_base(str(mono_base)))
+    assert isinstance(loaded, TransformersCodec)
+    return loaded
+
+
+def test_low_rank_changes_make_a_small_file_that_means_the_same(songs: Path, mono_base: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, rank=1, steps=6, every_steps=3)
+    result = tune(songs, tmp_path / "out", fresh_codec(mono_base), settings, other=songs, forget=9.0)
+    tensors, told = read_decoder(result.path)
+    old = decoder_of(fresh_codec(mono_base)).state_dict()
+    assert is_low_rank(tensors) and result.after < result.before and told["changes"]
+    matrices = {name for name in old if f"{name}.low_rank_up" in tensors}
+    assert any("lstm" in name for name in matrices) and any("original1" in name for name in matrices)
+    assert sum(value.numel() for value in tensors.values()) < 0.5 * sum(value.numel() for value in old.values())
+    codec = fresh_codec(mono_base)
+    use_decoder(codec, result.path)
+    for name, value in decoder_of(codec).state_dict().items():
+        if name in matrices:
+            change = (value - old[name]).reshape(value.shape[0], -1)
+            assert change.abs().max() > 0 and torch.linalg.matrix_rank(change, atol=1e-5) == 1
+    with pytest.raises(UserError, match="another decoder is in its place"):
+        use_decoder(codec, result.path)
+    name = f"{min(matrices)}.low_rank_up"
+    save_file(tensors | {name: tensors[name][1:]}, tmp_path / "short.safetensors", told)
+    lost = {key: value for key, value in tensors.items() if key != name.replace("_up", "_down")}
+    save_file(lost, tmp_path / "lost.safetensors", told)
+    for file in ("short", "lost"):
+        with pytest.raises(UserError, match="do not fit"):
+            use_decoder(fresh_codec(mono_base), tmp_path / f"{file}.safetensors")
+
+
+def test_a_stopped_low_rank_run_goes_on_exactly(songs: Path, mono_base: Path, tmp_path: Path) -> None:
+    """Half of the steps, the same learning rates: what stands after four steps is what four of eight give."""
+    settings, learners = replace(SETTINGS, rank=2), []
+    for _ in range(2):
+        learners.append(DecoderLearner(fresh_codec(mono_base), settings))
+    first, second = learners
+    recordings, _ = read_recordings(songs, first.codec, shortest_sec=0.6)
+    crops = Crops(recordings, [], other_share=0.0, seed=0, hop=first.codec.hop_samples)
+    for step in range(3):
+        first.step(crops, step)
+    for name, module in second.modules.items():
+        module.load_state_dict(first.modules[name].state_dict())
+    second.optimizers["decoder"].load_state_dict(copy.deepcopy(first.optimizers["decoder"].state_dict()))
+    second.sync()
+    assert first.step(crops, 3) == second.step(crops, 3)
+    for one, other in zip(first.average.state_dict().values(), second.average.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_gradients_of_factors_are_those_of_autograd() -> None:
+    torch.manual_seed(0)
+    conv = torch.nn.Conv1d(6, 8, 3)
+    low_rank = LowRankDecoder(conv, 2, seed=0)
+    up = next(value for key, value in low_rank.values.items() if key.endswith("up"))
+    up.data.normal_()
+    low_rank.put_into(conv)
+    audio = torch.randn(2, 6, 20)
+    conv(audio).pow(2).sum().backward()
+    low_rank.take_gradients(conv)
+    factors = {name: value.clone().requires_grad_(True) for name, value in low_rank.tensors().items()}
+    whole = whole_of(low_rank.old, factors)
+    torch.nn.functional.conv1d(audio, whole["weight"], whole["bias"]).pow(2).sum().backward()
+    for name, value in factors.items():
+        ours = low_rank.values[name.replace(".", "|")].grad
+        torch.testing.assert_close(ours, value.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_kept_is_the_mean_of_the_weights(songs: Path, mono_base: Path) -> None:
+    settings = replace(SETTINGS, average=0.5)
+    learner = DecoderLearner(fresh_codec(mono_base), settings)
+    crops = Crops(read_recordings(songs, learner.codec, shortest_sec=0.6)[0], [], other_share=0.0, seed=0,
+                  hop=learner.codec.hop_samples)  # fmt: skip
+    name, mean = next(iter(learner.decoder.named_parameters()))[0], None
+    mean = learner.before.state_dict()[name].clone()
+    for step in range(6):
+        learner.step(crops, step)
+        mean = torch.lerp(mean, learner.decoder.state_dict()[name], 1 - min(0.5, (1 + step) / (10 + step)))
+    torch.testing.assert_close(learner.average.state_dict()[name], mean)
+    assert not torch.equal(mean, learner.decoder.state_dict()[name])
+
+
+def test_other_music_keeps_the_old_decoder_s_sound(songs: Path, mono_base: Path) -> None:
+    """With `keep_old` the first step on other music alone has nothing to learn: old and learning decoder agree."""
+    for keep_old in (True, False):
+        learner = DecoderLearner(fresh_codec(mono_base), replace(SETTINGS, keep_old=keep_old))
+        recordings, _ = read_recordings(songs, learner.codec, shortest_sec=0.6)
+        crops = Crops(recordings, recordings, other_share=1.0, seed=0, hop=learner.codec.hop_samples)
+        assert crops.batch(0, 2, 10, 5).is_other.all()
+        losses = learner.step(crops, 0)
+        assert (losses["mel"] < 1e-5) == keep_old and (losses["wave"] < 1e-6) == keep_old
+
+
+def test_another_decoder_in_place_is_taken_out_again(mono_base: Path) -> None:
+    codec = fresh_codec(mono_base)
+    own, codes = decoder_of(codec), np.zeros((4, 10), np.int16)
+    other = decoder_of(fresh_codec(mono_base))
+    for value in other.parameters():
+        value.data.mul_(0.5)
+    plain = codec.decode(codes)
+    with pytest.raises(KeyError), decoder_in_place(codec, other):
+        assert not torch.equal(codec.decode(codes), plain)
+        raise KeyError
+    assert decoder_of(codec) is own and torch.equal(codec.decode(codes), plain)
 
 
 def test_crops_are_what_the_codes_say(codec: TransformersCodec, songs: Path) -> None:

@@ -58,10 +58,10 @@ def test_it_does_not_matter_where_they_are_set(tmp_path) -> None:
 
 
 def test_all_are_named_at_once_and_before_anything_is_read(tmp_path, capsys) -> None:
-    words = ["--segment.min_sec", "9", "--segment.max_sec", "8", "--multitracks", "true"]
+    words = ["--max_track_sec", "3", "--multitracks", "true"]
     assert main(["prep", str(tmp_path / "nowhere"), str(tmp_path / "out"), *words]) == 2
     said = capsys.readouterr().err
-    assert "segment.min_sec" in said and "belong to pair" in said and "nowhere" not in said
+    assert "max_track_sec (3)" in said and "belong to pair" in said and "nowhere" not in said
 
 
 @pytest.mark.parametrize("preset", preset_names())

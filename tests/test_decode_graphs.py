@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from adapters.decode.cuda_graphs import GraphedSteps
 from adapters.decode.engine import Packing
 from adapters.decode.generation import Generation, Request, WindowPlan
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Sampling
 from adapters.family.load import load_lm
 from adapters.family.musicgen.cross_attention import ConditionStates, TextStates
-from adapters.family.musicgen.cuda_graphs import GraphedSteps
 from adapters.family.musicgen.engine import MusicgenEngine
 from data_prep.base_files import BaseFiles
 

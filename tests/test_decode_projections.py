@@ -1,11 +1,27 @@
 """Every arithmetic is the plain product within what its precision allows."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from adapters.decode.arithmetic import choose
-from adapters.decode.projections import Biased, HalfWeights, Kind, OneDnn, Plain, projection
+from adapters.decode.engine import Packing
+from adapters.decode.gate import added, losses
+from adapters.decode.projections import (
+    ROWS_OF_INT8,
+    Biased,
+    HalfWeights,
+    Kind,
+    OneDnn,
+    Plain,
+    in_int8,
+    projection,
+)
+from adapters.family.load import load_lm
+from adapters.family.musicgen.engine import MusicgenEngine
 from configs.errors import UserError
+from data_prep.base_files import BaseFiles
 from data_prep.device import cpu_has_bf16
 
 CPU = torch.device("cpu")
@@ -17,6 +33,7 @@ KINDS = [
     pytest.param("fp16", 1e-3, marks=pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")),
     pytest.param("bf16", 1e-2, marks=pytest.mark.skipif(not HAS_BF16, reason="needs AVX512-BF16")),
     pytest.param("int8", 4e-2, marks=pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")),
+    ("int8_weights", 1e-2),
 ]
 
 
@@ -30,6 +47,34 @@ def test_products(kind: Kind, tolerance: float, n_rows: int) -> None:
     assert got.dtype == x.dtype
     assert float((got - exact).norm() / exact.norm()) < tolerance
     torch.testing.assert_close(Biased(Plain(weight), torch.ones(48))(x), Plain(weight)(x) + 1)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("n_rows", [1, 2, ROWS_OF_INT8, ROWS_OF_INT8 + 1])
+def test_int8_weights_alone_round_nothing_else(device: str, dtype: torch.dtype, n_rows: int) -> None:
+    """Whole numbers times their scale, summed in fp32, by torch's own kernel and by the weight made whole."""
+    draw = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(48, 68, generator=draw), torch.randn(n_rows, 68, generator=draw).to(dtype)
+    whole, scale = in_int8(weight)
+    assert whole.abs().max() == 127 and (whole * scale[:, None] - weight).abs().max() <= scale.max() / 2 * 1.001
+    exact = x.double() @ (whole.double() * scale.double()[:, None]).T
+    got = projection("int8_weights", weight.to(device))(x.to(device))
+    assert got.dtype == dtype
+    tolerance = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}[dtype]
+    assert float((got.cpu() - exact).norm() / exact.norm()) < tolerance
+
+
+def test_int8_weights_alone_pass_the_gate_of_int8(mono_base: Path) -> None:
+    lm = load_lm(BaseFiles("debug", None, mono_base))
+    draw = torch.Generator().manual_seed(0)
+    clips = [(torch.randint(0, 64, (4, 60), generator=draw), torch.randn(5, 12, generator=draw)) for _ in range(3)]
+    exact, other = (
+        losses(MusicgenEngine.pack(lm, lm.spec, Packing(kind, CPU, torch.float32)), clips)
+        for kind in ("plain", "int8_weights")
+    )
+    found = added("int8", exact, other)
+    assert found.passes and 0 < found.largest < 0.2, found
 
 
 @pytest.mark.skipif(not HAS_FBGEMM, reason="needs AVX2")

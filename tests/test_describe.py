@@ -65,8 +65,8 @@ def test_command_prints_everything_and_obeys_nothing(folder, capsys, monkeypatch
 def test_json_holds_all_of_it(folder, capsys):
     assert cli.main(["inspect", str(folder), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["told"]["name"] == EVIL
-    assert facts["told"]["held_out"] == {"adapter": 1.5, "base": 2.5, "n_clips": 3}
+    assert facts["stated"]["name"] == EVIL
+    assert facts["stated"]["held_out"] == {"adapter": 1.5, "base": 2.5, "n_clips": 3}
 
 
 def test_fit_is_the_exit_code(folder, mono_base, stereo_base, capsys):

@@ -116,30 +116,31 @@ def test_what_a_spread_base_cannot_do_is_refused(changes: dict, words: str) -> N
 OUT_OF_MEMORY = """
 import os, sys
 import torch
-from finetune import step
+from finetune import MODULE
 from finetune.cli import main
 
-plain, calls = step.codebook_sums, []
+plain, calls = MODULE.codebook_sums, []
 
 def runs_out(logits, labels):
     calls.append(1)
-    if len(calls) == 3 and os.environ["RANK"] == "1":
+    if len(calls) >= 2 and os.environ["RANK"] == "1":
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
     return plain(logits, labels)
 
-step.codebook_sums = runs_out
+MODULE.codebook_sums = runs_out
 sys.exit(main())
 """
 
 
-def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path: Path) -> None:
-    """No launcher watches over these two: the one that waits for gradients would wait for a day."""
+@pytest.mark.parametrize(("module", "what"), [("step", "too small for this run"), ("evaluate", "out of memory")])
+def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path: Path, module: str, what: str) -> None:
+    """No launcher watches over these two: the one that waits for the other would wait for a day."""
     config = tmp_path / "two.yaml"
     config.write_text(to_yaml(quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8)))
     words = [
         sys.executable,
         "-c",
-        OUT_OF_MEMORY,
+        OUT_OF_MEMORY.replace("MODULE", module),
         "train",
         str(tiny_data),
         str(tmp_path / "run"),
@@ -165,5 +166,5 @@ def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path
         for process in both:
             process.kill()
     assert [process.returncode for process in both] == [2, 2], told
-    assert "too small for this run" in told[1] and "--resume" in told[1]
+    assert what in told[1] and (module == "evaluate" or "--resume" in told[1])
     assert "stopped, because another process did: process 1" in told[0] and "--resume" in told[0]

@@ -9,6 +9,7 @@ from adapters.family.load import load_lm
 from adapters.lora import attach
 from data_prep.base_files import resolve_base
 from data_prep.prepared import PreparedDataset
+from finetune import evaluate as module
 from finetune.batches import clips_of, held_out
 from finetune.evaluate import evaluate, mean
 from finetune.precision import Precision
@@ -41,6 +42,25 @@ def test_held_out_loss_is_that_of_each_clip_alone(set_up) -> None:
     for batch_size in (1, 2):
         found = evaluate(lm, draws, dataset, accelerator, batch_size)
         torch.testing.assert_close(torch.tensor(found, dtype=torch.float64), sums / count, rtol=1e-5, atol=0.0)
+
+
+def test_memory_that_runs_out_makes_the_parts_smaller(set_up, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm, dataset, draws, accelerator = set_up
+    expected = evaluate(lm, draws, dataset, accelerator, 2)
+    plain, tried, room = module.codebook_sums, [], 1
+
+    def small(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        tried.append(len(logits))
+        if len(logits) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return plain(logits, labels)
+
+    monkeypatch.setattr(module, "codebook_sums", small)
+    found = evaluate(lm, draws, dataset, accelerator, 2)
+    assert tried == [2, 1, 1] and found == pytest.approx(expected, rel=1e-6)
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(lm, draws, dataset, accelerator, 2)
 
 
 def test_evaluation_is_without_dropout_and_leaves_the_mode_as_it_was(set_up) -> None:

@@ -31,6 +31,7 @@ pytestmark = needs_known_torch
 CUDA = torch.device("cuda")
 AMPERE, TURING = (8, 6), (7, 5)
 LAYERS = "decoder.model.decoder.layers"
+PLAN = WindowPlan(120, 40, 50.0)
 WINDOW_END = {"value read in tape.check"}
 """The one place where the host may wait: a window played to its end."""
 
@@ -75,7 +76,7 @@ def generation(
     requests = [Request(schedule, 170, 1), Request(PromptSchedule.of(third), 90, 2, known)]
     if direct is None:
         direct = lambda second: engine.strengths.set({"one": second % 1.0, "two": 0.5})  # noqa: E731
-    return Generation(engine, requests, Sampling(3.0, 1.0, 20), WindowPlan(120, 40, 50.0), direct)
+    return Generation(engine, requests, Sampling(3.0, 1.0, 20), PLAN, direct)
 
 
 def play(made: Generation) -> MusicgenSteps:
@@ -140,6 +141,20 @@ def test_a_step_makes_its_mask_once_and_as_numbers(monkeypatch: pytest.MonkeyPat
     assert masks[0][0, 0, 0, :4].tolist() == [0.0, 0.0, 0.0, -torch.inf]
 
 
+def test_weights_in_int8(lm: LM) -> None:
+    """torch's own kernel for the rows of a step, the weight made whole for a prefill; nothing waits."""
+    with FakeCard() as card:
+        arithmetic = choose("int8", CUDA)
+        engine = MusicgenEngine.pack(lm, lm.spec, Packing(arithmetic.kind, CUDA, arithmetic.dtype))
+        made = Generation(engine, [Request(PromptSchedule.of(texts(1)[0]), 40, 1)], Sampling(3.0, 1.0, 20), PLAN)
+        card.ledger.clear()
+        while not made.done:
+            made.advance(20)
+        assert isinstance(made.steps, MusicgenSteps) and made.steps.graphs.usable
+    assert set(card.ledger.waits) == WINDOW_END and card.ledger.captures == 1 and card.ledger.replays > 30
+    assert card.ledger.kernels[torch.ops.aten._weight_int8pack_mm.default] >= 3 * 8  # two warm-ups and the capture
+
+
 @pytest.mark.parametrize("weights", ["nf4", "int8"])
 def test_a_quantised_base(files: BaseFiles, weights: BaseWeights) -> None:
     """In 4 bits products wait for nothing and graphs hold them; in 8 bits each asks for outliers: no graph is tried."""
@@ -166,13 +181,13 @@ def test_a_prefix_before_the_first_step(tmp_path: Path) -> None:
     requests = [Request(changing, 150, 1, also=melody), Request(PromptSchedule.of(third), 90, 2)]
     with FakeCard() as card:
         engine = MelodyEngine.pack(mine, mine.spec, Packing("plain", CUDA, torch.bfloat16))
-        made = Generation(engine, requests, Sampling(3.0, 1.0, 20), WindowPlan(120, 40, 50.0))
+        made = Generation(engine, requests, Sampling(3.0, 1.0, 20), PLAN)
         card.alike = False  # every change is one: all that was read is read again behind the new prefix
         while not made.done:
             made.advance(100)
         assert [tuple(codes.shape) for codes in made.codes()] == [(4, 150), (4, 90)]
         assert isinstance(made.steps, MelodySteps)
-        assert made.steps.graphs.usable and made.steps._offset == 235 + 6
+        assert made.steps.graphs.usable and made.steps._offset == 235 + 5  # of the text it changed to
     assert set(card.ledger.waits) <= WINDOW_END | {"value read in engine.follow"}
     assert card.ledger.replays > 120 and 1 <= card.ledger.captures <= 6
 
@@ -182,9 +197,9 @@ def test_pieces_at_once_are_fitted_to_the_card(lm: LM) -> None:
     with FakeCard(total_bytes=9 * 2**30):
         engine = MusicgenEngine.pack(lm, lm.spec, Packing("plain", CUDA, torch.bfloat16))
         engine.spec = spec_of_sizes(1536, 48, 24, 6144)
-        each = engine.row_bytes(1500, guided=True)
+        each = engine.row_bytes(1500, passes=2)
         engine.spec = lm.spec
-        engine.row_bytes = lambda n_frames, *, guided: each  # pyright: ignore[reportAttributeAccessIssue]
+        engine.row_bytes = lambda n_frames, *, passes: each  # pyright: ignore[reportAttributeAccessIssue]
         settings = SampleSettings.model_validate({"duration_sec": 0.04})
         sampler = Sampler(engine, lambda words: [], None, settings)
         sampler.codes(texts(9))

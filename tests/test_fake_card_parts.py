@@ -1,6 +1,8 @@
 """What stands around the model on a card that is not there: codec, separator, text encoder, previews, and the card."""
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,11 @@ from fake_card.card import FakeCard, needs_known_torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from adapters.device_memory import DeviceTooSmallError
+from adapters.family.lm import LM
 from adapters.family.load import load_lm
+from adapters.sampler import Sampler
+from configs.sample import SampleSettings
 from configs.train import PreviewSettings
 from data_prep.base_files import BaseFiles
 from data_prep.codec import port
@@ -19,10 +25,14 @@ from data_prep.codec.registry import load_base_codec
 from data_prep.debug_base import write_debug_base
 from data_prep.separator import load_separator
 from data_prep.text_encoder import TextEncoder
+from finetune import cli, prior_pieces
+from finetune.judge import play as judge_play
+from finetune.judge.plan import Ask
 from finetune.preview import Previews
 
 pytestmark = needs_known_torch
 CUDA = torch.device("cuda")
+SHORT = SampleSettings.model_validate({"duration_sec": 0.2})
 SEPARATOR = {"sources": ["drums", "bass", "other", "vocals"], "channels": 8, "growth": 1, "nfft": 512, "depth": 2}
 SEPARATOR |= {"t_layers": 1, "t_heads": 2, "bottom_channels": 8, "dconv_depth": 1, "dconv_comp": 2, "samplerate": 8000}
 
@@ -99,6 +109,87 @@ def test_previews_of_a_model_in_training(files: BaseFiles, tmp_path: Path) -> No
     assert set(card.ledger.waits) == {"value read in tape.check"} and card.ledger.replays > 10
 
 
+# ---- a card that is too small
+
+
+def texts(count: int) -> list[Tensor]:
+    return [torch.randn(4, 12) for _ in range(count)]
+
+
+@pytest.fixture
+def small_card(files: BaseFiles) -> Iterator[tuple[FakeCard, LM]]:
+    """With room for two pieces of 0.2 s at once, not for four."""
+    with FakeCard() as card:
+        mine = load_lm(files, weights="bf16", device="cuda")
+        Sampler.around(mine, SHORT).codes(texts(2))
+        gc.collect()
+        card.room = card.ledger.peak + 20_000
+        yield card, mine
+
+
+def test_sampling_goes_on_with_fewer_at_once(small_card: tuple[FakeCard, LM]) -> None:
+    """Also where memory runs out while a graph is captured: that is no reason to go on without graphs."""
+    card, mine = small_card
+    sampler = Sampler.around(mine, SHORT)
+    found = sampler.codes(texts(5))
+    assert [codes.shape for codes in found] == [(4, 10)] * 5 and sampler.most_at_once in (1, 2)
+    assert card.ledger.captures
+
+
+def test_what_was_played_is_freed_at_once(files: BaseFiles) -> None:
+    """Keys and values of a piece of medium are 864 MiB: they must not wait for Python's collector."""
+    with FakeCard() as card:
+        sampler = Sampler.around(load_lm(files, weights="bf16", device="cuda"), SHORT)
+        sampler.codes(texts(1))
+        gc.collect()
+        before = card.ledger.live
+        gc.disable()
+        try:
+            sampler.codes(texts(2))
+        finally:
+            gc.enable()
+        assert card.ledger.live == before < card.ledger.peak
+
+
+def test_previews_go_on_with_fewer_at_once(small_card: tuple[FakeCard, LM], files: BaseFiles, tmp_path: Path) -> None:
+    said: list[str] = []
+    settings = PreviewSettings.model_validate({"duration_sec": 0.2})
+    codec = load_base_codec(files, "cpu")
+    previews = Previews(tmp_path, list("abcd"), texts(4), codec, settings, said.append)
+    assert len(previews.make(small_card[1], 1)) == 4, said
+
+
+def test_prior_pieces_go_on_with_fewer_at_once(small_card: tuple[FakeCard, LM], files: BaseFiles) -> None:
+    pieces = prior_pieces.play(small_card[1], files, [f"piano {n}" for n in range(4)], 10, 3, lambda _: None)
+    assert [codes.shape for codes in pieces.codes] == [(4, 10)] * 4
+
+
+def test_the_judge_goes_on_with_fewer_at_once(small_card: tuple[FakeCard, LM], files: BaseFiles) -> None:
+    sampler = Sampler.around(small_card[1], SHORT, codec=load_base_codec(files, "cpu"))
+    sampler.encode = lambda words: texts(len(words))
+    asks = [Ask("own", f"piano {n}", n) for n in range(4)]
+    assert len(judge_play.play(sampler, asks)) == 4
+
+
+def test_a_stream_without_room_ends_in_words(small_card: tuple[FakeCard, LM], files: BaseFiles) -> None:
+    """As `--play` and live: a single piece cannot be halved."""
+    card, mine = small_card
+    sampler = Sampler.around(mine, SHORT, codec=load_base_codec(files, "cpu"))
+    card.room = card.ledger.live + 1000
+    with pytest.raises(DeviceTooSmallError, match="even one piece"), sampler.stream(texts(1)[0]) as music:
+        next(iter(music))
+
+
+def test_no_memory_anywhere_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def no_room(words: object) -> int:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(cli, "_dispatch", no_room)
+    assert cli._answer(["sample"]) == 2
+    told = capsys.readouterr().err
+    assert "too small for this" in told and "Tried to allocate 2.00 GiB" in told and "bug" not in told
+
+
 # ---- the card itself
 
 
@@ -134,9 +225,10 @@ def test_whatever_reads_a_value_is_seen(read: "object") -> None:
 
 def test_a_capture_refuses_what_a_graph_cannot_hold() -> None:
     for work in (lambda: bool(on_card(1) > 0), lambda: on_card(3).cpu(), lambda: torch.zeros(3).to(CUDA)):
-        refused = pytest.raises(RuntimeError, match="while a graph is captured")
-        with FakeCard() as card, refused, torch.cuda.graph(torch.cuda.CUDAGraph()):
-            work()
+        with FakeCard() as card:
+            graph = torch.cuda.CUDAGraph()
+            with pytest.raises(RuntimeError, match="while a graph is captured"), torch.cuda.graph(graph):
+                work()
         assert not card.ledger.captures
 
 

@@ -27,7 +27,7 @@ def heard(path, channels: int) -> tuple[TrackScan, np.ndarray]:
     """The scan and the audio that a codec of so many channels gets."""
     scan = measure(path)
     audio = stream(path, sample_rate_hz=RATE_HZ, channels=channels, fold=scan.fold)
-    return scan.heard(channels), np.concatenate(list(audio), axis=1)
+    return scan.for_channels(channels), np.concatenate(list(audio), axis=1)
 
 
 def write(path, *sides: np.ndarray):

@@ -15,7 +15,7 @@ from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
 from data_prep import clip_features, encode, tracks
 from data_prep.caption_edits import read_edits, write_edits
-from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known
+from data_prep.listeners.listener import VOCALS_FOUND, Answer, Known
 from data_prep.listeners.registry import LISTENERS, Entry
 from data_prep.pool import run_here
 from data_prep.prepare import prepare
@@ -37,11 +37,11 @@ class Ear:
     batch_size: int = 2
     batches: list[list[tuple[int, Known]]] = field(default_factory=list)
 
-    def listen(self, audio: Sequence[np.ndarray], known: Sequence[Known]) -> list[Heard]:
+    def listen(self, audio: Sequence[np.ndarray], known: Sequence[Known]) -> list[Answer]:
         self.batches.append([(len(clip), k) for clip, k in zip(audio, known, strict=True)])
         crossings = [int((np.diff(np.sign(clip)) != 0).sum()) / len(clip) for clip in audio]
         return [
-            Heard(("high" if c > 0.1 else "low", "tune"), "Played by Jane Doe.", {"x": c}, (VOCALS_FOUND,))
+            Answer(("high" if c > 0.1 else "low", "tune"), "Played by Jane Doe.", {"x": c}, (VOCALS_FOUND,))
             for c in crossings
         ]
 
@@ -84,7 +84,7 @@ def test_words_are_heard_once_and_stored_with_their_source(songs: Path, mono_bas
     assert {length for batch in ear.batches for length, _ in batch} == {20_000}, "2.5 s at its own rate"
     for row in rows:
         word = row.source.removesuffix(".wav")
-        assert row.heard == {
+        assert row.listeners == {
             "ear": {"words": [word, "tune"], "removed": ["Played by Jane Doe"], "flags": [VOCALS_FOUND]}
         }
         assert any(word in caption for caption in row.captions)
@@ -101,7 +101,7 @@ def test_words_are_heard_once_and_stored_with_their_source(songs: Path, mono_bas
 def test_a_run_that_was_stopped_goes_on(songs: Path, mono_base: Path, ear: Ear, tmp_path: Path, monkeypatch):
     real = ear.listen
 
-    def stops(audio: Sequence[np.ndarray], known: Sequence[Known]) -> list[Heard]:
+    def stops(audio: Sequence[np.ndarray], known: Sequence[Known]) -> list[Answer]:
         if ear.batches:
             raise UserError("The GPU has too little memory.")
         return real(audio, known)
@@ -122,13 +122,13 @@ def test_another_fingerprint_is_heard_anew_and_nobody_is_allowed(
     prepare(songs, tmp_path / "out", settings(mono_base, "ear"))
     assert len(ear.batches) == 4
     prepare(songs, tmp_path / "out", settings(mono_base))
-    assert all(not row.heard for row in PreparedDataset(tmp_path / "out").clips())
+    assert all(not row.listeners for row in PreparedDataset(tmp_path / "out").clips())
 
 
 def test_the_embedded_tagger_is_the_default(songs: Path, mono_base: Path, ear: Ear, tmp_path: Path):
     assert PrepSettings().captions.listeners.use == ["musicnn"] and "listeners" in PrepSettings().captions.sources
     prepare(songs, tmp_path / "out", settings(mono_base, "musicnn"))
-    assert all(set(row.heard) == {"musicnn"} for row in PreparedDataset(tmp_path / "out").clips())
+    assert all(set(row.listeners) == {"musicnn"} for row in PreparedDataset(tmp_path / "out").clips())
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])

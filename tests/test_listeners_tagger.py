@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data_prep.listeners.hearing import unwanted
-from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known, Listener
-from data_prep.listeners.musicnn.tagger import Tagger, heard
+from data_prep.listeners.listener import VOCALS_FOUND, Answer, Known, Listener
+from data_prep.listeners.listening import unwanted
+from data_prep.listeners.musicnn.tagger import Tagger, answer
 from data_prep.listeners.musicnn.tags import TAGS
 from data_prep.listeners.musicnn.words import MOST_OF_A_KIND, VOICE, WORDS
 
@@ -29,29 +29,29 @@ def test_every_word_names_a_tag_and_a_kind() -> None:
 
 def test_words_begin_at_their_threshold() -> None:
     entry = next(entry for entry in WORDS if entry.tag == "piano")
-    assert heard(scores(mtt_piano=entry.threshold + 0.01)).words == ("piano",)
-    assert heard(scores(mtt_piano=entry.threshold - 0.01)).words == ()
-    assert heard(scores()).words == () and heard(scores()).flags == ()
+    assert answer(scores(mtt_piano=entry.threshold + 0.01)).words == ("piano",)
+    assert answer(scores(mtt_piano=entry.threshold - 0.01)).words == ()
+    assert answer(scores()).words == () and answer(scores()).flags == ()
 
 
 def test_the_surest_of_a_kind_are_said_genre_first() -> None:
-    found = heard(scores(mtt_guitar=0.9, mtt_piano=0.6, msd_folk=0.6, msd_jazz=0.7, mtt_classical=0.9, msd_Mellow=0.5))
+    found = answer(scores(mtt_guitar=0.9, mtt_piano=0.6, msd_folk=0.6, msd_jazz=0.7, mtt_classical=0.9, msd_Mellow=0.5))
     assert found.words == ("classical", "folk", "guitar", "piano", "mellow")
     assert "jazz" not in found.words, "two genres are said, the surest"
 
 
 def test_a_word_from_two_models_is_said_once() -> None:
-    assert heard(scores(mtt_rock=0.8, msd_rock=0.8)).words == ("rock",)
+    assert answer(scores(mtt_rock=0.8, msd_rock=0.8)).words == ("rock",)
 
 
 @pytest.mark.parametrize("tag", ["mtt_female_voice", "msd_male_vocalists", "mtt_choir"])
 def test_voices_are_flagged(tag: str) -> None:
-    assert heard(scores(**{tag: 0.5})).flags == (VOCALS_FOUND,)
-    assert heard(scores(**{tag: 0.5})).scores["voice"] == pytest.approx(0.5)
+    assert answer(scores(**{tag: 0.5})).flags == (VOCALS_FOUND,)
+    assert answer(scores(**{tag: 0.5})).scores["voice"] == pytest.approx(0.5)
 
 
 def test_a_voice_is_unwanted_where_the_owner_asked_for_none() -> None:
-    voice, none = [Heard(flags=(VOCALS_FOUND,))], [Heard()]
+    voice, none = [Answer(flags=(VOCALS_FOUND,))], [Answer()]
     assert unwanted(Known(stems="instrumental"), voice) == [VOCALS_FOUND]
     assert unwanted(Known(own=["an Instrumental tune"]), voice) == [VOCALS_FOUND]
     assert unwanted(Known(tags={"genre": "instrumental rock"}), voice) == [VOCALS_FOUND]

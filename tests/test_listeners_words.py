@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.listeners.listener import Heard, Known
+from data_prep.listeners.listener import Answer, Known
 from data_prep.listeners.word_filter import MAX_CHARS, MAX_WORDS, clean_text, clean_words, filtered
 
 
@@ -78,10 +78,10 @@ def test_long_texts_end_with_a_sentence() -> None:
 
 
 def test_what_was_taken_out_is_kept_with_the_answer() -> None:
-    heard = Heard(words=("jazz",), text="Jazz by Miles Davis.", scores={"jazz": 0.5}, flags=("vocals_found",))
+    heard = Answer(words=("jazz",), text="Jazz by Miles Davis.", scores={"jazz": 0.5}, flags=("vocals_found",))
     found = filtered(heard, Known())
     assert (found.text, found.words, found.removed) == ("Jazz.", ("jazz",), ("by Miles Davis",))
-    assert found.flags == heard.flags and Heard.from_json(found.to_json()) == found
+    assert found.flags == heard.flags and Answer.from_json(found.to_json()) == found
 
 
 @settings(deadline=None)

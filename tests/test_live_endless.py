@@ -26,13 +26,25 @@ def test_an_endless_piece_is_the_long_piece_in_constant_memory(sampler: Sampler)
     whole = sampler.sample(["drums"], seeds=[4])[0].waveform
     with sampler.stream("drums", seed=4, endless=True) as music:
         chunks, kept = [], []
-        for chunk in islice(music, 7):
+        for chunk in islice(music, 6):
             chunks.append(chunk)
             kept.append(music.generation.codes()[0].shape[1])
     played = torch.cat(chunks, dim=1)
-    assert played.shape[1] > 5 * sampler.frame_rate
+    assert played.shape[1] > 5 * 32000
     torch.testing.assert_close(played, whole[:, : played.shape[1]], rtol=0, atol=2e-6)
     assert max(kept) <= 2 * round(sampler.frame_rate) and kept[-1] == kept[-2]
+
+
+@pytest.mark.parametrize("chunk_sec", [0.1, 0.3])
+def test_chunks_are_equally_long_where_a_window_ends_too(sampler: Sampler, chunk_sec: float) -> None:
+    """What a window reads again is no new music: it must neither shorten a chunk nor make one empty."""
+    whole = sampler.sample(["drums"], seeds=[4])[0].waveform
+    with sampler.stream("drums", seed=4, endless=True) as music:
+        music.chunk_frames = round(chunk_sec * sampler.frame_rate)
+        chunks = list(islice(music, round(4 / chunk_sec)))
+    assert {chunk.shape[1] for chunk in chunks[3:]} == {round(chunk_sec * 32000)}
+    played = torch.cat(chunks, dim=1)
+    torch.testing.assert_close(played, whole[:, : played.shape[1]], rtol=0, atol=2e-6)
 
 
 def test_frames_that_are_gone_are_refused(sampler: Sampler) -> None:

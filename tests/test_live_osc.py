@@ -43,6 +43,12 @@ def test_addresses_turn_knobs_and_mistakes_are_told(session: LiveSession) -> Non
         osc.close()
 
 
+def test_keys_come_as_the_pitches_that_are_held() -> None:
+    assert fields_of("/woodshed/notes", [60, 64.0]) == {"type": "notes", "pitches": [60, 64]}
+    assert fields_of("/woodshed/notes", []) == {"type": "notes", "pitches": []}
+    assert fields_of("/woodshed/drums", ["off"]) == {"type": "drums", "drums": "off"}
+
+
 @pytest.mark.parametrize(
     ("address", "values"),
     [

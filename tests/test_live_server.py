@@ -95,6 +95,7 @@ def test_many_pages_hear_one_stream(server: LiveServer) -> None:
     with Client(server) as one, Client(server) as other:
         hello = one.of_type("hello")
         assert hello["adapters"] == ["mine"] and hello["sample_rate_hz"] == 32000 and hello["channels"] == 1
+        assert hello["plays"] == []
         state = one.of_type("state")
         assert [prompt["text"] for prompt in state["prompts"]] == ["drums", "a quiet piano"] and not state["playing"]
         other.of_type("state")
@@ -134,6 +135,9 @@ def test_many_pages_hear_one_stream(server: LiveServer) -> None:
         '{"type": "story", "moments": [{"second": 3, "text": "x"}]}',
         '{"type": "reset", "seed": -1}',
         '{"type": "record", "on": "yes"}',
+        '{"type": "notes", "pitches": [60]}',
+        '{"type": "notes", "pitches": [128]}',
+        '{"type": "drums", "drums": "loud"}',
         "{" * 5000,
         b"\xff\xfe\x00",
         json.dumps({"type": "prompts", "prompts": [{"text": "x" * 2000}]}),
@@ -217,6 +221,17 @@ def test_bound_elsewhere_it_needs_the_token() -> None:
     assert access.refusal({**headers, "origin": "http://evil.example"}, {"token": access.token})
     assert all(map(is_loopback, ("127.0.0.1", "::1", "localhost", "127.0.0.5")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.9", "example.com", "")))
+
+
+def test_whoever_is_quick_may_come_before_the_server_runs(server: LiveServer) -> None:
+    """The address is printed when the port is open, not some time before."""
+    import socket
+
+    early = LiveServer(server.session, "127.0.0.1", 0)
+    try:
+        socket.create_connection(("127.0.0.1", early.port), timeout=PATIENCE_SEC).close()
+    finally:
+        early.socket.close()
 
 
 def test_a_taken_port_is_told(server: LiveServer) -> None:

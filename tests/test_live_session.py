@@ -33,14 +33,15 @@ def session(mono_base: Path, mine: Path, tmp_path: Path) -> Iterator[LiveSession
 
 
 def test_it_plays_what_sample_plays(session: LiveSession) -> None:
-    assert session._sampler is not None
+    assert session.worker.sampler is not None
     ear = Ear(session)
     session.start()
     ear.until(lambda: ear.seconds() > 1.2)
-    session.stop()
+    sampler = session.worker.sampler
+    session.close()  # else the worker may still be busy with the same model
     played = ear.audio()
-    session._sampler.settings = session._sampler.settings.model_copy(update={"duration_sec": 3.0})
-    whole = session._sampler.sample(["drums"], seeds=[0])[0].waveform
+    sampler.settings = sampler.settings.model_copy(update={"duration_sec": 3.0})
+    whole = sampler.sample(["drums"], seeds=[0])[0].waveform
     torch.testing.assert_close(played, whole[:, : played.shape[1]], rtol=0, atol=2e-6)
     seconds = [chunk.second for chunk in ear.chunks]
     assert seconds == sorted(seconds) and [chunk.number for chunk in ear.chunks] == list(range(len(ear.chunks)))
@@ -55,7 +56,7 @@ def test_every_control_changes_the_music_from_then_on(session: LiveSession, cont
         "chaos": lambda: session.set_chaos(0.0),
         "story": lambda: session.set_story([(0.0, "a quiet piano")]),
     }[control]
-    assert session._sampler is not None and session._states is not None
+    assert session.worker.sampler is not None and session.worker.states is not None
     straight = play_by_hand(session, 6, lambda number: None)
     turned = play_by_hand(session, 6, lambda number: turn() if number == 2 else None)
     torch.testing.assert_close(torch.cat(turned[:2], dim=1), torch.cat(straight[:2], dim=1), rtol=0, atol=2e-6)
@@ -65,23 +66,27 @@ def test_every_control_changes_the_music_from_then_on(session: LiveSession, cont
 def play_by_hand(session: LiveSession, n_chunks: int, before_chunk: Callable[[int], object]) -> list[torch.Tensor]:
     """Chunks from a player of our own on this thread, the session's worker being idle."""
     before = session.controls
-    assert session._sampler is not None and session._states is not None
-    player = Player(session._sampler, session._states, lambda: session.controls, seed=5)
+    assert session.worker.sampler is not None and session.worker.states is not None
+    player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=5)
     chunks = []
     for number in range(n_chunks):
         before_chunk(number)
         chunks.append(player.next_chunk().waveform)
     player.close()
-    session.controls = before
+    session.wanted.controls = before
     return chunks
 
 
 def test_a_control_moved_inside_a_chunk_counts_within_it(session: LiveSession) -> None:
     session.set_pace(chunk_sec=2.0)
     heard: list[float] = []
-    assert session._sampler is not None and session._states is not None
+    assert session.worker.sampler is not None and session.worker.states is not None
     player = Player(
-        session._sampler, session._states, lambda: session.controls, seed=0, applied=lambda at, _: heard.append(at)
+        session.worker.sampler,
+        session.worker.states,
+        lambda: session.controls,
+        seed=0,
+        applied=lambda at, _: heard.append(at),
     )
     player.next_chunk()
     inner = player.music.generation.direct
@@ -100,8 +105,8 @@ def test_a_control_moved_inside_a_chunk_counts_within_it(session: LiveSession) -
 
 def test_a_story_moves_on_by_itself(session: LiveSession) -> None:
     session.set_story([(0.0, "drums"), (0.6, "a quiet piano"), (1.2, "drums")])
-    assert session._sampler is not None and session._states is not None
-    player = Player(session._sampler, session._states, lambda: session.controls, seed=0)
+    assert session.worker.sampler is not None and session.worker.states is not None
+    player = Player(session.worker.sampler, session.worker.states, lambda: session.controls, seed=0)
     followed = []
     for _ in range(9):
         second = player.next_chunk().second
@@ -184,6 +189,47 @@ def test_a_recording_is_what_was_played_with_its_settings_and_moves(session: Liv
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_a_full_disk_ends_the_recording_and_not_the_music(session: LiveSession, tmp_path: Path, monkeypatch) -> None:
+    ear = Ear(session)
+    session.record(True)
+    session.start()
+    ear.until(lambda: len(ear.chunks) > 3 and session.recorder.is_on)
+
+    def full(self: soundfile.SoundFile, data: object) -> None:
+        raise soundfile.LibsndfileError(2, "cannot write: ")
+
+    monkeypatch.setattr(soundfile.SoundFile, "write", full)
+    told = ear.until(lambda: ear.of_type("error"))[0]
+    assert "could not be written" in told["what"] and "record again" in told["fix"]
+    before = len(ear.chunks)
+    ear.until(lambda: len(ear.chunks) > before + 2 and ear.of_type("recorded"))
+    assert session.wanted.playing and not session.wanted.recording
+    assert soundfile.info(ear.of_type("recorded")[0]["file"]).frames > 0  # what was written before is kept
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_the_music_plays(session: LiveSession, tmp_path: Path) -> None:
+    session.recorder.folder = tmp_path / "taken"
+    session.recorder.folder.write_text("a file, no folder")
+    ear = Ear(session)
+    session.record(True)
+    session.start()
+    ear.until(lambda: ear.of_type("error") and len(ear.chunks) > 2)
+    assert session.wanted.playing and not session.wanted.recording and not session.recorder.is_on
+
+
+def test_a_control_moved_while_it_rests_is_not_late(session: LiveSession) -> None:
+    ear = Ear(session)
+    session.start()
+    ear.until(lambda: len(ear.chunks) > 2)
+    session.stop()
+    session.set_sampling(temperature=0.9)
+    time.sleep(1.5)
+    session.start()
+    before = len(ear.chunks)
+    ear.until(lambda: len(ear.chunks) > before + 2)
+    assert (session.pace().control_latency_sec or 0.0) < 1.5
+
+
 def test_the_last_one_to_leave_frees_the_model(mono_base: Path, tmp_path: Path) -> None:
     with opened(mono_base, None, tmp_path, idle_sec=0.3) as session:
         first, second = Ear(session), Ear(session)
@@ -192,11 +238,11 @@ def test_the_last_one_to_leave_frees_the_model(mono_base: Path, tmp_path: Path) 
         first.until(lambda: len(first.chunks) > 2)
         first.leave()
         time.sleep(0.6)
-        assert session._sampler is not None and session.playing
+        assert session.worker.sampler is not None and session.wanted.playing
         second.leave()
-        eventually(lambda: session._sampler is None)
-        assert session._player is None and not session.playing and not session.pace().loaded
-        eventually(lambda: session.recordings)  # what was being recorded is whole
+        eventually(lambda: session.worker.sampler is None)
+        assert session.worker.player is None and not session.wanted.playing and not session.pace().loaded
+        eventually(lambda: session.recorder.finished)  # what was being recorded is whole
         third = Ear(session)
         session.start()
         third.until(lambda: third.of_type("loading") and third.chunks)
@@ -206,15 +252,15 @@ def test_a_failure_is_told_and_play_begins_anew(session: LiveSession) -> None:
     ear = Ear(session)
     session.start()
     ear.until(lambda: len(ear.chunks) > 1)
-    assert session._player is not None
+    assert session.worker.player is not None
 
     def broken() -> None:
         raise UserError("the model's output is not a number", fix="try fp32")
 
-    session._player.next_chunk = broken  # type: ignore[method-assign]
+    session.worker.player.next_chunk = broken  # type: ignore[method-assign]
     told = ear.until(lambda: ear.of_type("error"))[0]
     assert told["what"].startswith("the model's output") and told["fix"] == "try fp32"
-    assert not session.playing
+    assert not session.wanted.playing
     session.start()
     ear.until(lambda: [chunk for chunk in ear.chunks if chunk.run == 2])
 
@@ -295,6 +341,7 @@ def test_hints_name_what_helps() -> None:
     slow = hint(0.7, False, controls, "fp16", 20.0)
     assert all(word in slow for word in ("0.70", "int8", "window", "fewer prompts", "guidance", "smaller base"))
     assert "int8" not in hint(0.7, False, controls, "int8", 20.0)
+    assert "guidance" not in hint(0.7, False, controls, "int8", 20.0, guided_by_condition=True)
     assert "ran dry" in hint(3.0, True, controls, "int8", 5.0)
 
 
@@ -312,8 +359,8 @@ def test_settings_begin_as_sample_has_them() -> None:
 
 
 def test_text_states_are_kept_and_bounded(session: LiveSession) -> None:
-    assert session._sampler is not None
-    states = TextStates(session._sampler)
+    assert session.worker.sampler is not None
+    states = TextStates(session.worker.sampler)
     first = states["drums"]
     assert states["drums"] is first
     for number in range(80):

@@ -138,8 +138,9 @@ def test_quantised_base_stays_close_and_passes_gradients(tmp_path, weights, laye
     assert states.grad is not None and torch.isfinite(states.grad).all() and states.grad[0].abs().sum() > 0
 
 
-@pytest.mark.parametrize("layers", [1, "all"])
-def test_recomputation_changes_no_gradient(mono_base, layers):
+@pytest.mark.parametrize(("layers", "partly", "made"), [(1, 0, 2), ("all", 0, 2), (0, 2, 1), (1, 1, 2)])
+def test_recomputation_changes_no_gradient(mono_base, layers, partly, made, monkeypatch):
+    """Bit for bit. In part: the linear layers run once, the activation twice."""
     files = resolve_base(str(mono_base))
     lm: Any = load_lm(files)
     inputs, conditions = random_batch(lm)
@@ -151,16 +152,26 @@ def test_recomputation_changes_no_gradient(mono_base, layers):
         return {name: p.grad.clone() for name, p in lm.named_parameters() if p.grad is not None}
 
     plain = gradients()
-    calls = count_calls(lm.decoder.model.decoder.layers[0].fc1)
-    enable_checkpointing(lm, layers)
+    first, last = lm.decoder.model.decoder.layers
+    calls = count_calls(first.fc1)
+    enable_checkpointing(lm, layers, partly)
+    made_last: list[int] = []
+    plain_make = type(last.activation_fn).forward
+    monkeypatch.setattr(
+        type(last.activation_fn), "forward", lambda self, x: (made_last.append(1), plain_make(self, x))[1]
+    )
+    enable_checkpointing(lm, 0)
+    enable_checkpointing(lm, layers, partly)
     recomputed = gradients()
-    assert calls == [2]
+    assert calls == [made]
+    recomputed_layers = 2 if layers == "all" else layers + partly
+    assert len(made_last) == 2 + recomputed_layers
     assert plain.keys() == recomputed.keys()
     for name, gradient in plain.items():
         assert_close(recomputed[name], gradient, rtol=0, atol=0)
     enable_checkpointing(lm, 0)
     gradients()
-    assert calls == [3]
+    assert calls == [made + 1]
 
 
 def count_calls(module):

@@ -94,9 +94,9 @@ def test_prep_again_changes_nothing_and_none_leaves_melodies_out(songs: Path, da
     assert before.learned_content() != after.learned_content()
 
 
-def test_a_melody_is_refused_where_the_base_follows_none(songs: Path, tmp_path: Path, capsys) -> None:
-    assert main(["prep", str(songs), str(tmp_path / "d"), "--base", "debug", "--melody", "mix"]) == 2
-    assert "does not follow a melody" in capsys.readouterr().err
+def test_a_condition_is_refused_where_no_adapter_can_add_it(songs: Path, tmp_path: Path, capsys) -> None:
+    assert main(["prep", str(songs), str(tmp_path / "d"), "--base", "debug-melody", "--beat", "mix"]) == 2
+    assert "does not follow beat" in capsys.readouterr().err
 
 
 def test_plain_peft_loads_the_adapter_with_equal_logits(run: Path) -> None:
@@ -169,7 +169,7 @@ def test_sample_says_what_cannot_be_followed(songs: Path, tmp_path: Path, capsys
     assert main(["sample", "--base", "debug-melody", "x", "--melody", str(songs / "noise.wav"), *out]) == 2
     assert "there is no melody in noise.wav" in capsys.readouterr().err
     assert main(["sample", "--base", "debug", "x", "--melody", str(songs / "0.wav"), *out]) == 2
-    assert "does not follow a melody" in capsys.readouterr().err
+    assert "nothing here follows a melody" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["merge", "inspect", "blend", "bundle"])

@@ -16,7 +16,7 @@ from data_prep.move import CodecChoice, Move, TextChoice
 from data_prep.pattern_choice import PatternChoice
 from finetune import lean_lora
 from finetune.memory import fit
-from finetune.memory.cost import audio_sec_per_sec, step_flops
+from finetune.memory.cost import Machine, audio_sec_per_sec, step_flops
 from finetune.memory.live import LiveBytes
 from finetune.memory.predict import CONTEXT_BYTES, GIB, predict
 from finetune.memory.simulate import batch, random_lm, simulate
@@ -60,6 +60,8 @@ REAL = [
     StepPlan(TINY, "nf4", "fp32", 3, 2, 150, optimizer="prodigy", ema=True),
     StepPlan(TINY, "int8", "fp32", 3, 2, 150),
     StepPlan(TINY, "nf4", "bf16", 3, 2, 150),
+    StepPlan(TINY, "bf16", "bf16", 1, 2, 150, partly=2),
+    StepPlan(TINY, "fp32", "fp32", 0, 3, 150, partly=3),
     StepPlan(TINY, "nf4", "bf16", 0, 2, 150),
     StepPlan(TINY, "int8", "bf16", 1, 2, 150),
     StepPlan(TINY, "bf16", "bf16", 0, 2, 120, rank=4, targets=("q", "v")),
@@ -191,8 +193,23 @@ def test_a_fit_stays_below_the_cap_and_keeps_the_total_batch():
 def test_no_layer_is_recomputed_that_need_not_be():
     cap = fit.Cap(8 * GIB)
     for option in table(8):
-        if option.fits and option.plan.checkpointed:
-            assert not cap.holds(predict(replace(option.plan, checkpointed=option.plan.checkpointed - 1)))
+        whole, in_part = option.plan.checkpointed, option.plan.partly
+        if option.fits and in_part:
+            assert not cap.holds(predict(replace(option.plan, partly=in_part - 1)))
+        if option.fits and whole:
+            assert not cap.holds(predict(replace(option.plan, checkpointed=whole - 1, partly=in_part)))
+
+
+def test_norms_and_activation_come_before_whole_layers():
+    """Where the host is no burden: making a third of a layer's activations again costs next to nothing."""
+    plan = StepPlan(MEDIUM)
+    none, partly, whole = (predict(replace(plan, partly=p, checkpointed=w)).peak for p, w in ((0, 0), (48, 0), (0, 48)))
+    assert 0.25 < (none - partly) / (none - whole) < 0.4
+    cap = fit.Cap(round(1.01 * (partly * 1.06 + CONTEXT_BYTES)))
+    best = fit.choose(fit.options(plan, 1, cap, ["bf16"], Machine(partly_sec=1e-4)), cap).plan
+    assert best.checkpointed == 0 and 0 < best.partly <= 48
+    slow = fit.choose(fit.options(plan, 1, cap, ["bf16"], Machine(recompute_sec=1e-5, partly_sec=2e-2)), cap).plan
+    assert slow.partly < best.partly
 
 
 def test_more_memory_is_never_slower():

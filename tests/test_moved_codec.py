@@ -124,7 +124,7 @@ def test_damaged_or_foreign_weights_are_refused(mono_base: Path, dac: Path, tmp_
         ({n: t for n, t in held.items() if n != name}, "is missing"),
         ({**held, "whole.decoder.lm_heads.9.weight": held[name].clone()}, "not part of any condition"),
         ({**held, name: held[name][:-1].contiguous()}, "has the shape"),
-        ({**held, name: torch.full_like(held[name], torch.nan)}, ""),
+        ({**held, name: torch.full_like(held[name], torch.nan)}, "NaN or infinity"),
     ):
         save_file(changed, path)
         with pytest.raises(UserError, match=words):

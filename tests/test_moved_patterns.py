@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from decode_fixtures import CPU, generate, piece
@@ -11,6 +12,7 @@ from torch.testing import assert_close
 from training_fixtures import quick, write_dataset
 
 from adapters import adapter_files
+from adapters.conditions import batch_conditions
 from adapters.decode.engine import Packing
 from adapters.decode.generation import WindowPlan
 from adapters.decode.sampling import Knobs, Sampling
@@ -19,6 +21,7 @@ from adapters.decode.whole_sequence import WholeSequence
 from adapters.family.load import load_lm
 from adapters.family.port import family_named
 from adapters.fit import check_fit
+from adapters.low_rank import LowRank
 from adapters.merge import merge
 from adapters.moved import moved_files
 from adapters.pattern import Delays
@@ -32,7 +35,10 @@ from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.move import Move
 from data_prep.pattern_choice import PatternChoice
+from data_prep.text_encoders.port import load_text_encoder
 from finetune import cli
+from finetune.judge.subject import Candidate
+from finetune.judge.teacher import Heard, Teacher
 from finetune.run_log import read_log
 from finetune.train import train
 
@@ -110,6 +116,41 @@ def test_the_fast_engine_plays_what_the_slow_one_plays(name: str, base: str, req
     assert torch.equal(slow[1][:, :9], known)
     alone = generate(WholeSequence(lm), pieces[:1], sampling, plan, at_once=3)
     assert torch.equal(alone[0], slow[0])  # no piece depends on its company, or on how it is asked for
+
+
+@pytest.mark.parametrize("name", ["flattening", "coarse_first"])
+def test_behind_a_melody_s_prefix_too(name: str) -> None:
+    files = resolve_base("debug-melody").moved(Move(choice(name)))
+    lm = load_lm(files)
+    text = torch.randn(4, lm.spec.text_width, generator=torch.Generator().manual_seed(0))
+    plan, sampling = WindowPlan(FRAMES, 10, lm.spec.frame_rate), Sampling(3.0, 1.0, 20)
+    slow = generate(WholeSequence(lm), [piece(text, 33, 1)], sampling, plan)[0]
+    engine = family_named("musicgen_melody").pack(lm, Packing("plain", CPU, torch.float32))
+    assert torch.equal(generate(engine, [piece(text, 33, 1)], sampling, plan)[0], slow)
+
+
+def test_evaluation_compares_with_the_base_in_its_own_pattern(mono_base: Path) -> None:
+    """Losses are those of the engines; the divergence is that of logits frame by frame, whatever their order."""
+    files = moved(mono_base, "flattening")
+    teacher, text = Teacher(files, "cpu"), "slow piano"
+    codes = torch.randint(64, (4, 11), generator=torch.Generator().manual_seed(2))
+    heard = Heard(codes.numpy().astype(np.int16), text)
+    fc1 = load_lm(files).get_submodule("decoder.model.decoder.layers.0.fc1")
+    rows, width = fc1.weight.shape  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
+    zero = LowRank(torch.zeros(1, width), torch.zeros(rows, 1), 1.0)
+    nothing = Candidate(None, {"decoder.model.decoder.layers.0.fc1": zero})
+    own = Teacher(files.own, "cpu")
+    assert teacher.losses([heard])[0] == pytest.approx(own.losses([heard])[0], abs=1e-6)
+    states = load_text_encoder(files).encode([text])[0]
+    conditions = batch_conditions([{"text": states}], files.spec)
+    expected = WholeSequence(load_lm(files)).log_likelihoods(codes, conditions)
+    assert teacher.losses([heard], nothing)[0] == pytest.approx(-float(expected.mean()), abs=1e-5)
+    logits = [side.by_frame(heard).log_softmax(-1) for side in (teacher.base, teacher.adapted)]
+    chosen = logits[1][0].gather(-1, codes[..., None]).squeeze(-1)
+    assert_close(chosen.detach(), expected, rtol=0, atol=1e-5)
+    kl = (logits[0].exp() * (logits[0] - logits[1])).sum(-1).mean()
+    assert teacher.divergence([heard], nothing)[0] == pytest.approx(float(kl), rel=1e-4) and float(kl) > 0
+    assert own.divergence([heard], nothing)[0] == 0
 
 
 @pytest.mark.parametrize("name", PATTERNS)

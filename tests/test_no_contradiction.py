@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from configs.prep import CaptionSettings
 from data_prep.captions import ClipFacts, compose
 from data_prep.features import Features
-from data_prep.listeners.listener import Heard
+from data_prep.listeners.listener import Answer
 from data_prep.listeners.musicnn.words import WORDS
 from data_prep.music_words import absent_instruments, genres, goes_with, instruments, is_exclusive, traits
 from data_prep.stated import Stated
@@ -44,29 +44,29 @@ def everything(facts: ClipFacts, **changes: object) -> str:
 )
 def test_own_words_win_over_what_a_tagger_finds(own: str, said: list[str], unsaid: list[str]) -> None:
     tagger = ["techno", "rock", "electronic", "guitar", "piano", "strings", "drums", "female vocals", "sad", "mellow"]
-    found = everything(ClipFacts([own], heard=[Heard((word,)) for word in tagger])).replace(own, "")
+    found = everything(ClipFacts([own], answers=[Answer((word,)) for word in tagger])).replace(own, "")
     assert [word for word in said if word not in found] == []
     assert [word for word in unsaid if word in found] == []
 
 
 def test_a_tagger_may_name_two_genres_that_nobody_contradicts() -> None:
-    assert "techno, rock, piano" in everything(ClipFacts(["a tune"], heard=[Heard(("techno", "rock", "piano"))]))
-    assert "sad" not in everything(ClipFacts(heard=[Heard(("happy", "sad"))])).replace("happy", "")
+    assert "techno, rock, piano" in everything(ClipFacts(["a tune"], answers=[Answer(("techno", "rock", "piano"))]))
+    assert "sad" not in everything(ClipFacts(answers=[Answer(("happy", "sad"))])).replace("happy", "")
 
 
 def test_own_words_win_over_tags_and_tags_over_the_tagger() -> None:
     tags = {"genre": "Techno", "mood": "happy", "instruments": "guitar"}
-    said = everything(ClipFacts(["sad solo piano, jazz"], tags, heard=[Heard(("rock",))]))
+    said = everything(ClipFacts(["sad solo piano, jazz"], tags, answers=[Answer(("rock",))]))
     assert said == "sad solo piano, jazz"
-    assert "rock" not in everything(ClipFacts(tags=tags, heard=[Heard(("rock", "drums"))]))
+    assert "rock" not in everything(ClipFacts(tags=tags, answers=[Answer(("rock", "drums"))]))
 
 
 def test_sentences_of_a_listener_go_one_by_one() -> None:
-    heard = Heard(text="A fast techno track. A piano plays a simple tune. A woman sings.")
-    assert "A piano plays a simple tune." in everything(ClipFacts(["instrumental jazz"], heard=[heard]))
-    assert "techno" not in everything(ClipFacts(["instrumental jazz"], heard=[heard]))
-    assert "sings" not in everything(ClipFacts(["instrumental jazz"], heard=[heard]))
-    assert "静かな曲。弦が加わる。" in everything(ClipFacts(["jazz"], heard=[Heard(text="静かな曲。弦が加わる。")]))
+    heard = Answer(text="A fast techno track. A piano plays a simple tune. A woman sings.")
+    assert "A piano plays a simple tune." in everything(ClipFacts(["instrumental jazz"], answers=[heard]))
+    assert "techno" not in everything(ClipFacts(["instrumental jazz"], answers=[heard]))
+    assert "sings" not in everything(ClipFacts(["instrumental jazz"], answers=[heard]))
+    assert "静かな曲。弦が加わる。" in everything(ClipFacts(["jazz"], answers=[Answer(text="静かな曲。弦が加わる。")]))
 
 
 def test_measured_words_do_not_contradict() -> None:
@@ -76,10 +76,10 @@ def test_measured_words_do_not_contradict() -> None:
 
 
 def test_stems_are_what_plays() -> None:
-    heard = [Heard(("guitar", "female vocals")), Heard(("drums",))]
-    assert "guitar" not in everything(ClipFacts(stems="drums", heard=heard))
-    assert "vocals" not in everything(ClipFacts(stems="instrumental", heard=heard))
-    assert "female vocals" in everything(ClipFacts(stems="vocals", heard=[Heard(("female vocals",))]))
+    heard = [Answer(("guitar", "female vocals")), Answer(("drums",))]
+    assert "guitar" not in everything(ClipFacts(stems="drums", answers=heard))
+    assert "vocals" not in everything(ClipFacts(stems="instrumental", answers=heard))
+    assert "female vocals" in everything(ClipFacts(stems="vocals", answers=[Answer(("female vocals",))]))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ TAGGED = st.lists(st.sampled_from([entry.word for entry in WORDS]), max_size=5, 
 def test_no_caption_contradicts_the_owner(
     own: str, tags: dict[str, str], tagged: list[str], sentences: str, features: Features, stems: str
 ) -> None:
-    facts = ClipFacts([own], tags, features, stems, heard=[Heard(tuple(tagged)), Heard(text=sentences)])
+    facts = ClipFacts([own], tags, features, stems, answers=[Answer(tuple(tagged)), Answer(text=sentences)])
     stem = {"mix": "", "instrumental": "instrumental", "bass+drums": "bass and drums only"}.get(stems, f"{stems} only")
     stated = Stated.by([own, stem])
     for caption in compose(facts, CaptionSettings(variants=32), 0, "x"):

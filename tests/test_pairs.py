@@ -1,4 +1,4 @@
-"""`--pair`: what may be asked for, which clips have both sides, and the heard side in step with the target."""
+"""`--pair`: what may be asked for, which clips have both sides, and the context side in step with the target."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import soundfile
 
 from configs.errors import UserError
 from configs.prep import PrepSettings
-from data_prep.heard_side import degrade, low_pass
+from data_prep.context_side import degrade, low_pass
 from data_prep.pairs import parse_pair
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
@@ -18,10 +18,10 @@ RATE_HZ = 32_000
 
 def test_sides_are_stems_sums_and_the_rest():
     pair = parse_pair("drums|rest", FOUR)
-    assert (pair.target.name, pair.heard_name) == ("drums", "bass+other+vocals")
+    assert (pair.target.name, pair.context_name) == ("drums", "bass+other+vocals")
     pair = parse_pair("rest | vocals", FOUR)
-    assert (pair.name, pair.target.name, pair.heard_name) == ("rest|vocals", "bass+drums+other", "vocals")
-    assert parse_pair("other|drums+bass", FOUR).heard_name == "bass+drums"
+    assert (pair.name, pair.target.name, pair.context_name) == ("rest|vocals", "bass+drums+other", "vocals")
+    assert parse_pair("other|drums+bass", FOUR).context_name == "bass+drums"
 
 
 @pytest.mark.parametrize(
@@ -101,20 +101,20 @@ def paired(tmp_path_factory):
     return prepare(write_multitracks(folder / "songs"), folder / "data", settings_of())
 
 
-def test_multitracks_become_clips_with_what_they_hear(paired):
+def test_multitracks_become_clips_with_their_context(paired):
     dataset = PreparedDataset(paired.out)
     rows = dataset.clips()
     assert {row.stems for row in rows} == {"drums"}
     assert {row.source for row in rows} == {"song0", "song1", "song2"}
     for row in rows:
-        for name in ("heard", "heard.1", "heard.2"):
-            heard = dataset.condition(name, row.id)
-            assert heard is not None
-            assert heard.shape == (row.n_frames, dataset.info["codec"]["n_codebooks"])
-        clean, degraded = (np.array(dataset.condition(name, row.id)) for name in ("heard", "heard.1"))
+        for name in ("context", "context.1", "context.2"):
+            context = dataset.condition(name, row.id)
+            assert context is not None
+            assert context.shape == (row.n_frames, dataset.info["codec"]["n_codebooks"])
+        clean, degraded = (np.array(dataset.condition(name, row.id)) for name in ("context", "context.1"))
         assert not np.array_equal(clean, degraded)
         assert not np.array_equal(clean, dataset.codes(row.id).T)
-    assert dataset.info["conditions"]["heard"]["pair"] == "drums|rest"
+    assert dataset.info["conditions"]["context"]["pair"] == "drums|rest"
 
 
 def test_clips_in_which_the_heard_side_rests_are_left_out_and_counted(paired):
@@ -139,7 +139,7 @@ def test_the_same_songs_again_change_nothing(paired):
             "different sample rates",
         ),
         (lambda place: [(place / f"{name}.wav").unlink() for name in ("Kick", "Snare")], "it has no drums, only bass"),
-        (lambda place: (place / "bass.wav").unlink(), "nothing to hear of bass"),
+        (lambda place: (place / "bass.wav").unlink(), "nothing of the context bass"),
     ],
 )
 def test_mismatched_multitracks_are_one_sentence(tmp_path, spoil, why):

@@ -14,7 +14,7 @@ from training_fixtures import quick
 
 from adapters import adapter_files, bundle
 from adapters.merge import merge
-from adapters.play_along import hear
+from adapters.play_along import read_context
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec.registry import load_base_codec
@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 
 
 def wanted(**more):
-    return quick(steps=4, max_clip_sec=2.0, heard={"size": 8, "lookahead_sec": 0.1}, **more)
+    return quick(steps=4, max_clip_sec=2.0, context={"size": 8, "lookahead_sec": 0.1}, **more)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def adapter(data, tmp_path_factory):
     return train(data, tmp_path_factory.mktemp("run") / "run", wanted())
 
 
-def test_training_moves_what_it_hears_with_and_the_files_hold_it(adapter):
+def test_training_moves_the_added_weights_and_the_files_hold_it(adapter):
     read = adapter_files.load(adapter)
-    assert list(read.added) == ["heard"]
-    assert read.added["heard"].out.weight.abs().max() > 0
+    assert list(read.added) == ["context"]
+    assert read.added["context"].out.weight.abs().max() > 0
     assert read.woodshed is not None
     told = read.woodshed.conditions[0]
     assert (read.woodshed.schema_version, told.pair, told.lookahead_frames) == (2, "drums|rest", 5)
@@ -65,9 +65,9 @@ def test_a_run_goes_on_to_the_bit(data, adapter, tmp_path):
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_text_and_what_is_heard_are_dropped_on_their_own_and_together():
+def test_text_and_context_are_dropped_on_their_own_and_together():
     clips = [Clip(f"c{number}", 50, ("words",)) for number in range(2000)]
-    more = {"kinds": ["heard"], "degraded": Degraded(2, 0.5)}
+    more = {"kinds": ["context"], "degraded": Degraded(2, 0.5)}
     draws = Stream(clips, seed=0, max_frames=50, condition_dropout=0.1, **more).step(0, 2000)
     without_text = [draw for draw in draws if draw.caption is None]
     assert 0.15 < len(without_text) / 2000 < 0.23
@@ -110,7 +110,7 @@ def told(**changes):
         (lambda folder: (folder / CONDITIONS).unlink(), "it is missing"),
         (lambda folder: (folder / "woodshed.json").unlink(), "does not say what it is for"),
         (lambda folder: (folder / CONDITIONS).write_bytes(b"PK\x03\x04"), "pickle"),
-        (changed_tensors(lambda t: {k: v for k, v in t.items() if "tables" not in k}), "heard.tables is missing"),
+        (changed_tensors(lambda t: {k: v for k, v in t.items() if "tables" not in k}), "context.tables is missing"),
         (changed_tensors(lambda t: {**t, "more": torch.zeros(1)}), "more is not part of any condition"),
         (changed_tensors(lambda t: {k: v[..., :-1].contiguous() for k, v in t.items()}), "has the shape"),
         (changed_tensors(lambda t: {k: v * torch.nan for k, v in t.items()}), "no numbers"),
@@ -136,7 +136,7 @@ def test_version_one_cannot_have_conditions_and_version_two_must(adapter, tmp_pa
 def test_a_bundle_holds_both_halves(adapter, tmp_path):
     bundle.pack(adapter, tmp_path / "adapter.zip")
     read = bundle.unpack(tmp_path / "adapter.zip", tmp_path / "there")
-    assert_close(read.added["heard"].out.weight, adapter_files.load(adapter).added["heard"].out.weight)
+    assert_close(read.added["context"].out.weight, adapter_files.load(adapter).added["context"].out.weight)
 
 
 def test_merging_would_lose_half_of_it(adapter, tmp_path):
@@ -154,11 +154,11 @@ def demo(tmp_path_factory):
     return path
 
 
-def test_the_heard_stretch_is_read_to_the_sample(demo):
+def test_the_context_stretch_is_read_to_the_sample(demo):
     codec = load_base_codec(resolve_base("debug"), torch.device("cpu"))
-    whole = hear(demo, None, None, codec)
+    whole = read_context(demo, None, None, codec)
     assert abs(whole.audio.shape[1] - 2.5 * codec.sample_rate_hz) <= 1
-    part = hear(demo, 0.5, 1.0, codec)
+    part = read_context(demo, 0.5, 1.0, codec)
     start = round(0.5 * codec.sample_rate_hz)
     assert_close(part.audio, whole.audio[:, start : start + codec.sample_rate_hz])
     assert part.codes.shape == (-(-part.audio.shape[1] // codec.hop_samples), codec.n_codebooks)
@@ -167,13 +167,17 @@ def test_the_heard_stretch_is_read_to_the_sample(demo):
     assert mixed.abs().max() <= 1
     for from_sec, duration_sec, why in [(None, 30.0, "has 2.5 s, and 30 s were asked for"), (9.0, None, "ends before")]:
         with pytest.raises(UserError, match=why):
-            hear(demo, from_sec, duration_sec, codec)
+            read_context(demo, from_sec, duration_sec, codec)
 
 
 def test_sample_writes_the_part_and_the_mix_as_long_as_the_recording(adapter, demo, tmp_path, capsys):
     out = tmp_path / "out"
     words = ["sample", str(adapter), "tight drums", "--with", str(demo), "--from", "0.4", "--out", str(out)]
-    assert main([*words, "--device", "cpu", "--window_sec", "1", "--overlap_sec", "0.4"]) == 0
+    page = tmp_path / "page.html"
+    assert main([*words, "--device", "cpu", "--window_sec", "1", "--overlap_sec", "0.4", "--page", str(page)]) == 0
+    shown = page.read_text()
+    assert shown.count("<audio") == 4
+    assert all(name in shown for name in ("context", "part", "mix", "control", "tight drums"))
     found = sorted(path.name for path in out.glob("*.wav"))
     assert len(found) == 2
     assert found[0].endswith("-mix.wav") or found[1].endswith("-mix.wav")
@@ -185,11 +189,22 @@ def test_sample_writes_the_part_and_the_mix_as_long_as_the_recording(adapter, de
 def test_sampling_without_the_other_half_is_refused(adapter, demo, tmp_path, capsys):
     for words, why in [
         ([str(adapter), "drums"], "plays along with another track"),
-        (["--base", "debug", "drums", "--with", str(demo)], "a base alone hears no other track"),
+        (["--base", "debug", "drums", "--with", str(demo)], "a base alone follows no context track"),
         ([str(adapter), "drums", "--with", str(tmp_path / "none.wav")], "is not there"),
         ([str(adapter), "drums", "--with", str(demo), "--duration", "9"], "9 s were asked for"),
         ([str(adapter), "drums", "--with", str(demo), "--loop"], "leave out --continue and --loop"),
+        ([str(adapter), "drums", "--page", "page.html"], "it needs --with"),
     ]:
         assert main(["sample", *words, "--device", "cpu", "--out", str(tmp_path / "out")]) != 0
         said = capsys.readouterr()
         assert why in " ".join((said.out + said.err).split()), why
+
+
+def test_evaluate_says_what_it_cannot_judge(adapter, capsys):
+    assert main(["evaluate", str(adapter), "--no-store"]) == 2
+    assert "cannot be judged from prompts alone" in " ".join(capsys.readouterr().err.split())
+
+
+def test_inspect_tells_what_it_follows(adapter, capsys):
+    assert main(["inspect", str(adapter)]) == 0
+    assert "context (drums|rest), 5 frames ahead" in " ".join(capsys.readouterr().out.split())

@@ -80,6 +80,25 @@ def test_twice_is_an_end_at_once(first: signal.Signals, second: signal.Signals) 
     assert process.returncode == -second and time.monotonic() - begun < 20
 
 
+def test_a_signal_inside_a_destructor_is_not_lost() -> None:
+    """Python drops an exception that is raised there."""
+    code = """
+import signal, time
+from finetune.stop import Interrupted, stop_in_words
+stop_in_words()
+class Ends:
+    def __del__(self): signal.raise_signal(signal.SIGTERM); sum(range(10))
+try:
+    Ends()
+    time.sleep(20)
+except Interrupted as stop:
+    print("stopped", stop.code)
+"""
+    process = start(code=code)
+    said, complaint = process.communicate(timeout=60)
+    assert said == "stopped 143\n" and complaint == "" and process.returncode == 0
+
+
 def test_training_hears_the_second_signal_of_any_kind() -> None:
     code = """
 import signal, sys, time

@@ -15,6 +15,7 @@ from adapters.lora_start import seed_of
 from adapters.metadata import AddedInfo
 from adapters.pattern import Pattern
 from configs.errors import UserError
+from data_prep.condition_sources.added import added_kinds
 
 
 class AddedConditions(nn.Module):
@@ -29,9 +30,9 @@ class AddedConditions(nn.Module):
         """The sum over kinds for the first steps; None where no row has any."""
         total: Tensor | None = None
         for name, module in self.kinds.items() if self.enabled else ():
-            heard = conditions.get(name)
-            if heard is not None:
-                part = module(heard, pattern, n_steps)
+            given = conditions.get(name)
+            if given is not None:
+                part = module(given, pattern, n_steps)
                 total = part if total is None else total + part
         return total
 
@@ -75,11 +76,15 @@ def attach(lm: LM, modules: Mapping[str, FrameCondition]) -> AddedConditions:
     if lm.code_tables() is None:
         raise UserError(f"Nothing can be added to the input of a base of the family {lm.spec.family}.")
     spec = lm.spec
+    known = added_kinds(spec)
     for name, module in modules.items():
+        if name not in known:
+            raise UserError(f"Nobody here knows how to make the condition {name} that this adapter follows.")
+        module.kind = replace(module.kind, made_with=known[name].made_with)
         made_for = (module.out.out_features, getattr(module, "card", spec.card))
-        codes = module.kind.values != "ids" or module.kind.width == spec.n_codebooks
-        if made_for != (spec.hidden, spec.card) or not codes:
-            raise UserError(f"What this adapter adds to hear {name} was made for a base of other sizes.")
+        same = (module.kind.values, module.kind.width) == (known[name].values, known[name].width)
+        if made_for != (spec.hidden, spec.card) or not same:
+            raise UserError(f"What this adapter adds for {name} was made for a base of other sizes.")
     added = AddedConditions(modules).to(lm.device)
     lm.added = added
     lm.spec = replace(lm.spec, conditions=(*lm.spec.conditions, *(module.kind for module in modules.values())))
@@ -101,7 +106,7 @@ def silenced(lm: LM) -> Iterator[None]:
 
 
 def tensors_of(modules: Mapping[str, FrameCondition]) -> dict[str, Tensor]:
-    """Copies on the CPU by name, `heard.out.weight`, as they are written to a file."""
+    """Copies on the CPU by name, `context.out.weight`, as they are written to a file."""
     return {
         f"{kind}.{name}": tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
         for kind, module in modules.items()

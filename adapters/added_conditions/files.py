@@ -1,6 +1,6 @@
 """conditions.safetensors: the weights that an adapter brings beside its LoRA, whole.
 
-Of what it hears besides its base's own conditions they are named `<kind>.<weight>`; of what is new in a base that it
+Those of conditions that it adds to its base are named `<kind>.<weight>`; of what is new in a base that it
 moves to another codec or text encoder, `whole.<weight>`. Which there must be, and in which shapes, follows from
 woodshed.json alone. A file that holds anything else, or too little, or values that are no numbers, is refused before a
 value is used.
@@ -90,18 +90,18 @@ def whole_shapes(woodshed: "Woodshed") -> dict[str, tuple[int, ...]]:
     return family.whole_shapes(parts, n_codebooks=n_codebooks, card=card, hidden=base.hidden_size, text_width=width)
 
 
-def refuse_hearing(adapters: "Sequence[Adapter]", why: str) -> None:
+def refuse_added(adapters: "Sequence[Adapter]", why: str) -> None:
     """Stop where weights of a condition would get lost without a word.
 
     Raises:
-        UserError: one of the adapters hears another track, or something else that its base does not.
+        UserError: one of the adapters follows a condition that its base does not.
     """
     for adapter in adapters:
         if adapter.added:
             raise UserError(
-                f"{adapter.label} hears {', '.join(adapter.added)} and cannot be {why}.",
+                f"{adapter.label} follows {', '.join(adapter.added)} and cannot be {why}.",
                 where=str(adapter.folder or ""),
-                fix="Use it as it is: woodshed sample ADAPTER PROMPT --with FILE.",
+                fix="Use it as it is: woodshed sample ADAPTER PROMPT --with FILE (or --melody, --beat).",
             )
 
 
@@ -161,8 +161,8 @@ def _count(shape: tuple[int, ...]) -> int:
 def _what_for(woodshed: "Woodshed") -> str:
     from adapters.moved import words_of
 
-    hears = ", ".join(info.name for info in woodshed.conditions)
-    return f"hears {hears}" if hears else f"plays {words_of(woodshed.moved)}"
+    follows = ", ".join(info.name for info in woodshed.conditions)
+    return f"follows {follows}" if follows else f"plays {words_of(woodshed.moved)}"
 
 
 def _unfit(path: Path, why: str) -> UserError:

@@ -1,10 +1,10 @@
-"""A condition per frame for a base that was not made to hear one: added to the decoder's input, learnt by the adapter.
+"""Conditions per frame for a base that was made without: added to the decoder's input, learnt by the adapter.
 
-Every LM step hears the frame whose first code it predicts and some frames behind it: what is heard is a recording, so
+Every LM step reads the frame whose first code it predicts and some frames behind it: the condition is a recording, so
 looking ahead in it is no cheating. An entry becomes a small vector (`FrameCodes`: another track's codec tokens;
 `FrameFeatures`: numbers such as a melody's chroma or beats); the vectors of the frames at `offsets` side by side become
-one of the decoder's width. That last product starts at zero and has no bias: at the start, and wherever nothing is
-heard, the base plays exactly what it would alone. Earlier frames reach a step through self-attention.
+one of the decoder's width. That last product starts at zero and has no bias: at the start, and wherever a condition is
+absent, the base plays exactly what it would alone. Earlier frames reach a step through self-attention.
 """
 
 from abc import abstractmethod
@@ -33,7 +33,7 @@ class FrameCondition(nn.Module):
         super().__init__()
         self.kind, self.size = kind, size
         self.strength = 1.0
-        self.register_buffer("offsets", torch.tensor(heard_at(kind.lookahead)), persistent=False)
+        self.register_buffer("offsets", torch.tensor(offsets_of(kind.lookahead)), persistent=False)
         self.out = nn.Linear(size * len(self.offsets), hidden, bias=False)
         nn.init.zeros_(self.out.weight)
 
@@ -41,12 +41,12 @@ class FrameCondition(nn.Module):
     def entries(self, values: Tensor) -> Float[Tensor, "B n d"]:
         """Small vectors of the frames' values [B, n, width]."""
 
-    def forward(self, heard: Condition, pattern: Pattern, n_steps: int) -> Float[Tensor, "B {n_steps} D"]:
+    def forward(self, given: Condition, pattern: Pattern, n_steps: int) -> Float[Tensor, "B {n_steps} D"]:
         """What to add to the decoder's input at the first `n_steps` steps; zero in rows without a condition."""
         weight = self.out.weight
-        n_frames = heard.mask.shape[1]
-        x = self.entries(heard.values.to(weight.device))
-        x = x * heard.mask[..., None].to(x)  # [B, n, d]
+        n_frames = given.mask.shape[1]
+        x = self.entries(given.values.to(weight.device))
+        x = x * given.mask[..., None].to(x)  # [B, n, d]
         place = predicted_frames(pattern, n_steps, weight.device)[:, None] + self.offsets.to(weight.device)  # [S, J]
         inside = (place >= 0) & (place < n_frames)
         shown = x[:, place.clamp(0, n_frames - 1)] * inside[..., None].to(x)  # [B, S, J, d]
@@ -103,8 +103,8 @@ class FrameFeatures(FrameCondition):
         return functional.linear(values.to(self.into.dtype), self.into)
 
 
-def heard_at(lookahead: int) -> list[int]:
-    """Frames that a step hears, counted from the one it predicts: 0, 1, 2, 4, … and the last it may look ahead to."""
+def offsets_of(lookahead: int) -> list[int]:
+    """Frames that a step reads, counted from the one it predicts: 0, 1, 2, 4, … and the last it may look ahead to."""
     steps, at = [0], 1
     while at < lookahead:
         steps.append(at)

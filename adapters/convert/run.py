@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from adapters import adapter_files
-from adapters.added_conditions.files import refuse_hearing
+from adapters.added_conditions.files import refuse_added
 from adapters.convert.audiocraft import from_audiocraft, to_audiocraft
 from adapters.convert.kohya import to_kohya
 from adapters.convert.read import Cut, Kind, kind_of, read_adapter, state_of
@@ -72,7 +72,7 @@ def convert(
         adapter, base = _with_base(adapter, source, kind, cut, force)
     forced = [] if base is None else check_fit(adapter, base, force=force)
     if to != "peft":
-        refuse_hearing([adapter], f"written as {to}, which has no place for that")
+        refuse_added([adapter], f"written as {to}, which has no place for that")
         refuse_moved([adapter], f"written as {to}, which has no place for that")
     if to == "kohya":
         to_kohya(_named(adapter, name), out)

@@ -41,11 +41,12 @@ def choose(precision: Precision, device: torch.device) -> Arithmetic:
 
 def _on_gpu(precision: Precision, device: torch.device) -> Arithmetic:
     native_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
-    if precision == "int8":
-        raise UserError("int8 decoding runs on CPUs only", fix="leave --precision out: bf16 or fp16 is used on a GPU")
     if precision == "bf16" and not native_bf16:
         raise UserError("this GPU has no bf16 arithmetic", fix="use --precision fp16")
-    label = ("bf16" if native_bf16 else "fp16") if precision == "auto" else precision
+    half = "bf16" if native_bf16 else "fp16"
+    if precision == "int8":
+        return Arithmetic("int8_weights", _DTYPES[half], "int8")
+    label = half if precision == "auto" else precision
     return Arithmetic("plain", _DTYPES[label], label)
 
 

@@ -107,7 +107,7 @@ class Engine(ABC, Generic[Encoded]):
     def start(self, tape: Tape, knobs: Knobs) -> Steps[Encoded]:
         """Begin a window."""
 
-    def row_bytes(self, n_frames: int, *, guided: bool) -> int:
+    def row_bytes(self, n_frames: int, *, passes: int) -> int:
         """What a piece takes while a window of so many frames is played; 0 where the family does not say."""
         return 0
 

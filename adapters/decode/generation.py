@@ -8,7 +8,7 @@ A piece of `ENDLESS` frames goes on until nobody asks for more, in constant memo
 kept.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adapters.conditions import RowConditions, batch_conditions
 from adapters.decode.engine import Blend, Engine, Steps
+from adapters.decode.frame_values import FrameValues
 from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Knobs, Sampling
@@ -73,6 +74,8 @@ class _Row:
     """Frames that were given, or that earlier windows have generated."""
     first: int = 0
     """The piece's first frame that is kept: above 0 only in an endless piece."""
+    changed: dict[str, "FrameValues"] = field(default_factory=dict)
+    """Conditions per frame that were set while it played; they count instead of the request's."""
 
     def end(self, plan: WindowPlan) -> int:
         """The piece's frame at which its window ends."""
@@ -179,6 +182,28 @@ class Generation:
             row.request = replace(row.request, prompts=schedule)
         self._forget()
 
+    def set_conditions(self, number: int, values: Mapping[str, Tensor]) -> None:
+        """Other conditions of a piece from its next frame on, by kind: values [n, width], the last of which stays.
+
+        Raises:
+            ValueError: the model has no such kind, or its values do not belong to the frames one by one.
+        """
+        row = self.all_rows[number]
+        now = row.known if self.tape is None else row.origin + self._frames_behind
+        for name, new in values.items():
+            self._check_per_frame(name)
+            held = row.changed.get(name)
+            if held is None and name in row.request.also:
+                held = FrameValues(0, row.request.also[name])
+            row.changed[name] = FrameValues(now, new) if held is None else held.followed_by(new, now, row.origin)
+        self._forget()
+
+    def _check_per_frame(self, name: str) -> None:
+        spec = self.engine.spec
+        kind = spec.condition(name) if spec.has(name) else None
+        if kind is None or kind.per != "frame" or kind.enters != "frames" or kind.rate_hz != self.plan.frame_rate:
+            raise ValueError(f"{name!r} cannot change while it plays")
+
     @property
     def _frames_known(self) -> int:
         """Of the window."""
@@ -205,11 +230,17 @@ class Generation:
 
     def _second(self, row: _Row) -> float:
         assert self.tape is not None
-        return (row.origin + max(self._frames_known, self.tape.frames_given)) / self.plan.frame_rate
+        return (row.origin + self._frames_behind) / self.plan.frame_rate
+
+    @property
+    def _frames_behind(self) -> int:
+        """Of the window, what is known or will be once its beginning is read: nothing of it is generated again."""
+        assert self.tape is not None
+        return max(self._frames_known, self.tape.frames_given)
 
     def _advance(self, n_frames: int) -> None:
         assert self.tape is not None and self.steps is not None
-        before = self._frames_known
+        before = self._frames_behind
         self.steps.advance(self.tape.columns_for(before + n_frames))
         known = self._frames_known
         self.generated += known - before
@@ -238,7 +269,7 @@ class Generation:
             row.origin += self.plan.window - self.plan.overlap
             row.drop_past(self.plan)
         if self.rows:
-            if any(row.request.also for row in self.rows):
+            if any(row.request.also or row.changed for row in self.rows):
                 self._forget()  # conditions per frame are cut to the window
             self.tape.lay_out(self._layout())
             self.steps.restart()
@@ -321,7 +352,7 @@ class Generation:
                 n_frames = self.plan.window if kind.enters == "prefix" else row.end(self.plan) - row.origin
                 values = values[kind.stretch(row.origin, n_frames, self.plan.frame_rate)]
             found[name] = values
-        return found
+        return found | {name: held.between(row.origin, row.end(self.plan)) for name, held in row.changed.items()}
 
 
 def _text_of(row: _Row, number: int) -> Tensor | None:

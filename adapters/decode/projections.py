@@ -9,6 +9,7 @@ Each kind is a small callable `x [M, D_in] -> [M, D_out]`; `projection` picks th
     fp16    CPU, weights in half precision, arithmetic and activations in fp32 (FBGEMM; needs AVX2)
     bf16    CPU, weights and activations in bf16, oneDNN (needs native bf16: AVX512-BF16)
     int8    CPU, weights in int8 per output channel, activations quantised row batch by row batch (FBGEMM)
+    int8_weights  GPU, the same weights, widened as they are read; activations and sums are not rounded to 8 bits
 
 Which of them is fast where was measured: see docs/benchmarks.md, "Sampling". It knows nothing of adapters.
 """
@@ -18,11 +19,11 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor
 from torch.nn import functional
 
-Kind = Literal["plain", "fp32", "fp16", "bf16", "int8"]
+Kind = Literal["plain", "fp32", "fp16", "bf16", "int8", "int8_weights"]
 Projection = Callable[[Tensor], Tensor]
 
 ROWS_HINT = 2
@@ -30,6 +31,10 @@ ROWS_HINT = 2
 ROWS_AT_LEAST = 4 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 1
 """With AVX512 oneDNN's product of 4 rows takes two thirds of the time of its product of 1 or 2 (Zen 4, small: fp32 121
 → 74 ms, bf16 57 → 40): fewer rows are filled up with zeros."""
+
+
+ROWS_OF_INT8 = 4
+"""Up to how many rows a GPU multiplies by int8 weights without making them whole. Assumed: not measured on a GPU."""
 
 
 class Plain:
@@ -87,9 +92,7 @@ class Int8Weights:
     reduce_range = not torch.cpu._is_vnni_supported()
 
     def __init__(self, weight: Tensor) -> None:
-        weight = weight.float()
-        scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127  # [D_out]
-        whole = (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+        whole, scale = in_int8(weight)
         zero = torch.zeros(len(scale), dtype=torch.int64)
         with _fbgemm(), warnings.catch_warnings():
             # torch 2.14 announces that quantised tensors will go; this project's pins keep the versions that have them.
@@ -104,6 +107,25 @@ class Int8Weights:
         return torch.ops.quantized.linear_dynamic.default(x, self.packed, self.reduce_range)
 
 
+class Int8WeightsAlone:
+    """torch's own product with int8 weights (`_weight_int8pack_mm`): half the bytes of bf16, arithmetic in fp32.
+
+    Its CUDA kernel reads every weight once for each row, so it serves the few rows of a step; more rows (a prefill) are
+    multiplied by the weight made whole in the type of the activations. Neither asks the host anything: graphs hold it.
+    """
+
+    bytes_per_weight = 1
+
+    def __init__(self, weight: Tensor) -> None:
+        self.whole, self.scale = in_int8(weight)
+
+    def __call__(self, x: Float[Tensor, "M D_in"]) -> Float[Tensor, "M D_out"]:
+        """The product, in the type of `x`."""
+        if len(x) <= ROWS_OF_INT8:
+            return torch.ops.aten._weight_int8pack_mm(x.float(), self.whole, self.scale).to(x.dtype)
+        return functional.linear(x, (self.whole.float() * self.scale[:, None]).to(x.dtype))
+
+
 class Biased:
     """A projection with a bias behind it."""
 
@@ -116,8 +138,19 @@ class Biased:
         return self.inner(x) + self.bias
 
 
-def projection(kind: Kind, weight: Float[Tensor, "D_out D_in"]) -> Plain | OneDnn | HalfWeights | Int8Weights:
+def in_int8(weight: Float[Tensor, "D_out D_in"]) -> tuple[Int8[Tensor, "D_out D_in"], Float[Tensor, " D_out"]]:
+    """Whole numbers from -127 to 127, and what one step of each output channel is worth."""
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / 127
+    return (weight / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale
+
+
+def projection(
+    kind: Kind, weight: Float[Tensor, "D_out D_in"]
+) -> Plain | OneDnn | HalfWeights | Int8Weights | Int8WeightsAlone:
     """The weight made ready for this kind of arithmetic; the fp32 weight may be freed afterwards."""
+    if kind == "int8_weights":
+        return Int8WeightsAlone(weight)
     if kind == "plain":
         return Plain(weight)
     if kind == "fp32":

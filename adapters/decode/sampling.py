@@ -26,6 +26,15 @@ class Sampling:
     temperature: Number | Sequence[Number] = 1.0
     top_k: int | Sequence[int] = 250
     top_p: Number | Sequence[Number] = 0.0
+    context_guidance: Number | None = None
+    """Scale for what is followed besides text; None: `guidance` counts for everything at once."""
+
+    @property
+    def passes(self) -> int:
+        """Rows that a piece takes: with everything; without text, where that has a scale of its own; with nothing."""
+        if self.context_guidance is not None and self.context_guidance != self.guidance:
+            return 3
+        return 1 if self.guidance == 1 else 2
 
 
 class Knobs:
@@ -35,6 +44,7 @@ class Knobs:
         self.card = card
         self.n_codebooks = n_codebooks
         self.guidance = torch.empty((), device=device)
+        self.context_guidance = torch.empty((), device=device)
         self.temperature = torch.empty(n_codebooks, 1, device=device)
         self.noise_on = torch.empty(n_codebooks, 1, device=device)
         self.top_k = torch.empty(n_codebooks, 1, device=device, dtype=torch.long)
@@ -56,6 +66,9 @@ class Knobs:
         self.uses_top_p = any(0 < p < 1 for p in top_p)
         self.filters = self.uses_top_p or min(top_k) < self.card
         self.guidance.fill_(sampling.guidance)
+        self.context_guidance.fill_(
+            sampling.guidance if sampling.context_guidance is None else sampling.context_guidance
+        )
         _fill(self.temperature, [t or 1.0 for t in temperature])
         _fill(self.noise_on, [float(t > 0) for t in temperature])
         _fill(self.top_k, top_k)
@@ -78,13 +91,21 @@ class Knobs:
 
 
 def guide(
-    logits: Float[Tensor, "N K card"], knobs: Knobs, n_text: int, guided: bool
+    logits: Float[Tensor, "N K card"], knobs: Knobs, n_text: int, passes: int
 ) -> Float[Tensor, "{n_text} K card"]:
-    """Classifier-free guidance (Ho and Salimans 2022): away from what the model would play without the text."""
-    if not guided:
-        return logits
-    null = logits[n_text:]
-    return null + (logits[:n_text] - null) * knobs.guidance
+    """Classifier-free guidance (Ho and Salimans 2022): away from what the model would play without the conditions.
+
+    With three passes the text has a scale of its own, over what the other conditions alone would give (Brooks et al.
+    2023, arXiv:2211.09800, equation 3); with equal scales that is the same as two passes.
+    """
+    shown, *without = logits.split(n_text)
+    assert len(without) == passes - 1
+    if not without:
+        return shown
+    null = without[-1]
+    if len(without) == 1:
+        return null + (shown - null) * knobs.guidance
+    return null + (without[0] - null) * knobs.context_guidance + (shown - without[0]) * knobs.guidance
 
 
 def draw(

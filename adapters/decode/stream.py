@@ -5,7 +5,7 @@ follows (6 frames more for MusicGen's): 0.18 s behind the newest token, plus the
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from adapters.decode.generation import ENDLESS, Generation
 from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
+from adapters.device_memory import one_piece
 from data_prep.codec.port import Codec
 
 FIRST_CHUNK_SEC = 0.5
@@ -22,7 +23,7 @@ FIRST_CHUNK_SEC = 0.5
 
 
 class AudioStream:
-    """Iterate for chunks [C, n]. Between two chunks, `set_sampling` and `set_prompt` change how it goes on.
+    """Iterate for chunks [C, n]. Between two chunks, the methods named `set_…` change how it goes on.
 
     `chunk_frames` may be set at any time too: it counts for the next chunk.
     """
@@ -45,16 +46,21 @@ class AudioStream:
         self.spent_sec = 0.0
 
     def __iter__(self) -> Iterator[Float[Tensor, "C n"]]:
-        """Chunks until the piece is whole. Time between chunks, while the caller plays them, is not counted."""
+        """Chunks until the piece is whole. Time between chunks, while the caller plays them, is not counted.
+
+        Raises:
+            DeviceTooSmallError: memory ran out.
+        """
         decoder = self.codec.stream()
         pushed, longest = 0, self.first_frames
         last = False
         while not last:
             begun = time.perf_counter()
-            self.generation.advance(min(longest, self.chunk_frames))
-            last = self.generation.done
-            ready = self.generation.frames_ready(0)
-            audio = decoder.push(self.generation.frames(0, pushed, ready), last=last)
+            with one_piece():
+                self.generation.advance(min(longest, self.chunk_frames))
+                last = self.generation.done
+                ready = self.generation.frames_ready(0)
+                audio = decoder.push(self.generation.frames(0, pushed, ready), last=last)
             pushed, longest = ready, ENDLESS
             self.spent_sec += time.perf_counter() - begun
             self.played_sec += audio.shape[1] / self.codec.sample_rate_hz
@@ -74,3 +80,11 @@ class AudioStream:
     def set_prompt(self, prompt: Any) -> None:
         """Another prompt from here on: words, text states, or a schedule or mix of prompts in the piece's own time."""
         self.generation.set_prompts(self._schedules_of([prompt]))
+
+    def set_conditions(self, values: Mapping[str, Tensor]) -> None:
+        """Other conditions from the next frame on, by kind: values [n, width], the last of which stays.
+
+        Raises:
+            ValueError: the model has no such kind, or it cannot change while it plays.
+        """
+        self.generation.set_conditions(0, values)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from adapters.conditions import Condition, Conditions
 from adapters.decode.engine import Blend, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
-from adapters.decode.sampling import Knobs
+from adapters.decode.sampling import Knobs, guide
 from adapters.decode.strengths import Adapted, StrengthBank, Turnable
 from adapters.decode.tape import Tape
 from adapters.family.lm import LM
 from adapters.low_rank import LowRank
 from configs.errors import UserError
+from data_prep.lm_spec import TEXT
 
 AnyLM = TypeVar("AnyLM", bound=LM)
 
@@ -117,11 +118,11 @@ class WholeSequenceSteps(Steps[Conditions]):
         if self.blend.shares is not None:
             shares = self.blend.shares.to(mixed)[..., None]  # [parts, B, 1, 1]
             mixed = torch.stack([share * part for share, part in zip(shares, shown, strict=True)]).sum(0)
-        if self.knobs.sampling.guidance == 1:
-            return mixed
+        passes, first = self.knobs.sampling.passes, self.blend.parts[0]
         everyone = torch.ones(self.tape.n_rows, dtype=torch.bool, device=self.tape.device)
-        null = self.lm.next_logits(columns, begun, self.blend.parts[0].dropped(everyone)).float()
-        return null + (mixed - null) * self.knobs.guidance
+        without = [first.dropped(everyone, {TEXT}), first.dropped(everyone)][3 - passes :]
+        shown = [mixed, *(self.lm.next_logits(columns, begun, part).float() for part in without)]
+        return guide(torch.cat(shown), self.knobs, self.tape.n_rows, passes)
 
 
 def with_adapters(lm: AnyLM, packing: Packing) -> tuple[AnyLM, StrengthBank]:

@@ -59,6 +59,10 @@ class LM(nn.Module):
     def blocks(self) -> Sequence[nn.Module]:
         """The layers that can be recomputed in the backward pass, in order: `spec.layers` of them."""
 
+    def cheap_modules(self, block: nn.Module) -> Sequence[nn.Module]:
+        """Modules of a block whose output is quickly made again, `[…] -> […]`, from an input that is kept anyway."""
+        return []
+
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:

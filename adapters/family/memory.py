@@ -30,6 +30,7 @@ class StepPlan:
     weights: BaseWeights = "bf16"
     arithmetic: Arithmetic = "bf16"
     checkpointed: int = 0
+    """Layers that are recomputed whole."""
     batch_size: int = 1
     frames: int = 1500
     text_tokens: int = 32
@@ -38,6 +39,8 @@ class StepPlan:
     optimizer: Optimizer = "adamw"
     ema: bool = False
     prior: bool = False
+    partly: int = 0
+    """Layers beside the recomputed ones of which only norms and activation are."""
 
     @property
     def steps(self) -> int:
@@ -81,6 +84,10 @@ class MemoryModel(ABC):
     @abstractmethod
     def block_bytes(self, plan: StepPlan) -> int:
         """What one block keeps for its backward pass when it is not recomputed."""
+
+    def cheap_bytes(self, plan: StepPlan) -> tuple[int, int]:
+        """Of `block_bytes`, what a block does not keep that is recomputed in part; its widest tensor made again."""
+        return 0, 0
 
     @abstractmethod
     def unneeded_bytes(self, plan: StepPlan) -> int:

@@ -13,6 +13,8 @@ from configs.errors import UserError
 from data_prep.base_files import BaseFiles, load_tensors
 from data_prep.codec.port import Codec
 from data_prep.codec.source import CodecSource
+from data_prep.codec.spec import CodecSpec
+from data_prep.lm_spec import LMSpec
 
 Loader = Callable[[CodecSource, str | torch.device], Codec]
 
@@ -89,15 +91,27 @@ def load_base_codec(files: BaseFiles, device: str | torch.device = "cpu") -> Cod
     codec = load_codec(base_codec_source(files), device)
     if files.move.codec is not None:
         return codec
-    got = {"codebooks": codec.n_codebooks, "codebook size": codec.card}
-    want = {"codebooks": files.spec.n_codebooks, "codebook size": files.spec.card}
-    if got != want:
+    got, want = _numbers(codec.spec), _numbers(files.spec)
+    wrong = [f"{name} {got[name]} in the codec, {want[name]} in the language model" for name in got
+             if got[name] != want[name]]  # fmt: skip
+    if wrong:
         raise UserError(
-            f"The codec of this base does not fit its language model: codec {got}, language model {want}.",
+            f"The codec of this base does not fit its language model: {'; '.join(wrong)}.",
             where=str(files.folder),
             fix="Use a base whose files belong together, e.g. facebook/musicgen-small.",
         )
     return codec
+
+
+def _numbers(spec: CodecSpec | LMSpec) -> dict[str, int]:
+    """What a codec and the language model over its tokens must agree on."""
+    return {
+        "codebooks": spec.n_codebooks,
+        "codebook size": spec.card,
+        "sample rate": spec.sample_rate_hz,
+        "samples per frame": spec.hop_samples,
+        "channels": spec.channels,
+    }
 
 
 def base_codec_fingerprint(files: BaseFiles) -> str:

@@ -10,11 +10,13 @@ from configs.errors import UserError
 from configs.prep import AUTO, PrepSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, Version, changed, read_clips
+from data_prep.condition_sources.added import added_kinds
+from data_prep.condition_sources.beat import BEAT
 from data_prep.condition_sources.drums import DRUMS, DrumsFrom
 from data_prep.condition_sources.melody import MELODY
 from data_prep.condition_sources.notes import NOTES, NotesFrom
 from data_prep.condition_sources.port import ConditionSource
-from data_prep.condition_sources.registry import sources_for
+from data_prep.condition_sources.registry import source_of, sources_for
 from data_prep.decode import AudioError
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.notes.model import NotesModel, model_file
@@ -26,6 +28,8 @@ NONE = "none"
 MAGENTA = "google/magenta-realtime-2"
 FOLLOWED_BY = {MELODY: "facebook/musicgen-melody", NOTES: MAGENTA, DRUMS: MAGENTA}
 """Settings of this name say what a condition is read from; a base that follows it."""
+LEARNS = "facebook/musicgen-small"
+"""A base that adapters can teach to follow a melody or beats."""
 Values = Mapping[str, np.ndarray]
 """Values [n, width] by clip id; a clip without any has no entry."""
 
@@ -45,26 +49,28 @@ class Wanted:
 
 
 def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
-    """What this base follows besides text, unless the settings say `none`.
+    """What this base follows besides text, unless the settings say `none`, and what an adapter is to add to that.
 
     Raises:
-        UserError: a condition is asked for that the base does not follow.
+        UserError: a condition is asked for that neither the base nor an adapter for it can follow.
     """
-    asked = {name: getattr(settings, name).strip().lower() for name in FOLLOWED_BY}
+    asked = {name: getattr(settings, name).strip().lower() for name in (*FOLLOWED_BY, BEAT)}
+    kinds = sources_for(spec)
     for name, said in asked.items():
-        if said != NONE and not spec.has(name) and (said, name) != (AUTO, MELODY):
+        if said == NONE or spec.has(name) or (said == AUTO and name in (MELODY, BEAT)):
+            continue
+        kind, source = added_kinds(spec).get(name), source_of(name)
+        if kind is None or source is None:
             raise UserError(
                 f"This base does not follow {name}.",
                 where=f"--{name} {said}",
-                fix=f"Leave --{name} out, or choose a base that does, e.g. {FOLLOWED_BY[name]}.",
+                fix=f"Leave --{name} out, or choose a base that does, e.g. {FOLLOWED_BY.get(name, LEARNS)}.",
             )
+        kinds.append((kind, source))
     separates = any(parse_selection(one).needs for one in settings.stems.use)
     usual = {DRUMS: DRUM_STEM} if separates else {}  # the stem costs nothing more then
     said = {**usual, **{name: words for name, words in asked.items() if words != AUTO}}
-    found = [
-        Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model)
-        for kind, source in sources_for(spec)
-    ]
+    found = [Wanted(kind, source, said.get(kind.name, source.usual), settings.stems.model) for kind, source in kinds]
     return [_with_maker(wanted, settings) for wanted in found if wanted.asked != NONE]
 
 

@@ -1,5 +1,6 @@
 """Which sources of conditions there are. A new one is a file with a class that keeps to the port, and a line here."""
 
+from data_prep.condition_sources.beat import BeatsOfSound
 from data_prep.condition_sources.drums import DrumsNear
 from data_prep.condition_sources.melody import Melody
 from data_prep.condition_sources.notes import TranscribedNotes
@@ -8,7 +9,7 @@ from data_prep.condition_sources.style import StyleOfSound
 from data_prep.lm_spec import ConditionKind, LMSpec
 
 _SOURCES: dict[str, ConditionSource] = {
-    source.kind: source for source in (Melody(), StyleOfSound(), TranscribedNotes(), DrumsNear())
+    source.kind: source for source in (Melody(), StyleOfSound(), TranscribedNotes(), DrumsNear(), BeatsOfSound())
 }
 
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
-from data_prep.listeners.listener import Heard, Known
+from data_prep.listeners.listener import Answer, Known
 from data_prep.listeners.model_files import WHERE, model_folder, weights_identity
 
 
@@ -84,7 +84,7 @@ class AudioLanguageModel:
         self.fingerprint = fingerprint(name, model, settings)
 
     @torch.inference_mode()
-    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Heard]:
+    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Answer]:
         """What it writes of each clip, as it writes it.
 
         Raises:
@@ -107,7 +107,7 @@ class AudioLanguageModel:
             raise UserError(f"The GPU has too little memory for {self.name}.", where=WHERE, fix=fix) from error
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         texts = self.processor.batch_decode(answers, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return [Heard(text=text.strip()) for text in texts]
+        return [Answer(text=text.strip()) for text in texts]
 
     def _prompt(self) -> str:
         """The question in the model's own chat format, with the place of the audio in it."""

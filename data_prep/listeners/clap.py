@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from configs.errors import UserError
-from data_prep.listeners.listener import Heard, Known
+from data_prep.listeners.listener import Answer, Known
 from data_prep.listeners.model_files import model_folder, weights_identity
 
 MODEL = "laion/larger_clap_music"
@@ -92,7 +92,7 @@ class Clap:
         return (self.embed(audio) * self.embed_text(texts)).sum(axis=1)
 
     @torch.inference_mode()
-    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Heard]:
+    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Answer]:
         """The words of each kind that are more likely than all others of that kind together."""
         scale = self.model.logit_scale_a.exp()
         found = []
@@ -103,7 +103,7 @@ class Clap:
                 shares = (scale * points @ point).softmax(dim=0).tolist()
                 scores |= dict(zip(self.words[kind], shares, strict=True))
             sure = sorted((word for word, score in scores.items() if score >= CERTAIN), key=lambda w: -scores[w])
-            found.append(Heard(words=tuple(sure), scores=scores))
+            found.append(Answer(words=tuple(sure), scores=scores))
         return found
 
     @cached_property

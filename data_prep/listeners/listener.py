@@ -1,7 +1,7 @@
 """The port of listeners: what hears a clip and says something of it.
 
 A listener is given the audio of a clip and what is known of it already, and answers with words and with how sure it is
-of them. It knows nothing of captions, datasets or caches: `hearing` runs it over clips and keeps its answers,
+of them. It knows nothing of captions, datasets or caches: `listening` runs it over clips and keeps its answers,
 `word_filter` cleans every listener's words, `captions` decides where they stand. Who there is, is in `registry`; what
 turns audio into vectors, in `embedding`.
 """
@@ -30,7 +30,7 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Answer:
     """What one listener says of one clip."""
 
     words: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Heard:
         return {name: value for name, value in (lists | {"text": self.text, "scores": kept}).items() if value}
 
     @staticmethod
-    def from_json(value: Mapping[str, Any]) -> "Heard":
+    def from_json(value: Mapping[str, Any]) -> "Answer":
         """The inverse of `to_json`."""
         lists = {name: tuple(value.get(name, ())) for name in ("words", "flags", "removed")}
-        return Heard(text=value.get("text", ""), scores=dict(value.get("scores", {})), **lists)
+        return Answer(text=value.get("text", ""), scores=dict(value.get("scores", {})), **lists)
 
 
 @runtime_checkable
@@ -70,6 +70,6 @@ class Listener(Protocol):
     batch_size: int
     """How many clips it wants at once."""
 
-    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Heard]:
+    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Answer]:
         """One answer per clip of mono audio at `sample_rate_hz`."""
         ...

@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from data_prep.listeners.listener import Heard, Known
+from data_prep.listeners.listener import Answer, Known
 from data_prep.tags import plain_text
 
 MAX_CHARS = 400
@@ -62,7 +62,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*")
 _WIDE_END = ("。", "！", "？")
 
 
-def filtered(heard: Heard, known: Known) -> Heard:
+def filtered(heard: Answer, known: Known) -> Answer:
     """The same with words and text that may stand in a caption; what was taken out is in `removed`."""
     removed: list[str] = list(heard.removed)
     text = clean_text(heard.text, known.tags, removed)

@@ -1,8 +1,8 @@
 """The trained codec as files: an EncodecModel where its search is EnCodec's, else the form of `woodshed_vq`.
 
-A shared projection is linear, so it melts into the convolutions beside it: the encoder's last and the decoder's first.
-Reflection padding keeps a constant constant, so the melted bias is exact as well. Grouped codebooks are residual ones
-that are zero outside their group: a later group's channels are the same for every entry of an earlier one, and so
+A shared projection is linear, so it is folded into the convolutions beside it: the encoder's last and the decoder's
+first. Reflection padding keeps a constant constant, so the folded bias is exact as well. Grouped codebooks are residual
+ones that are zero outside their group: a later group's channels are the same for every entry of an earlier one, and so
 change no choice.
 """
 

@@ -52,7 +52,7 @@ class Quantiser(nn.Module):
         self.widen = nn.ModuleList(nn.Linear(dim, width) for _ in range(own))
         per_codebook = dim // K if settings.quantiser == "grouped" else dim
         codes_per_step = settings.batch_size * settings.crop_sec * settings.frame_rate_hz
-        self.layers = nn.ModuleList(
+        self.layers: Any = nn.ModuleList(
             _codebook(settings, per_codebook, codes_per_step / stride) for stride in settings.strides
         )
 

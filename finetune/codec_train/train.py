@@ -28,7 +28,7 @@ from finetune.codec_train.figures import MEASURED_SEC, Figures, as_audio, figure
 from finetune.codec_train.learner import Learner, lr_factor
 from finetune.codec_train.settings import CodecSettings
 from finetune.codec_tune.recordings import hold_out
-from finetune.codec_tune.state import STATE, load_state, save_state
+from finetune.codec_tune.state import STATE, load_state, read_told, save_state
 
 CODEC, LOG, FIGURES, PAGE = "codec", "log.jsonl", "figures.json", "report.html"
 LOG_EVERY = 20
@@ -69,7 +69,7 @@ def train(
     # 1. What it hears
     settings.check()
     heard, left_out = read_songs(songs, settings)
-    kept, held = hold_out(heard)
+    kept, held = hold_out(heard, left_out)
     n_samples = round(settings.crop_sec * settings.sample_rate_hz)
     crops = Crops([song.audio for song in kept], n_samples, settings.batch_size, device)
 
@@ -164,7 +164,7 @@ def _begin(out: Path, run: dict[str, Any], learner: Learner) -> dict[str, Any]:
         out.mkdir(parents=True, exist_ok=True)
         (out / LOG).unlink(missing_ok=True)
         return {**run, "step": 0, "best": None, "best_step": 0, "trained_sec": 0.0}
-    held = _settings_in(out)
+    held = read_told(out)
     changed = [name for name, value in run["settings"].items() if held["settings"].get(name) != value]
     changed += [] if held["songs"] == run["songs"] else ["songs"]
     if changed:
@@ -174,14 +174,6 @@ def _begin(out: Path, run: dict[str, Any], learner: Learner) -> dict[str, Any]:
             fix="Give the same songs and settings to go on with it, or another folder.",
         )
     return load_state(out, learner.modules, learner.optimizers)
-
-
-def _settings_in(out: Path) -> dict[str, Any]:
-    """What the saved state says of its run, before anything is put into a model that may not fit."""
-    from safetensors import safe_open
-
-    with safe_open(out / STATE, framework="pt") as opened:
-        return json.loads(opened.metadata()["told"])
 
 
 def _log(out: Path, line: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from configs.errors import UserError
@@ -30,10 +30,11 @@ class Recording:
 
 @dataclass(frozen=True)
 class Crop:
-    """A batch: codes with context on either side, and the audio of the frames between."""
+    """A batch: codes with context on either side, the audio of the frames between, and which are of other music."""
 
     codes: Int[Tensor, "B K T"]
     audio: Float[Tensor, "B C N"]
+    is_other: Bool[Tensor, " B"]
 
 
 def read_recordings(folder: Path, codec: Codec, *, shortest_sec: float) -> tuple[list[Recording], list[str]]:
@@ -61,8 +62,10 @@ def read_recordings(folder: Path, codec: Codec, *, shortest_sec: float) -> tuple
 T = TypeVar("T")
 
 
-def hold_out(recordings: Sequence[T]) -> tuple[list[T], list[T]]:
+def hold_out(recordings: Sequence[T], left_out: Sequence[str] = ()) -> tuple[list[T], list[T]]:
     """Songs to learn from, and a fifth of them, evenly spread by name, that are only measured.
+
+    `left_out` says which could not be used, for the message.
 
     Raises:
         UserError: there are fewer than two.
@@ -70,6 +73,7 @@ def hold_out(recordings: Sequence[T]) -> tuple[list[T], list[T]]:
     if len(recordings) < 2:
         raise UserError(
             f"At least two songs are needed, {len(recordings)} can be used: one is held out and only measured.",
+            where="; ".join(left_out[:3]),
             fix="Put more songs into the folder, or cut a long one into several files.",
         )
     count = max(1, round(HELD_OUT_SHARE * len(recordings)))
@@ -91,7 +95,7 @@ class Crops:
         """Crops of `n_frames`, drawn by length from one's own songs and, for a share, from other music."""
         generator = np.random.default_rng((self.seed, step))
         whole = n_frames + 2 * context_frames
-        codes, audio = [], []
+        codes, audio, is_other = [], [], []
         for _ in range(size):
             other = bool(self.others) and generator.random() < self.other_share
             pool = [one for one in (self.others if other else self.own) if one.codes.shape[1] >= whole]
@@ -101,7 +105,9 @@ class Crops:
             codes.append(chosen.codes[:, start : start + whole])
             inner = slice((start + context_frames) * self.hop, (start + context_frames + n_frames) * self.hop)
             audio.append(chosen.audio[:, inner])
+            is_other.append(other)
         return Crop(
             torch.from_numpy(np.stack(codes).astype(np.int64)),
             torch.from_numpy(np.stack(audio).astype(np.float32) / 32767),
+            torch.tensor(is_other),
         )

@@ -33,6 +33,14 @@ def save_state(
         save_file(tensors, part, {"told": json.dumps(told), "optimizers": json.dumps(plain)})
 
 
+def read_told(folder: Path) -> dict[str, Any]:
+    """What a run said of itself, before anything is put into modules that may not fit."""
+    from safetensors import safe_open
+
+    with safe_open(folder / STATE, framework="pt") as opened:
+        return json.loads(opened.metadata()["told"])
+
+
 def load_state(
     folder: Path, modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
 ) -> dict[str, Any]:

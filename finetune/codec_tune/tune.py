@@ -8,28 +8,26 @@ drawn back towards the old one until that music loses no more than it may.
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
 from configs.errors import UserError
+from data_prep.codec.low_rank_decoder import is_low_rank, part_way, whole_of
 from data_prep.codec.transformers_codec import TransformersCodec
-from data_prep.codec.tuned_decoder import decoder_of, read_decoder, save_decoder, use_decoder
+from data_prep.codec.tuned_decoder import decoder_in_place, read_decoder, save_decoder, use_decoder
 from data_prep.safe_write import written_beside
-from finetune.codec_tune.discriminators import Discriminators, discriminator_loss, generator_losses
-from finetune.codec_tune.losses import ATTACK_WEIGHT, WAVE_WEIGHT, MelLoss
+from finetune.codec_tune.learner import CONTEXT_SEC, DecoderLearner
+from finetune.codec_tune.losses import MelLoss
 from finetune.codec_tune.recordings import Crops, Recording, hold_out, read_recordings
-from finetune.codec_tune.state import STATE, load_state, save_state
+from finetune.codec_tune.settings import TuneSettings
+from finetune.codec_tune.state import STATE, load_state, read_told, save_state
 from finetune.codec_tune.strength import choose_strength
 
-ADVERSARIAL_WEIGHT, MATCHING_WEIGHT = 0.1, 1.0
-CONTEXT_SEC = 0.16
 MEASURED_SEC = 10.0
 """Of each held-out song at most so much, from its middle, is decoded and measured."""
 DECODER, LOG = "decoder.safetensors", "log.jsonl"
@@ -37,31 +35,6 @@ FULL = "decoder-full.safetensors"
 """The best decoder of the run as it was learnt, where `DECODER` may have been drawn back."""
 FORGET = 0.02
 """Other music's mel distance may grow by this share."""
-
-
-@dataclass(frozen=True)
-class TuneSettings:
-    """How a decoder is tuned.
-
-    Attributes:
-        steps: optimizer steps in all.
-        lr: learning rate after a warm-up of 20 steps; it falls along a half cosine to a twentieth.
-        batch_size: crops per step.
-        crop_sec: length of a crop, without its context.
-        every_steps: steps between two measurements of the held-out songs; the best one is kept.
-        other_share: share of crops from other music, if there is any.
-        discriminators: train against STFT discriminators too.
-        seed: of the crops.
-    """
-
-    steps: int = 600
-    lr: float = 3e-4
-    batch_size: int = 6
-    crop_sec: float = 0.6
-    every_steps: int = 100
-    other_share: float = 0.25
-    discriminators: bool = False
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -103,67 +76,75 @@ def tune(
     # 1. What it hears
     shortest_sec = settings.crop_sec + 2 * CONTEXT_SEC
     recordings, left_out = read_recordings(songs, codec, shortest_sec=shortest_sec)
-    kept, held = hold_out(recordings)
+    kept, held = hold_out(recordings, left_out)
     others, guard, more_left_out = [], [], []
     if other is not None:
         found, more_left_out = read_recordings(other, codec, shortest_sec=shortest_sec)
-        others, guard = hold_out(found)
+        others, guard = hold_out(found, more_left_out)
     crops = Crops(kept, others, other_share=settings.other_share, seed=settings.seed, hop=codec.hop_samples)
 
-    # 2. What learns
-    old = {name: value.detach().clone() for name, value in decoder_of(codec).state_dict().items()}
-    decoder = decoder_of(codec).requires_grad_(True).train()  # cuDNN's LSTM goes backwards in train mode only
-    mel = MelLoss(codec.sample_rate_hz).to(codec.device)
-    torch.manual_seed(settings.seed)
-    judges = Discriminators().to(codec.device) if settings.discriminators else None
-    modules: dict[str, Any] = {"decoder": decoder} | ({"judges": judges} if judges is not None else {})
-    optimizers = {
-        name: torch.optim.AdamW(module.parameters(), lr=settings.lr, betas=(0.8, 0.99), weight_decay=0.0)
-        for name, module in modules.items()
-    }
-
-    # 3. Where it stands
+    # 2. What learns, and where it stands
+    learner = DecoderLearner(codec, settings)
+    old = dict(learner.before.state_dict())
     run = {"codec": codec.fingerprint, "songs": [one.name for one in recordings], **asdict(settings)}
     run["other_music"] = [one.name for one in (*others, *guard)]
-    told = _begin(out, run, modules, optimizers)
+
+    def measured() -> tuple[float, float | None]:
+        with decoder_in_place(codec, learner.average):
+            return measure(codec, learner.mel, held), measure(codec, learner.mel, guard) if guard else None
+
+    def keep(told: dict[str, Any], tensors: dict[str, torch.Tensor], **words: str) -> None:
+        save_decoder(out / DECODER, codec, tensors, _words(told) | words, old=old)
+
+    told = _begin(out, run, learner)
     if told is None:
-        before = measure(codec, mel, held), measure(codec, mel, guard) if guard else None
+        before = measured()
         told = {"run": run, "step": 0, "before": before, "best": before[0], "best_step": 0, "other": before[1]}
         _log(out, {"step": 0, "held_out_mel": before[0], "other_mel": before[1]})
-        save_decoder(out / DECODER, codec, _words(told))
+        keep(told, learner.tensors())
 
-    # 4. The loop
+    # 3. The loop
     while told["step"] < settings.steps:
-        step = told["step"]
-        losses = _step(codec, mel, judges, optimizers, crops, settings, step)
-        told["step"] = step + 1
+        losses = learner.step(crops, told["step"])
+        told["step"] += 1
         if told["step"] % settings.every_steps == 0 or told["step"] == settings.steps:
-            now = measure(codec, mel, held)
-            aside = measure(codec, mel, guard) if guard else None
+            now, aside = measured()
             _log(out, {"step": told["step"], **losses, "held_out_mel": now, "other_mel": aside})
             if now < told["best"]:
                 told |= {"best": now, "best_step": told["step"], "other": aside}
-                save_decoder(out / DECODER, codec, _words(told))
-            save_state(out, modules, optimizers, told)
+                keep(told, learner.tensors())
+            save_state(out, learner.modules, learner.optimizers, told)
 
-    # 5. How much of it is used
-    decoder.requires_grad_(False).eval()
+    # 4. How much of it is used
+    learner.decoder.requires_grad_(False).eval()
     (first, first_other), full, other_full = told["before"], told["best"], told["other"]
     own, aside, strength = full, other_full, 1.0
     if guard:
-        chosen = choose_strength(
-            decoder, old, _as_learnt(out), own=lambda: measure(codec, mel, held),
-            other=lambda: measure(codec, mel, guard), other_at_most=first_other * (1 + forget),
-        )  # fmt: skip
+        tensors = _as_learnt(out)
+        whole = whole_of(old, tensors) if is_low_rank(tensors) else tensors
+        decoder, at_most = learner.average, first_other * (1 + forget)
+        own_now, other_now = (_measuring(codec, learner, songs) for songs in (held, guard))
+        chosen = choose_strength(decoder, old, whole, own=own_now, other=other_now, other_at_most=at_most)
         own, aside, strength = chosen.own, chosen.other, chosen.strength
         _log(out, {"step": told["best_step"], "strength": strength, "held_out_mel": own, "other_mel": aside})
-        save_decoder(out / DECODER, codec, _words(told | {"best": own}) | {"strength": f"{strength:g}"})
+        keep(told | {"best": own}, part_way(old, tensors, strength), strength=f"{strength:g}")
+    learner.decoder.load_state_dict(old)  # a file of changes changes the codec's own decoder
     use_decoder(codec, out / DECODER)
-    lines, step = [*left_out, *more_left_out], told["best_step"]
+    lines, step = [*left_out, *more_left_out], int(told["best_step"])
     return Tuned(out / DECODER, first, own, first_other, aside, step, strength, full, other_full, lines)
 
 
-def _as_learnt(out: Path) -> dict[str, Tensor]:
+def _measuring(codec: TransformersCodec, learner: DecoderLearner, recordings: list[Recording]) -> Callable[[], float]:
+    """Measures the learner's mean decoder on these recordings, whenever it is called."""
+
+    def measured() -> float:
+        with decoder_in_place(codec, learner.average):
+            return measure(codec, learner.mel, recordings)
+
+    return measured
+
+
+def _as_learnt(out: Path) -> dict[str, torch.Tensor]:
     """The run's best decoder, kept beside the one that is drawn back, so that a strength can be chosen again."""
     if not (out / FULL).exists():
         with written_beside(out / FULL) as part:
@@ -186,56 +167,7 @@ def measure(codec: TransformersCodec, mel: MelLoss, recordings: Sequence[Recordi
     return float(np.mean(distances))
 
 
-def _step(
-    codec: TransformersCodec,
-    mel: MelLoss,
-    judges: Discriminators | None,
-    optimizers: dict[str, torch.optim.AdamW],
-    crops: Crops,
-    settings: TuneSettings,
-    step: int,
-) -> dict[str, float]:
-    n_frames, context = codec.spec.frames_in(settings.crop_sec), codec.spec.frames_in(CONTEXT_SEC)
-    crop = crops.batch(step, settings.batch_size, n_frames, context)
-    wanted = crop.audio.to(codec.device).flatten(0, 1)[:, None]  # [B * C, 1, N]
-    made = _decode(codec, crop.codes.to(codec.device))
-    made = made[:, :, context * codec.hop_samples : (context + n_frames) * codec.hop_samples]
-    losses = {"wave": (made - wanted).abs().mean()}
-    losses["mel"], losses["attacks"] = mel.with_attacks(made, wanted)
-    loss = losses["mel"] + ATTACK_WEIGHT * losses["attacks"] + WAVE_WEIGHT * losses["wave"]
-    if judges is not None:
-        losses["judges"] = discriminator_loss(judges(wanted), judges(made.detach()))
-        _learn(optimizers["judges"], losses["judges"], settings, step)
-        with torch.no_grad():
-            real = judges(wanted)
-        losses["fooling"], losses["matching"] = generator_losses(real, judges(made))
-        loss = loss + ADVERSARIAL_WEIGHT * losses["fooling"] + MATCHING_WEIGHT * losses["matching"]
-    if not loss.isfinite():
-        raise FloatingPointError(f"the loss at step {step + 1} is not finite; the best decoder so far is kept")
-    _learn(optimizers["decoder"], loss, settings, step)
-    return {name: float(value.detach()) for name, value in losses.items()}
-
-
-def _learn(optimizer: torch.optim.AdamW, loss: Tensor, settings: TuneSettings, step: int) -> None:
-    left = 1 - step / settings.steps
-    factor = min(1.0, (step + 1) / 20) * (0.05 + 0.95 * (0.5 - 0.5 * float(np.cos(np.pi * left))))
-    for group in optimizer.param_groups:
-        group["lr"] = settings.lr * factor
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
-    optimizer.step()
-
-
-def _decode(codec: TransformersCodec, codes: Int[Tensor, "B K T"]) -> Float[Tensor, "M 1 N"]:
-    """Audio of each channel of each crop, with gradients."""
-    per_stream = codes.unflatten(1, (-1, codec.streams)).transpose(1, 2).flatten(0, 1)  # [B * streams, k, T]
-    return codec.decode_batch(per_stream).flatten(0, 1)[:, None]
-
-
-def _begin(
-    out: Path, run: dict[str, Any], modules: dict[str, Any], optimizers: dict[str, torch.optim.AdamW]
-) -> dict[str, Any] | None:
+def _begin(out: Path, run: dict[str, Any], learner: DecoderLearner) -> dict[str, Any] | None:
     """What an earlier run kept, or None where there is none."""
     if not (out / STATE).exists():
         if out.exists() and any(path.name not in (DECODER, FULL, LOG) for path in out.iterdir()):
@@ -244,17 +176,16 @@ def _begin(
         for name in (LOG, FULL):
             (out / name).unlink(missing_ok=True)
         return None
-    told = load_state(out, modules, optimizers)
-    told["run"].setdefault("other_music", run["other_music"])  # older runs did not write it down
-    changed = [name for name, value in run.items() if told["run"].get(name) != value]
-    if bool(run["other_music"]) != (told["before"][1] is not None):
-        changed = changed or ["other_music"]
+    held = read_told(out)
+    changed = [name for name, value in run.items() if held["run"].get(name) != value]
     if changed:
         raise UserError(
             f"This folder holds a run with another {', '.join(changed)}.",
             where=str(out),
             fix="Give the same songs and settings to go on with it, or another folder.",
         )
+    told = load_state(out, learner.modules, learner.optimizers)
+    learner.sync()
     return told
 
 

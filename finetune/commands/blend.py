@@ -56,14 +56,14 @@ def run(args: Namespace, settings: None) -> int:
     for folder, _ in map(parse_spec, args.adapters):
         find_weights(folder)  # before torch is imported
     from adapters import adapter_files
-    from adapters.added_conditions.files import refuse_hearing
+    from adapters.added_conditions.files import refuse_added
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
     from adapters.moved import refuse_moved
 
     adapter_files.check_free(args.out, args.overwrite)
     wanted = [parse_spec(text) for text in args.adapters]
     adapters = [adapter_files.load(folder, force=args.force) for folder, _ in wanted]
-    refuse_hearing(adapters, "blended or resized, which would change half of it")
+    refuse_added(adapters, "blended or resized, which would change half of it")
     refuse_moved(adapters, "blended or resized, which would change half of it")
     weights = [weight for _, weight in wanted]
     needed = adapters[0].woodshed is None if args.method == "resize" else base_needed(adapters)

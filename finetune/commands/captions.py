@@ -57,7 +57,7 @@ def _write(console: "Console", dataset: Any, path: Path) -> None:
 def _print_table(console: "Console", rows: "Sequence[ClipRow]") -> None:
     from rich.table import Table
 
-    from data_prep.caption_edits import heard_words
+    from data_prep.caption_edits import listener_words
     from data_prep.flag_words import remark
     from finetune.terminal import harmless
 
@@ -68,7 +68,7 @@ def _print_table(console: "Console", rows: "Sequence[ClipRow]") -> None:
         remarks = f" ({'; '.join(map(remark, row.flags))})" if row.flags else ""
         place = f"{row.start_sec:.0f} s" + ("" if row.stems == "mix" else f", {row.stems}")
         captions = "\n".join(map(harmless, row.captions))
-        table.add_row(*map(harmless, (row.source, place, heard_words(row) + remarks)), captions)
+        table.add_row(*map(harmless, (row.source, place, listener_words(row) + remarks)), captions)
     console.print(table)
 
 

@@ -48,6 +48,13 @@ def arguments(parser: Any) -> None:
         "--forget", type=float, default=0.02,
         help="tune: share that other music's mel distance may grow by; the decoder is drawn back that far (0.02).",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep_old", action="store_true",
+        help="tune: of other music, learn to sound as the old decoder did, instead of the recordings.",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rank", type=int, default=0, help="tune: low-rank changes of this rank, a small file (0: no)."
+    )
     parser.add_argument("--steps", type=int, help="tune, train: optimizer steps (600; train: 20,000).")
     parser.add_argument("--lr", type=float, help="tune, train: learning rate (0.0003; train: 0.001).")
     parser.add_argument(
@@ -92,7 +99,21 @@ def run(args: Namespace, settings: None) -> int:
     from data_prep.progress import quiet_libraries
 
     quiet_libraries()
+    for folder in filter(None, (args.songs, args.other)):
+        _check_songs(folder)
     return {"tune": _tune, "report": _report, "train": _train}[args.action](args)
+
+
+def _check_songs(folder: Path) -> None:
+    """Refuse a prepared dataset: what is learnt and measured here are recordings."""
+    from data_prep.prepared import INFO_FILE
+
+    if (folder / INFO_FILE).exists():
+        raise UserError(
+            "A prepared dataset holds tokens, and a codec is measured and learns on the recordings themselves.",
+            where=str(folder),
+            fix="Give the folder of songs that the dataset was made from.",
+        )
 
 
 def _report(args: Namespace) -> int:
@@ -127,16 +148,23 @@ def _tune(args: Namespace) -> int:
 
     steps, lr = args.steps if args.steps is not None else 600, args.lr if args.lr is not None else 3e-4
     shares_fit = 0 <= args.other_share < 1 and args.forget >= 0
-    if args.folder is None or len(args.codec) > 1 or steps < 1 or lr <= 0 or not shares_fit:
+    if args.folder is None or len(args.codec) > 1 or steps < 1 or lr <= 0 or args.rank < 0 or not shares_fit:
         raise UserError(
-            "`codec tune` takes songs, a folder, at most one --codec, steps and lr above 0, a share below 1, and a "
-            "--forget of 0 or more.",
+            "`codec tune` takes songs, a folder, at most one --codec, steps and lr above 0, a share below 1, a "
+            "--forget and a --rank of 0 or more.",
             fix="For example: woodshed codec tune my_songs/ my-decoder/ --codec starter",
         )
     codec = load_codec(resolve_codec(args.codec[0] if args.codec else "starter"), pick_device(args.device))
     if not isinstance(codec, TransformersCodec):
         raise UserError("The decoder of this codec cannot be tuned.", fix="Use an EnCodec, DAC, Mimi or X-Codec.")
-    settings = TuneSettings(steps=steps, lr=lr, other_share=args.other_share, discriminators=args.discriminators)
+    settings = TuneSettings(
+        steps=steps,
+        lr=lr,
+        other_share=args.other_share,
+        keep_old=args.keep_old,
+        rank=args.rank,
+        discriminators=args.discriminators,
+    )
     tuned = tune(args.songs, args.folder, codec, settings, other=args.other, forget=args.forget)
     for line in tuned.left_out:
         print(f"left out: {harmless(line)}")

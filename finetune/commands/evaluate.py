@@ -14,7 +14,7 @@ woodshed evaluate runs/mine --mode full                    # narrower intervals,
 woodshed evaluate runs/mine/adapter --data data/mine       # an adapter alone; --data says what it was taught
 woodshed evaluate friends/blues --no-store                 # look at an adapter without writing into it
 woodshed evaluate runs/mine --listening-test test.html     # a blind test for people, as one page
-woodshed evaluate runs/mine --ratings ann.json ben.json    # what they heard, with intervals
+woodshed evaluate runs/mine --ratings ann.json ben.json    # their answers, with intervals
 """
 
 

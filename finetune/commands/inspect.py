@@ -16,7 +16,7 @@ SECTION = None
 EXAMPLES = """
 woodshed inspect runs/mine/adapter
 woodshed inspect runs/mine/adapter --base facebook/musicgen-small     # does it belong to this base?
-woodshed inspect runs/mine/adapter --json | jq .told.held_out
+woodshed inspect runs/mine/adapter --json | jq .stated.held_out
 """
 
 
@@ -58,8 +58,8 @@ def _print_tables(facts: Mapping[str, Any], base: str | None) -> None:
     console = Console(highlight=False)
     _print_pairs(console, facts["label"], summary(facts))
     _print_groups(console, facts)
-    if facts["told"]:
-        _print_pairs(console, "What it says of itself (woodshed.json)", leaves(facts["told"]))
+    if facts["stated"]:
+        _print_pairs(console, "What it says of itself (woodshed.json)", leaves(facts["stated"]))
     else:
         console.print("No woodshed.json: it was made elsewhere and says no more of itself.")
     if base is not None:
@@ -74,6 +74,10 @@ def summary(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "method", f"{method['kind']}, rank {_list(method['ranks'])}, alpha {_list(method['alphas'])}"
     yield "size", f"{size['modules']} modules, {size['numbers']:,} numbers, {size['bytes'] / 2**20:.1f} MiB"
     yield "stored as", _list(method["dtypes"])
+    for one in facts["follows"]:
+        pair = f" ({one['pair']})" if one["pair"] else ""
+        ahead = f"{one['lookahead_frames']} frames ahead"
+        yield "follows", f"{one['kind']}{pair}, {ahead}: {one['numbers']:,} numbers, ‖out‖ {one['norm']:.4g}"
 
 
 def leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""`woodshed merge`: adapters melted into their base, as a folder that transformers loads."""
+"""`woodshed merge`: adapters merged into their base, as a folder that transformers loads."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -156,11 +156,13 @@ def table_of(fitted: "Fitted") -> Any:
 
 def cells_of(option: "Option", cap: "Cap", fastest: float) -> list[str]:
     """Base, layers, batch, rank, optimizer, peak, and speed relative to the choice."""
+    from finetune.memory.fit import recomputed_words
+
     plan, memory = option.plan, option.memory
     peak = memory.of_the_card if cap.on_gpu else memory.peak
     return [
         plan.weights,
-        f"{plan.checkpointed} of {plan.spec.layers}",
+        recomputed_words(plan),
         f"{plan.batch_size} x {option.accumulation}",
         str(plan.rank),
         plan.optimizer,

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from data_prep.prepared import ClipRow
 
 SECTION = "prep"
-ALIASES = {"trigger": "captions.trigger", "stems": "stems.use"}
+ALIASES = {"trigger": "captions.trigger", "stems": "stems.use", "text-encoder": "text_encoder"}
 EXAMPLES = """
 woodshed prep my_songs/ data/mine --trigger "in the style of mine"
 woodshed prep my_songs/ data/band --stems instrumental --base facebook/musicgen-stereo-small
 woodshed prep my_songs/ data/drums --stems drums,drums+bass --segment.max_sec 15
 woodshed prep my_songs/ data/along --pair "drums|rest"     # learn drums that play along with everything else
+woodshed prep my_songs/ data/clap --text-encoder laion/larger_clap_music   # prompts read by another encoder
+woodshed prep my_songs/ data/dac --codec descript/dac_44khz  # another codec: the adapter learns its codes
 woodshed prep my_songs/ data/try --base debug     # seconds, no download: to see what comes out
 """
 

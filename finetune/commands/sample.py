@@ -7,7 +7,7 @@ from typing import Any
 from configs.sample import SampleSettings
 
 SECTION = "sample"
-ALIASES = {"duration": "duration_sec"}
+ALIASES = {"duration": "duration_sec", "text-encoder": "text_encoder"}
 EXAMPLES = """
 woodshed sample runs/mine/adapter "slow ballad, piano, in the style of mine" --out out/
 woodshed sample --base facebook/musicgen-small "slow ballad, piano"          # the base alone, to compare
@@ -20,6 +20,7 @@ woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --d
 woodshed sample runs/mine/adapter --mix "0.7 calm piano" "0.3 fast drums"
 woodshed sample runs/mine/adapter "string quartet" --melody hummed.wav --from 2    # with a melody base
 woodshed sample runs/mine/adapter "string quartet" --notes song.mid --drums off    # with Magenta RealTime
+woodshed sample runs/beats/adapter "funk, slap bass" --beat 104                    # an adapter of prep --beat
 woodshed sample runs/mine/adapter "ambient" --duration 120 --play
 woodshed sample runs/mine/adapter "ambient" --pipe wav | ffplay -
 """
@@ -47,7 +48,13 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--mix", nargs="+", metavar="WEIGHT PROMPT", help='Prompts at once, "0.7 calm piano" each.')
     parser.add_argument("--continue", dest="continued", type=Path, metavar="FILE", help="Go on from this recording.")
     parser.add_argument(
-        "--with", dest="heard", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
+        "--with", dest="context", type=Path, metavar="FILE", help="Play along with this recording (adapters of --pair)."
+    )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE.html",
+        help="With --with: a page to compare on: the recording, the part, both, and a part that does not know it.",
     )
     parser.add_argument("--melody", type=Path, metavar="FILE", help="Follow the melody of this recording.")
     parser.add_argument(
@@ -57,20 +64,25 @@ def arguments(parser: Any) -> None:
         help="What of it: mix (all of it, the default), rest (all but drums and bass), or stems as in prep.",
     )
     parser.add_argument("--notes", type=Path, metavar="MIDI", help="Follow the notes, and the drums, of a MIDI file.")
-    parser.add_argument("--drums", choices=["on", "off"], help="With drums or without (a base that can be told).")
+    parser.add_argument(
+        "--drums", choices=["on", "off"], help="With drums or without (a base that takes this as a condition)."
+    )
+    parser.add_argument(
+        "--beat", metavar="BPM|FILE", help="Keep to this tempo, to a table of beats, or to a recording's beats."
+    )
     parser.add_argument(
         "--from",
         dest="from_sec",
         type=float,
         metavar="SEC",
-        help="Where to go on in --continue (default: its end), or where --melody or --with begins (0).",
+        help="Where to go on in --continue (default: its end), or where --melody, --beat or --with begins (0).",
     )
     parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
     parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")
     parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
     parser.add_argument("--force", action="store_true", help="Play an adapter made for other weights of this shape.")
     parser.add_argument(
-        "--play", action="store_true", help="Hear it while it is being made. Kept in out/ where the player fails."
+        "--play", action="store_true", help="Play it while it is being generated. Kept in out/ where the player fails."
     )
     parser.add_argument("--pipe", choices=["wav", "raw"], help="Send it to standard output, as wav or raw 16-bit PCM.")
 

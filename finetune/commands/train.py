@@ -12,6 +12,7 @@ EXAMPLES = """
 woodshed train data/mine runs/mine                            # the base that the dataset was prepared for
 woodshed train data/mine runs/mine --preset 8gb
 woodshed train data/mine runs/mine --lora.rank 32 --epochs 8 --preview.prompts "solo piano, in the style of mine"
+woodshed train data/mine runs/flat --pattern flattening       # move the base to another codebook pattern
 woodshed train data/mine runs/mine --resume                   # go on after Ctrl-C, a crash or a power cut
 woodshed train data/mine runs/mine --resume --epochs 8        # or for longer than first planned
 woodshed train data/try runs/try --preset cpu-debug           # a tiny base, in seconds

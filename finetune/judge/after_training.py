@@ -18,7 +18,8 @@ SHARE = 0.1
 """Of the run's time: below this an evaluation is done without being asked for."""
 LEAST_SEC = 5.0
 """No evaluation takes less, so it need not be asked how much."""
-PROBE_SEC = 3.2
+PROBE_SEC, WARM_UP_SEC = 3.2, 0.2
+"""The piece that is timed, and one before it that is not: the first one loads kernels and compiles."""
 OVERHEAD = 2.0
 """Playing is about half of an evaluation: the rest is listening, the grid on codes and the audit."""
 
@@ -73,9 +74,13 @@ def expected_sec(run: Path, settings: EvaluateSettings) -> float:
 
     subject = open_subject(run)
     probe = settings.model_copy(update={"duration_sec": PROBE_SEC})
-    player = sampler(subject.files, probe)
+    player, asks = sampler(subject.files, probe), [Ask("foreign", "slow ballad, piano", 0)]
+    usual = player.settings
+    player.settings = usual.model_copy(update={"duration_sec": WARM_UP_SEC})
+    play(player, asks)
+    player.settings = usual
     started = time.perf_counter()
-    play(player, [Ask("foreign", "slow ballad, piano", 0)])
+    play(player, asks)
     one_sec = (time.perf_counter() - started) * settings.duration_sec / PROBE_SEC
     batches = math.ceil(settings.count / AT_ONCE)
     played = (3 + 2 * settings.grid.finalists + 1) * batches + 2 * settings.completions

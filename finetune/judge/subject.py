@@ -68,7 +68,8 @@ def open_subject(path: Path, data: Path | None = None, base: str | None = None, 
     """Read an adapter's folder or a run's, its base and its dataset.
 
     Raises:
-        UserError: no adapter there, a base that it does not belong to, or a dataset for another codec.
+        UserError: no adapter there, one that follows more than words, a base that it does not belong to, or a dataset
+            for another codec.
     """
     run = RunFolder(path) if RunFolder(path).config.exists() else None
     if run is not None and not run.adapter.is_dir():
@@ -79,6 +80,12 @@ def open_subject(path: Path, data: Path | None = None, base: str | None = None, 
     if run is None and folder.name == "adapter" and RunFolder(folder.resolve().parent).config.exists():
         run = RunFolder(folder.resolve().parent)
     adapter = load(folder)
+    if adapter.added:
+        raise UserError(
+            f"This adapter follows {' and '.join(adapter.added)}: its music cannot be judged from prompts alone.",
+            where=str(folder),
+            fix="Listen to it with recordings of yours: woodshed sample ADAPTER PROMPT --with FILE (--melody, --beat).",
+        )
     stood = _stood_on(run)
     told = stood["base"]["name"] if stood else adapter.base_id  # an adapter names a local base without its path
     if not (base or told):

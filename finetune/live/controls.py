@@ -1,11 +1,12 @@
 """What a player can set, as one value: whoever plays replaces it, whoever makes the music follows it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from configs.errors import UserError
+from finetune.live.keys import DRUMS, Drums, Keys, Others
 
 if TYPE_CHECKING:
     from configs.live import LiveSettings
@@ -20,6 +21,9 @@ CALM, WILD = 0.6, 1.4
 """Temperatures at both ends of the chaos knob; 1.0 in its middle."""
 FEWEST, SPREAD = 25, 100
 """top_k is 25 at the calm end and 100 times as many at the wild one: 250, the usual, in the middle."""
+
+SETTINGS = ("guidance", "temperature", "top_k", "top_p", "chunk_sec", "buffer_sec")
+"""Numbers that can be turned; `LiveSettings` says their ranges."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Controls:
     fade_sec: float = 2.0
     story: tuple[Moment, ...] = ()
     """While there is a story, its moments are what plays, and `prompts` waits."""
+    keys: Keys = field(default_factory=Keys)
+    drums: Drums = "free"
 
     @classmethod
     def of(cls, settings: "LiveSettings", prompts: Sequence[Weighted], strengths: Mapping[str, float]) -> "Controls":
@@ -78,6 +84,53 @@ class Controls:
     def first(self) -> tuple[Weighted, ...]:
         """The mix that a piece begins with."""
         return (Weighted(self.story[0].text),) if self.story else self.prompts
+
+    def with_prompts(self, prompts: Sequence[Weighted], fade_sec: float | None = None) -> "Controls":
+        """Other prompts; a story ends. Raises UserError as `checked_prompts`."""
+        fade_sec = self.fade_sec if fade_sec is None else fade_sec
+        return replace(self, prompts=checked_prompts(prompts), story=(), fade_sec=fade_sec)
+
+    def with_weight(self, number: int, weight: float) -> "Controls":
+        """Another weight for one prompt; a story ends. Raises UserError where there is no such prompt."""
+        prompts = list(self.prompts)
+        if not 0 <= number < len(prompts):
+            raise UserError(f"there is no prompt number {number}: there are {len(prompts)}, counted from 0")
+        prompts[number] = Weighted(prompts[number].text, weight)
+        return self.with_prompts(prompts)
+
+    def with_story(self, moments: Sequence[Moment]) -> "Controls":
+        """Another story, or none. Raises UserError as `checked_story`."""
+        return replace(self, story=checked_story(moments))
+
+    def with_strength(self, adapter: str, strength: float) -> "Controls":
+        """Another strength of an adapter. Raises UserError where it is out of range."""
+        if not abs(strength) <= MAX_STRENGTH:
+            raise UserError(f"a strength lies between -{MAX_STRENGTH:g} and {MAX_STRENGTH:g}, not {strength}")
+        return replace(self, strengths={**self.strengths, adapter: float(strength)})
+
+    def with_settings(self, **changes: float | int) -> "Controls":
+        """Any of `SETTINGS`. Raises UserError for another name, or a value out of its range."""
+        from pydantic import ValidationError
+
+        from configs.live import LiveSettings
+
+        if unknown := sorted(set(changes) - set(SETTINGS)):
+            raise UserError(f"{unknown[0]!r} cannot change while playing", fix=f"these can: {', '.join(SETTINGS)}")
+        try:
+            return replace(self, **LiveSettings.model_validate(changes).model_dump(include={*changes}))
+        except ValidationError as error:
+            told = error.errors()[0]
+            raise UserError(f"{'.'.join(map(str, told['loc']))}: {told['msg']}") from error
+
+    def with_notes(self, pitches: Collection[int], others: Others | None = None) -> "Controls":
+        """Other keys held. Raises UserError for a pitch that does not exist."""
+        return replace(self, keys=self.keys.holding(pitches, others))
+
+    def with_drums(self, drums: Drums) -> "Controls":
+        """Drums on, off or free. Raises UserError for another word."""
+        if drums not in DRUMS:
+            raise UserError(f"drums are {', '.join(DRUMS)}, not {drums!r}")
+        return replace(self, drums=drums)
 
 
 def chaos(amount: float) -> dict[str, float | int]:

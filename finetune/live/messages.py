@@ -8,7 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from configs.errors import UserError
+from data_prep.note_slots import N_PITCHES
 from finetune.live.controls import MAX_MOMENTS, MAX_PROMPTS, MAX_TEXT_CHARACTERS
+from finetune.live.keys import Drums as DrumsWord
+from finetune.live.keys import Others as OthersWord
 from finetune.live.session import LiveSession
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -149,6 +152,29 @@ class PaceChange(_Message):
         session.set_pace(chunk_sec=self.chunk_sec, buffer_sec=self.buffer_sec)
 
 
+class Notes(_Message):
+    """The keys that are held now, all of them, for a base that follows notes."""
+
+    type: Literal["notes"]
+    pitches: list[Annotated[int, Field(ge=0, lt=N_PITCHES)]] = Field(max_length=N_PITCHES)
+    others: OthersWord | None = None
+
+    def act(self, session: LiveSession) -> None:
+        """`session.set_notes(pitches, others)`."""
+        session.set_notes(self.pitches, self.others)
+
+
+class Drums(_Message):
+    """Drums on, off, or as the model likes, for a base that follows that."""
+
+    type: Literal["drums"]
+    drums: DrumsWord
+
+    def act(self, session: LiveSession) -> None:
+        """`session.set_drums(drums)`."""
+        session.set_drums(self.drums)
+
+
 class Record(_Message):
     """Begin or end a recording."""
 
@@ -160,7 +186,21 @@ class Record(_Message):
         session.record(self.on)
 
 
-Message = Start | Stop | Reset | Prompts | Weight | Story | Strength | SamplingChange | Chaos | PaceChange | Record
+Message = (
+    Start
+    | Stop
+    | Reset
+    | Prompts
+    | Weight
+    | Story
+    | Strength
+    | SamplingChange
+    | Chaos
+    | PaceChange
+    | Notes
+    | Drums
+    | Record
+)
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from configs.errors import UserError
+from finetune.live.error_message import error_message
 from finetune.live.messages import as_message
-from finetune.live.session import LiveSession, error_message
+from finetune.live.session import LiveSession
 
 PREFIX = "/woodshed/"
 
@@ -33,9 +34,11 @@ FIELDS: dict[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
     "chaos": (("amount", _number),),
     "chunk_sec": (("chunk_sec", _number),),
     "buffer_sec": (("buffer_sec", _number),),
+    "drums": (("drums", str),),
     "record": (("on", bool),),
 }
-"""Address → the fields of its message, in order. `/woodshed/prompts` takes text, weight, text, weight, …"""
+"""Address → the fields of its message, in order. `/woodshed/prompts` takes text, weight, text, weight, …, and
+`/woodshed/notes` all pitches that are held."""
 PART_OF: dict[str, str] = dict.fromkeys(("guidance", "temperature", "top_k", "top_p"), "sampling")
 PART_OF |= dict.fromkeys(("chunk_sec", "buffer_sec"), "pace")
 
@@ -51,6 +54,8 @@ def fields_of(address: str, values: Sequence[Any]) -> dict[str, Any]:
         if name == "prompts" and values and len(values) % 2 == 0:
             pairs = zip(values[::2], values[1::2], strict=True)
             return {"type": "prompts", "prompts": [{"text": str(text), "weight": _number(w)} for text, w in pairs]}
+        if name == "notes":
+            return {"type": "notes", "pitches": [int(pitch) for pitch in values]}
         fields = FIELDS[name]
         if len(values) > len(fields):
             raise ValueError("too many values")

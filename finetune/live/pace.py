@@ -31,6 +31,8 @@ class Pace:
     gaps: int
     """How often the buffer ran dry since the piece began."""
     gap_sec: float
+    moment: int | None = None
+    """Of the story: which one plays, from 0 on; None where there is none."""
     hint: str = ""
     """Empty while all is well."""
 
@@ -39,8 +41,19 @@ class Pace:
         return {"type": "status", **{name: _rounded(value) for name, value in asdict(self).items()}}
 
 
-def hint(factor: float | None, recent_gap: bool, controls: Controls, precision: str, window_sec: float) -> str:
-    """What to do when the machine does not keep up; empty when it does."""
+def hint(
+    factor: float | None,
+    recent_gap: bool,
+    controls: Controls,
+    precision: str,
+    window_sec: float,
+    *,
+    guided_by_condition: bool = False,
+) -> str:
+    """What to do when the machine does not keep up; empty when it does.
+
+    `guided_by_condition`: prompts, guidance and the length of a window cost such a model nothing.
+    """
     slow = factor is not None and factor < SAFE_FACTOR
     if not slow and not recent_gap:
         return ""
@@ -52,11 +65,12 @@ def hint(factor: float | None, recent_gap: bool, controls: Controls, precision: 
     helps = []
     if slow and precision != "int8":
         helps.append("--precision int8")
-    if slow and sum(one.weight > 0 for one in controls.prompts) > 1 and not controls.story:
+    costs = slow and not guided_by_condition
+    if costs and sum(one.weight > 0 for one in controls.prompts) > 1 and not controls.story:
         helps.append("fewer prompts at once")
-    if slow and controls.guidance > 1:
+    if costs and controls.guidance > 1:
         helps.append("guidance 1 (half the work)")
-    if slow and window_sec > SHORT_WINDOW_SEC:
+    if costs and window_sec > SHORT_WINDOW_SEC:
         helps.append(f"a shorter window (--window_sec {SHORT_WINDOW_SEC:g} --overlap_sec 4)")
     helps.append("a smaller base" if slow else "a longer buffer")
     return f"{said} What helps: {', '.join(helps)}."

@@ -6,19 +6,23 @@ Controls are looked at five times a second of music, inside a chunk as well: wha
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adapters.decode.prompt_mix import PromptMix
+from adapters.played_notes import drums_from_now, notes_from_now
 from adapters.sampler import Sampler
 from finetune.live.controls import Controls
+from finetune.live.keys import Keys
 
 MAX_STATES = 64
 """Texts whose states are kept."""
 RECENT_CHUNKS = 12
 """What the real-time factor is taken over."""
+PLAYABLE = ("notes", "drums")
+"""Kinds of condition that hands can play, where the base follows them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,7 @@ class TextStates:
         self._encode = sampler.encode
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
 
-    def __getitem__(self, text: str) -> Float[Tensor, "L D_text"]:
+    def __getitem__(self, text: str) -> Shaped[Tensor, "L D_text"]:
         """Encode, or remember."""
         if text not in self._kept:
             self._kept[text] = self._encode([text])[0]
@@ -88,6 +92,15 @@ class Player:
         self.music.generation.direct = self._direct
         self._take_over(controls)
         self._chunks = iter(self.music)
+
+    def _take_over(self, controls: Controls) -> None:
+        """What the stream did not begin with."""
+        self.music.set_sampling(**controls.sampling)
+        for name, strength in controls.strengths.items():
+            self.sampler.set_strength(name, strength)
+        keys = controls.keys
+        before = Keys(struck={pitch: times for pitch, times in keys.struck.items() if pitch not in keys.held})
+        self._play_by_hand(controls, replace(controls, keys=before, drums="free"))
 
     @property
     def second(self) -> float:
@@ -139,12 +152,19 @@ class Player:
             self.story_from_sec, self.moment = second, -1
         if not wanted.story and (wanted.prompts != before.prompts or before.story):
             self._move_to([one.text for one in wanted.prompts], [one.weight for one in wanted.prompts], second)
+        self._play_by_hand(wanted, before)
         self._applied(second, wanted)
 
-    def _take_over(self, controls: Controls) -> None:
-        self.music.set_sampling(**controls.sampling)
-        for name, strength in controls.strengths.items():
-            self.sampler.set_strength(name, strength)
+    def _play_by_hand(self, wanted: Controls, before: Controls) -> None:
+        """Keys and drums, from the next frame on."""
+        found: dict[str, Tensor] = {}
+        if wanted.keys != before.keys and self.sampler.engine.spec.has("notes"):
+            silent = wanted.keys.others == "silent"
+            found["notes"] = notes_from_now(wanted.keys.held, wanted.keys.struck_since(before.keys), silent=silent)
+        if wanted.drums != before.drums and self.sampler.engine.spec.has("drums"):
+            found["drums"] = drums_from_now({"on": True, "off": False, "free": None}[wanted.drums])
+        if found:
+            self.music.set_conditions(found)
 
     def _follow_story(self, second: float) -> None:
         passed = second - self.story_from_sec

@@ -3,7 +3,9 @@
 The file grows on disk while the music plays, under another name, and gets its own when it is whole.
 """
 
+import errno
 import json
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +20,8 @@ from data_prep.safe_write import part_of, remove, storing, write_text
 LONGEST_SEC = 7200.0
 """Two hours: 2 GB in stereo at 48 kHz, half of what a WAV file can hold. A longer session goes on in another file."""
 MAX_MOVES = 100_000
+AGAIN = "press record again."
+SAMPLE_BYTES = 3
 
 
 class Recording:
@@ -56,8 +60,14 @@ class Recording:
         Raises:
             UserError: the disk is full or refuses; what was written before is kept by `finish`.
         """
-        with storing(self.path):
-            self._file.write(np.clip(audio, -1.0, 1.0).T)
+        import soundfile
+
+        with storing(self.path, again=AGAIN):
+            try:
+                self._file.write(np.clip(audio, -1.0, 1.0).T)
+            except soundfile.LibsndfileError as error:  # says no more than "System error"
+                no_room = shutil.disk_usage(self.path.parent).free < 2 * SAMPLE_BYTES * audio.size
+                raise OSError(errno.ENOSPC if no_room else errno.EIO, str(error)) from error
         self.samples += audio.shape[1]
 
     def note(self, what: Mapping[str, Any]) -> None:
@@ -66,21 +76,29 @@ class Recording:
             self.moves.append({"at_sec": round(self.seconds, 3), **what})
 
     def finish(self) -> Path:
-        """Close the file and give it its name; the moves go beside it.
+        """Close the file and give it its name.
 
         Raises:
-            UserError: the disk is full or refuses.
+            UserError: the disk refuses.
         """
         try:
             with storing(self.path):
                 self._file.close()
                 self.part.replace(self.path)
-            story = {**self.made_by, "duration_sec": round(self.seconds, 3), "moves": self.moves}
-            write_text(self.path.with_suffix(".json"), json.dumps(story, ensure_ascii=False, indent=1) + "\n")
         except BaseException:
             self._forget()
             raise
         return self.path
+
+    def write_moves(self) -> None:
+        """The settings and every move, as JSON beside the file.
+
+        Raises:
+            UserError: the disk is full or refuses.
+        """
+        story = {**self.made_by, "duration_sec": round(self.seconds, 3), "moves": self.moves}
+        text = json.dumps(story, ensure_ascii=False, indent=1) + "\n"
+        write_text(self.path.with_suffix(".json"), text, again=AGAIN)
 
     def _forget(self) -> None:
         with suppress(OSError):

@@ -13,6 +13,7 @@ from configs.sample import SampleSettings
 from data_prep.base_files import resolve_base
 from data_prep.progress import quiet_libraries
 from finetune.live.controls import Controls, Weighted
+from finetune.live.player import PLAYABLE
 from finetune.live.session import About, LiveSession
 from finetune.terminal import forced_lines, harmless
 
@@ -58,7 +59,8 @@ def open_session(
     assert codec is not None
     codec.stream()  # says it where a codec cannot
     strengths = {name: schedule.at(0.0) for name, schedule in sampler.schedules.items()}
-    about = About(files.id, revision, list(strengths), codec.sample_rate_hz, codec.channels, sampler.forced)
+    plays = [kind for kind in PLAYABLE if sampler.engine.spec.has(kind)]
+    about = About(files.id, revision, list(strengths), codec.sample_rate_hz, codec.channels, sampler.forced, plays)
     mix = [Weighted(text, float(number == 0)) for number, text in enumerate(prompts or _prompts_of(described))]
     controls = Controls.of(settings, mix, strengths)
     return LiveSession(

@@ -6,6 +6,7 @@ the others do not notice.
 
 import asyncio
 import json
+import re
 import socket
 import struct
 from contextlib import suppress
@@ -22,9 +23,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from adapters.audio_out import pcm16
 from configs.errors import UserError
 from finetune.live.access import Access
+from finetune.live.audience import Event
+from finetune.live.error_message import error_message
 from finetune.live.messages import MAX_MESSAGE_BYTES, read_message
 from finetune.live.player import Chunk
-from finetune.live.session import Event, LiveSession, error_message
+from finetune.live.session import LiveSession
 
 PROTOCOL = 1
 """Rises when messages change."""
@@ -47,8 +50,7 @@ def build_app(session: LiveSession, access: Access) -> Starlette:
     async def page(request: Request) -> Response:
         if refused := _refusal(request, access):
             return refused
-        text = files("finetune.live").joinpath("page.html").read_text("utf-8")
-        return HTMLResponse(text, headers=SAFE_HEADERS)
+        return HTMLResponse(page_text(), headers=SAFE_HEADERS)
 
     async def status(request: Request) -> Response:
         return _refusal(request, access) or JSONResponse({**session.pace().as_message(), "state": session.state()})
@@ -56,15 +58,14 @@ def build_app(session: LiveSession, access: Access) -> Starlette:
     async def recording(request: Request) -> Response:
         if refused := _refusal(request, access):
             return refused
-        path = session.recordings.get(request.path_params["name"])  # no path from outside is ever opened
+        path = session.recorder.finished.get(request.path_params["name"])  # no path from outside is ever opened
         if path is None or not path.is_file():
             return PlainTextResponse("there is no such recording\n", 404)
         return FileResponse(path, filename=path.name, headers=SAFE_HEADERS)
 
     async def live(socket: WebSocket) -> None:
-        why = access.refusal(socket.headers, socket.query_params)
-        if why:
-            await socket.send_denial_response(PlainTextResponse(why + "\n", 403))
+        if access.refusal(socket.headers, socket.query_params):
+            await socket.close()  # before it is accepted: HTTP 403; `/status` says why in words
             return
         await _Page(socket, session).serve()
 
@@ -132,6 +133,15 @@ class _Page:
             await self.socket.send_text(json.dumps(event, ensure_ascii=False))
 
 
+def page_text() -> str:
+    """The page in one piece: its style and scripts stand in files of their own and go where it names them."""
+    folder = files("finetune.live").joinpath("page")
+    text = folder.joinpath("page.html").read_text("utf-8")
+    for part in re.findall(r"/\*([a-z]+\.(?:css|js))\*/", text):
+        text = text.replace(f"/*{part}*/", folder.joinpath(part).read_text("utf-8"))
+    return text
+
+
 def hello(session: LiveSession) -> dict[str, Any]:
     """The first message to a page: what plays here."""
     about = session.about
@@ -142,6 +152,7 @@ def hello(session: LiveSession) -> dict[str, Any]:
         "adapters": list(about.adapters),
         "sample_rate_hz": about.sample_rate_hz,
         "channels": about.channels,
+        "plays": sorted(about.plays),
     }
 
 
@@ -193,6 +204,7 @@ def _bound(host: str, port: int) -> socket.socket:
         try:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind((host, port))
+            bound.listen()  # whoever is quick may come before the server runs
         except BaseException:
             bound.close()
             raise

@@ -99,6 +99,7 @@ def applied(settings: TrainSettings, option: Option) -> TrainSettings:
     changed.base_weights = plan.weights
     changed.checkpointing = plan.checkpointed > 0
     changed.checkpointed_layers = plan.checkpointed if plan.checkpointed < plan.spec.layers else 0
+    changed.partly_recomputed_layers = plan.partly
     changed.batch_size, changed.accumulation = plan.batch_size, option.accumulation
     changed.optim.name = plan.optimizer
     return changed

@@ -21,6 +21,8 @@ class Machine:
     """What the processor takes for a layer's forward and backward pass, however small the batch is."""
     recompute_sec: float = 2e-3
     """What it takes more for a layer that is recomputed."""
+    partly_sec: float = 0.4e-3
+    """What it takes more for a layer of which norms and activation are recomputed."""
 
 
 SHORT_ROWS = 90
@@ -50,9 +52,11 @@ def step_sec(plan: StepPlan, machine: Machine | None = None) -> float:
         packed = 1.0 if plan.weights == "int8" else 0.5
         weights = layers * memory_of(plan.spec).block_weights(plan)
         dequantised = passes * weights * (packed + 2 * plan.bytes_per_value) / machine.bytes_per_sec
-    host = layers * machine.layer_sec + plan.checkpointed * machine.recompute_sec
+    partly = min(plan.partly, layers - plan.checkpointed)
+    host = layers * machine.layer_sec + plan.checkpointed * machine.recompute_sec + partly * machine.partly_sec
+    again = partly * 2 * memory_of(plan.spec).cheap_bytes(plan)[0] / machine.bytes_per_sec  # read one, write one
     short = 1 + SHORT_ROWS / (plan.batch_size * plan.steps)
-    return max(step_flops(plan) * short / machine.flops + dequantised, host)
+    return max(step_flops(plan) * short / machine.flops + dequantised + again, host)
 
 
 def audio_sec_per_sec(plan: StepPlan, accumulation: int, machine: Machine | None = None) -> float:

@@ -1,15 +1,17 @@
 """Which settings fit under a cap, and which of those is the fastest.
 
 The total batch stays what was asked for: micro-batch times accumulation. For every way to hold the base and every
-micro-batch, as few layers are recomputed as the cap allows, since that is what costs time; then the fastest wins. An
+micro-batch, as little is recomputed as the cap allows, since that is what costs time: some layers whole, of others only
+norms and activation; then the fastest wins. An
 8-bit or 4-bit base changes the model a little, so it must earn its place: it is chosen only where no unquantised base
 fits, or where it is predicted to be faster by `LOSSY_GAIN`.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from adapters.family.memory import Optimizer, StepPlan
+from adapters.family.memory import Optimizer, StepPlan, memory_of
 from configs.errors import UserError
 from configs.precisions import BaseWeights
 from finetune.memory.cost import Machine, audio_sec_per_sec
@@ -93,6 +95,12 @@ def smaller(option: Option, cap: Cap, machine: Machine | None = None) -> Option 
     return None if size is None else _option(option.plan, size, total, cap, machine)
 
 
+def recomputed_words(plan: StepPlan) -> str:
+    """How many of the layers are recomputed, for people."""
+    in_part = f" and {plan.partly} in part" if plan.partly else ""
+    return f"{plan.checkpointed}{in_part} of {plan.spec.layers}"
+
+
 def divisors(number: int) -> list[int]:
     """Ascending."""
     return [n for n in range(1, number + 1) if number % n == 0]
@@ -104,14 +112,28 @@ def _table(plan: StepPlan, total: int, cap: Cap, kinds: list[BaseWeights], machi
 
 
 def _option(plan: StepPlan, size: int, total: int, cap: Cap, machine: Machine | None) -> Option:
-    """With as few recomputed layers as fit; with all of them when nothing does."""
-    layers = plan.spec.layers
-    trials = (replace(plan, batch_size=size, checkpointed=n) for n in range(layers + 1))
-    chosen = next((trial for trial in trials if cap.holds(predict(trial))), None)
-    final = chosen or replace(plan, batch_size=size, checkpointed=layers)
+    """With as little recomputed as fits, in the way that is fastest; with all layers when nothing does."""
     accumulation = total // size
-    speed = audio_sec_per_sec(final, accumulation, machine)
-    return Option(final, accumulation, predict(final), speed, chosen is not None)
+    fitting = list(_least_recomputed(replace(plan, batch_size=size), cap))
+    tried = fitting or [replace(plan, batch_size=size, checkpointed=plan.spec.layers, partly=0)]
+    speeds = [audio_sec_per_sec(trial, accumulation, machine) for trial in tried]
+    best = speeds.index(max(speeds))
+    return Option(tried[best], accumulation, predict(tried[best]), speeds[best], bool(fitting))
+
+
+def _least_recomputed(plan: StepPlan, cap: Cap) -> Iterator[StepPlan]:
+    """For each number of layers that are recomputed whole, as few in part as fit; up to where none in part need be."""
+    layers = plan.spec.layers
+    in_part = memory_of(plan.spec).cheap_bytes(plan)[0] > 0
+    for whole in range(layers + 1):
+        most = (layers - whole) * in_part
+        few = bisect_left(
+            range(most + 1), True, key=lambda n: cap.holds(predict(replace(plan, checkpointed=whole, partly=n)))
+        )
+        if few <= most:
+            yield replace(plan, checkpointed=whole, partly=few)
+        if few == 0:
+            return
 
 
 def _nothing_fits(smallest: Option, cap: Cap) -> UserError:

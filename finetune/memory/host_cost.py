@@ -36,12 +36,13 @@ def machine_here(spec: LMSpec, device: str) -> Machine:
     def step() -> None:
         lm(inputs, conditions).sum().backward()
 
-    plain, recomputed = (_seconds(lm, layers, step) for layers in (0, LAYERS))
-    return Machine(layer_sec=plain / LAYERS, recompute_sec=max(recomputed - plain, 0.0) / LAYERS)
+    plain, whole, partly = (_seconds(lm, *layers, step) for layers in ((0, 0), (LAYERS, 0), (0, LAYERS)))
+    more = [max(spent - plain, 0.0) / LAYERS for spent in (whole, partly)]
+    return Machine(layer_sec=plain / LAYERS, recompute_sec=more[0], partly_sec=more[1])
 
 
-def _seconds(lm: LM, recomputed: int, step: Callable[[], None]) -> float:
-    enable_checkpointing(lm, recomputed)
+def _seconds(lm: LM, recomputed: int, partly: int, step: Callable[[], None]) -> float:
+    enable_checkpointing(lm, recomputed, partly)
     spent = []
     for _ in range(1 + RUNS):
         begun = time.perf_counter()

@@ -51,15 +51,17 @@ def predict(plan: StepPlan) -> Predicted:
     row_bytes = memory.block_rows(plan) * spec.hidden * e
     logits = rows * spec.n_codebooks * spec.card * e
     chunk = 2 * rows * spec.card * 4  # fp32 scores and probabilities of one codebook
-    plain = spec.layers - plan.checkpointed
+    plain, partly = spec.layers - plan.checkpointed, min(plan.partly, spec.layers - plan.checkpointed)
+    cheap, made_again = memory.cheap_bytes(plan) if partly else (0, 0)
     block, batch, widest = memory.block_bytes(plan), memory.batch_bytes(plan), memory.widest_bytes(plan)
     below = plan.checkpointed * row_bytes  # inputs of the recomputed layers
     whole = memory.whole_kept_bytes(plan)
-    before_head = whole + batch + below + plain * block + row_bytes - memory.unneeded_bytes(plan)
+    blocks = plain * block - partly * cheap
+    before_head = whole + batch + below + blocks + row_bytes - memory.unneeded_bytes(plan)
     after, after_widest = memory.after_blocks_bytes(plan)
     at_loss = before_head + after + (3 if plan.prior else 2) * logits + chunk
     in_after = before_head + after + after_widest
-    early_backward = before_head + row_bytes + (widest if plain else 0)
+    early_backward = before_head + row_bytes + (widest if plain else 0) + (made_again if partly == plain else 0)
     recomputing = batch + below + block + widest if plan.checkpointed else 0
     peak = max(at_loss, in_after, early_backward, recomputing)
     return Predicted(held, before_head + after + logits, held + peak)

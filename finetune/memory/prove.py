@@ -9,7 +9,7 @@ from adapters.family.recompute import enable_checkpointing
 from configs.train import TrainSettings
 from finetune.memory.auto import Fitted, cap_of, fit_settings, limit_process, longest_frames
 from finetune.memory.dry import Measured, measure
-from finetune.memory.fit import Cap, choose, options
+from finetune.memory.fit import Cap, choose, options, recomputed_words
 from finetune.memory.host_cost import machine_here
 from finetune.memory.optimizer_state import state_bytes
 from finetune.memory.predict import GIB, predict
@@ -81,8 +81,8 @@ def prove(learner: Learner, clips: Sequence["Clip"], bounds: Bounds, say: Callab
     if again == bounds.plan:
         return again
     learner.batch_size, learner.checkpointed = again.batch_size, again.checkpointed
-    enable_checkpointing(learner.lm, again.checkpointed)
-    say(f"adjusted: micro-batches of {again.batch_size}, {again.checkpointed} of {again.spec.layers} layers recomputed")
+    enable_checkpointing(learner.lm, again.checkpointed, again.partly)
+    say(f"adjusted: micro-batches of {again.batch_size}, {recomputed_words(again)} layers recomputed")
     return again
 
 

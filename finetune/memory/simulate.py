@@ -86,7 +86,7 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
     with torch.device(device) if device == "meta" else nullcontext():  # its first values are drawn on the CPU
         adapter = attach(lm, LoraSettings(rank=plan.rank, targets=list(plan.targets)))
     lean_lora.install(lm)
-    enable_checkpointing(lm, plan.checkpointed)
+    enable_checkpointing(lm, plan.checkpointed, plan.partly)
     return lm.train(), adapter
 
 

@@ -17,6 +17,7 @@ def step_plan(
         weights=weights,
         arithmetic=arithmetic,
         checkpointed=checkpointed_layers(settings, spec.layers),
+        partly=partly_recomputed(settings, spec.layers),
         batch_size=settings.batch_size,
         frames=longest_frames,
         rank=settings.lora.rank,
@@ -32,3 +33,8 @@ def checkpointed_layers(settings: TrainSettings, layers: int) -> int:
     if not settings.checkpointing:
         return 0
     return min(layers, settings.checkpointed_layers or layers)
+
+
+def partly_recomputed(settings: TrainSettings, layers: int) -> int:
+    """Of how many layers beside those only what is cheap is recomputed."""
+    return min(layers - checkpointed_layers(settings, layers), settings.partly_recomputed_layers)

@@ -40,13 +40,17 @@ class Request:
     play: bool
     pipe: str | None
     force: bool = False
-    heard: Path | None = None
+    context: Path | None = None
     """The recording to play along with."""
     melody: Path | None = None
     melody_stems: str = "mix"
     notes: Path | None = None
     """A MIDI file to follow."""
     drums: str | None = None
+    beat: str | None = None
+    """A tempo, or a file of beats, or a recording whose beats are kept."""
+    page: Path | None = None
+    """Where to write the page that shows context, part, mix and control side by side."""
 
     @property
     def streams(self) -> bool:
@@ -79,11 +83,13 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         play=args.play,
         pipe=args.pipe,
         force=args.force,
-        heard=args.heard,
+        context=args.context,
         melody=args.melody,
         melody_stems=args.melody_stems,
         notes=args.notes,
         drums=args.drums,
+        beat=args.beat,
+        page=args.page,
     )
 
 
@@ -158,7 +164,7 @@ def _prompts(args: Namespace, words: Sequence[str]) -> list[Words]:
         prompts.append(read_prompt_schedule(args.story))
     if args.mix:
         prompts.append(read_prompt_mix(args.mix))
-    if not prompts and (args.continued is not None or args.melody is not None):
+    if not prompts and any(given is not None for given in (args.continued, args.melody, args.context, args.beat)):
         prompts.append("")  # the recording says enough
     return prompts
 
@@ -182,18 +188,25 @@ def read_prompts(path: Path) -> list[str]:
 def _check(args: Namespace, prompts: Sequence[Words], streams: bool) -> None:
     if not prompts:
         raise UserError("there is nothing to play", fix='give a prompt, e.g. "slow ballad, piano"; or --prompts-file')
-    beginnings = (args.continued, args.melody, args.heard)
+    beat_file = None if args.beat is None or _is_number(args.beat) else Path(args.beat)
+    beginnings = (args.continued, args.melody, args.context, beat_file)
     if args.from_sec is not None and not any(beginnings):
-        fix = "add --continue FILE, --melody FILE or --with FILE"
+        fix = "add --continue FILE, --melody FILE, --beat FILE or --with FILE"
         raise UserError("--from says where to go on in a recording, but there is none", fix=fix)
-    if args.heard is not None and (args.continued is not None or args.loop):
+    if args.context is not None and (args.continued is not None or args.loop):
         raise UserError("--with plays along from a recording's start on", fix="leave out --continue and --loop")
-    if args.heard is not None and args.melody is not None and args.from_sec is not None:
-        raise UserError("--from could belong to --melody or to --with", fix="cut one of the two recordings instead")
-    if args.heard is not None and not is_file(args.heard):
-        raise UserError("the recording to play along with is not there", where=str(args.heard))
+    if args.from_sec is not None and sum(file is not None for file in (args.melody, args.context, beat_file)) > 1:
+        fix = "cut the recordings to where they begin instead"
+        raise UserError("--from could belong to any of --melody, --beat and --with", fix=fix)
+    if beat_file is not None and not is_file(beat_file):
+        fix = "give a tempo (--beat 120), a table of beats, or a recording"
+        raise UserError("the beats' file is not there", where=str(beat_file), fix=fix)
+    if args.page is not None and (args.context is None or streams):
+        raise UserError("--page shows what plays along: it needs --with, and files", fix="leave out --play and --pipe")
+    if args.context is not None and not is_file(args.context):
+        raise UserError("the recording to play along with is not there", where=str(args.context))
     if args.from_sec is not None and args.continued is not None and not 0 < args.from_sec < float("inf"):
-        raise UserError("--from must be above 0", fix="there is nothing to hear before second 0")
+        raise UserError("--from must be above 0", fix="there is nothing before second 0")
     if args.from_sec is not None and not 0 <= args.from_sec < float("inf"):
         raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
     if args.notes is not None and not is_file(args.notes):
@@ -210,6 +223,14 @@ def _check(args: Namespace, prompts: Sequence[Words], streams: bool) -> None:
         raise UserError("a loop needs 20 to 400 --bpm and 1 to 512 --bars", fix="e.g. --bpm 110 --bars 4")
     if args.play and args.pipe:
         raise UserError("--play and --pipe want the same sound", fix="give one of them")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _base_of(adapters: "Sequence[AdapterSpec]", revision: str | None) -> tuple[str, str | None]:

@@ -21,7 +21,7 @@ from configs.errors import UserError
 from configs.prep import StemSettings
 from data_prep.chroma import agreement, chroma
 from data_prep.chroma_shape import ChromaShape
-from data_prep.condition_sources.melody import MELODY, shape_of
+from data_prep.condition_sources.melody import MELODY, melody_rows, shape_of
 from data_prep.condition_sources.registry import source_of
 from data_prep.lm_spec import LMSpec
 from data_prep.resample import resample
@@ -76,9 +76,10 @@ def read_melody(request: "Request", sampler: Sampler, before: Continuation | Non
     assert path is not None
     if not spec.has(MELODY):
         raise UserError(
-            "this base does not follow a melody",
+            "nothing here follows a melody",
             where=f"--melody {path}",
-            fix="leave --melody out, or use a base that does, e.g. facebook/musicgen-melody",
+            fix="leave --melody out; use a base that does, e.g. facebook/musicgen-melody; "
+            "or train an adapter that does: woodshed prep SONGS DATA --melody rest",
         )
     shape = shape_of(spec.condition(MELODY))
     from_sec = (request.from_sec or 0.0) if before is None else 0.0
@@ -105,7 +106,7 @@ def _fitted(
         known = _at_rate(before.audio[:, -frames:].mean(0), before.sample_rate_hz, shape.sample_rate_hz)
     wanted = round(new_sec * shape.sample_rate_hz)
     repeats = -(-wanted // len(audio))
-    values = chroma(torch.cat([known, audio.repeat(repeats)[:wanted] if repeats > 1 else audio]), shape)
+    values = melody_rows(torch.cat([known, audio.repeat(repeats)[:wanted] if repeats > 1 else audio]), kind)
     seconds = len(audio) / shape.sample_rate_hz
     again = "; the piece is longer, so it begins again" if repeats > 1 else ""
     said = f"melody: {seconds:.1f} s of {path.name} from {from_sec:g} s on{again}"

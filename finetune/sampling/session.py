@@ -8,33 +8,34 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from adapters.audio_out import Levels, PcmPipe, slug, start_player, stdout_pipe, take_name, write_piece
-from adapters.conditions import RowConditions
 from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
-from adapters.play_along import HeardTrack, hear
-from adapters.sampler import Sampler
+from adapters.play_along import ContextTrack
+from adapters.sampler import Sampler, Take
 from adapters.seams import Continuation, Loop, continue_from
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
-from data_prep.heard import HEARD
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
+from finetune.sampling.followed import Followed, read_context_track, read_followed
 from finetune.sampling.line import Request, Words
-from finetune.sampling.melody import PieceMelody, read_melody
 from finetune.sampling.score import read_score
 from finetune.terminal import forced_lines, harmless
+
+if TYPE_CHECKING:
+    from finetune.sampling.listening_page import Row
 
 
 def play_line(request: Request) -> int:
@@ -51,21 +52,20 @@ def play_line(request: Request) -> int:
     console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
     for line in forced_lines(sampler.forced):
         console.print(line, soft_wrap=True)
-    heard = _heard(request, sampler)
+    context = read_context_track(request, sampler)
     before = None
     if request.continued is not None:
         before = continue_from(request.continued, request.from_sec, sampler.codec, request.settings.overlap_sec)
-    melody = None
-    if request.melody is not None:
-        melody = read_melody(request, sampler, before)
-        console.print(harmless(melody.said), soft_wrap=True)
+    followed = read_followed(
+        request, sampler, context, before, lambda line: console.print(harmless(line), soft_wrap=True)
+    )
     score = read_score(request, sampler.engine.spec, _known_frames(before))
     if score is not None:
         sampler.conditions = score.conditions
         console.print(harmless(score.said), soft_wrap=True)
     if request.streams:
-        return _stream_all(request, sampler, before, melody, console, heard)
-    _write_all(request, sampler, before, melody, console, heard)
+        return _stream_all(request, sampler, before, followed, console)
+    _write_all(request, sampler, before, followed, console)
     return 0
 
 
@@ -74,37 +74,12 @@ def _what(request: Request) -> str:
     return f"{request.base_id}{' + ' if names else ''}{' + '.join(names)}"
 
 
-def _heard(request: Request, sampler: Sampler) -> HeardTrack | None:
-    """The recording to play along with; pieces are as long as it then.
-
-    Raises:
-        UserError: there is none and the adapter needs one, or there is one and no adapter hears it.
-    """
-    hears = any(kind.name == HEARD for kind in sampler.engine.spec.conditions)
-    if request.heard is None:
-        if hears:
-            name = next(iter(sampler.added), "this adapter")
-            raise UserError(f"{name} plays along with another track", fix="say with which: --with FILE")
-        return None
-    if not hears:
-        what = "this adapter hears" if request.adapters else "a base alone hears"
-        fix = 'train one on pairs: woodshed prep SONGS DATA --pair "drums|rest"'
-        raise UserError(f"{what} no other track: --with {request.heard.name} would change nothing", fix=fix)
-    assert sampler.codec is not None
-    asked = request.settings.duration_sec if "duration_sec" in request.settings.model_fields_set else None
-    heard = hear(request.heard, request.from_sec, asked, sampler.codec)
-    exact = -(-heard.audio.shape[1] // sampler.codec.hop_samples) / sampler.frame_rate
-    sampler.settings = sampler.settings.model_copy(update={"duration_sec": exact})
-    return heard
-
-
 def _write_all(
     request: Request,
     sampler: Sampler,
     before: Continuation | None,
-    melody: PieceMelody | None,
+    followed: Followed,
     console: Console,
-    heard: HeardTrack | None,
 ) -> None:
     assert sampler.codec is not None
     loop = _loop(request, sampler.codec)
@@ -113,24 +88,57 @@ def _write_all(
         sampler.settings = request.settings.model_copy(update={"duration_sec": duration_sec})
     known = None if before is None else before.codes
     size, said = request.settings.batch_size, 0
+    rows: list[Row] = []
     for first in range(0, len(request.prompts), size):
         prompts = request.prompts[first : first + size]
         seeds = [request.settings.seed + first + number for number in range(len(prompts))]
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
-            also = [_also(heard, melody)] * len(prompts)
+            also = [followed.conditions] * len(prompts)
             takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
         said = _say_fewer(sampler, len(prompts), said, console)
         spent = time.perf_counter() - begun
         new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
         for prompt, seed, take in zip(prompts, seeds, takes, strict=True):
-            if melody is not None:
-                console.print(melody.compare(take.waveform, sampler.codec.sample_rate_hz))
+            if agreed := followed.compare(take.waveform, sampler.codec.sample_rate_hz):
+                console.print(agreed)
             audio = take.waveform if loop is None else loop.cut(take.waveform)
             if before is not None:
                 audio = before.join(audio, _known_frames(before) * sampler.codec.hop_samples)
-            _write(request, prompt, seed, audio, sampler, console, heard)
+            _write(request, prompt, seed, audio, sampler, console, followed.context)
+        if request.page is not None:
+            rows += _rows(prompts, seeds, takes, sampler, followed)
         console.print(f"{new_sec:.1f} s of music in {spent:.1f} s: {new_sec / spent:.2f} × real time")
+    if request.page is not None:
+        from finetune.sampling.listening_page import write_listening_page
+
+        assert followed.context is not None
+        title = f"{next(iter(sampler.added))}: played along with {followed.context.name}"
+        write_listening_page(request.page, title, rows, sampler.codec.sample_rate_hz)
+        console.print(harmless(str(request.page)), soft_wrap=True)
+
+
+def _rows(
+    prompts: Sequence[Words],
+    seeds: Sequence[int],
+    takes: Sequence[Take],
+    sampler: Sampler,
+    followed: Followed,
+) -> "list[Row]":
+    """What the page shows of these pieces. The control has the same words and seed, and knows nothing of the track."""
+    from finetune.sampling.listening_page import Row
+
+    context = followed.context
+    assert context is not None
+    blind = {name: values for name, values in followed.conditions.items() if name not in context.conditions}
+    controls = sampler.sample(prompts, seeds=seeds, also=[blind] * len(prompts))
+    rows = []
+    for prompt, seed, take, control in zip(prompts, seeds, takes, controls, strict=True):
+        title = f"{prompt if isinstance(prompt, str) else ' - '.join(prompt.texts)} (seed {seed})"
+        part, other = context.cut(take.waveform), context.cut(control.waveform)
+        shown = {"context": context.audio, "part": part, "mix": context.mix(part), "control, mixed": context.mix(other)}
+        rows.append(Row(title, {name: audio.numpy() for name, audio in shown.items()}))
+    return rows
 
 
 def _say_fewer(sampler: Sampler, asked: int, said: int, console: Console) -> int:
@@ -146,9 +154,8 @@ def _stream_all(
     request: Request,
     sampler: Sampler,
     before: Continuation | None,
-    melody: PieceMelody | None,
+    followed: Followed,
     console: Console,
-    heard: HeardTrack | None,
 ) -> int:
     assert sampler.codec is not None
     listener = _Listener()
@@ -156,18 +163,18 @@ def _stream_all(
     with _listening(request, sampler, listener) as pipe:
         for number, prompt in enumerate(request.prompts):
             seed = request.settings.seed + number
-            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, melody, console, heard)
+            chunks = _stream_one(pipe, listener, sampler, prompt, seed, before, followed, console)
             if chunks is None:
                 return 0
-            if melody is not None:
-                console.print(melody.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz))
+            if agreed := followed.compare(torch.cat(chunks, dim=1), sampler.codec.sample_rate_hz):
+                console.print(agreed)
             kept.append((prompt, seed, torch.cat(chunks, dim=1)))
             if request.out is not None:
-                _write(request, prompt, seed, kept.pop()[2], sampler, console, heard)
+                _write(request, prompt, seed, kept.pop()[2], sampler, console, followed.context)
     if listener.failed:
         request = replace(request, out=request.out or Path("out"))
         for prompt, seed, audio in kept:
-            _write(request, prompt, seed, audio, sampler, console, heard)
+            _write(request, prompt, seed, audio, sampler, console, followed.context)
         raise listener.error(request)
     return 0
 
@@ -202,14 +209,13 @@ def _stream_one(
     prompt: Words,
     seed: int,
     before: Continuation | None,
-    melody: PieceMelody | None,
+    followed: Followed,
     console: Console,
-    heard: HeardTrack | None,
 ) -> list[Tensor] | None:
     """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     known = None if before is None else before.codes
-    with sampler.stream(prompt, seed=seed, continue_from=known, also=_also(heard, melody)) as music:
+    with sampler.stream(prompt, seed=seed, continue_from=known, also=followed.conditions) as music:
         for chunk in music:
             try:
                 if not listener.failed:
@@ -261,10 +267,6 @@ def _known_frames(before: Continuation | None) -> int:
     return 0 if before is None else before.codes.shape[1]
 
 
-def _also(heard: HeardTrack | None, melody: PieceMelody | None) -> RowConditions:
-    return {**({} if heard is None else heard.conditions), **({} if melody is None else melody.conditions)}
-
-
 def _write(
     request: Request,
     prompt: Words,
@@ -272,7 +274,7 @@ def _write(
     audio: Tensor,
     sampler: Sampler,
     console: Console,
-    heard: HeardTrack | None,
+    context: ContextTrack | None,
 ) -> None:
     codec = sampler.codec
     assert codec is not None and request.out is not None
@@ -280,12 +282,12 @@ def _write(
     settings = request.settings
     path = take_name(request.out, f"{slug(title)}-s{seed}", settings.format)
     made_by = _made_by(request, prompt, seed, sampler)
-    audio = audio if heard is None else heard.cut(audio)
+    audio = audio if context is None else context.cut(audio)
     write_piece(path, title, audio, codec.sample_rate_hz, made_by)
-    if heard is not None:
+    if context is not None:
         mixed = take_name(request.out, f"{path.stem}-mix", settings.format)
-        write_piece(mixed, f"{title}, with {heard.name}", heard.mix(audio), codec.sample_rate_hz, made_by)
-        console.print(f"{harmless(str(mixed))}  with {harmless(heard.name)}", soft_wrap=True)
+        write_piece(mixed, f"{title}, with {context.name}", context.mix(audio), codec.sample_rate_hz, made_by)
+        console.print(f"{harmless(str(mixed))}  with {harmless(context.name)}", soft_wrap=True)
     seconds = audio.shape[1] / codec.sample_rate_hz
     console.print(f"{harmless(str(path))}  {seconds:.1f} s, {Levels.of(audio)}", soft_wrap=True)
 
@@ -304,10 +306,12 @@ def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Ma
     made["adapters"] = [f"{spec.label}@{spec.strength}" for spec in request.adapters]
     if request.continued is not None:
         made["continues"] = {"file": request.continued.name, "from_sec": request.from_sec}
-    if request.heard is not None:
-        made["with"] = {"file": request.heard.name, "from_sec": request.from_sec or 0.0}
+    if request.context is not None:
+        made["with"] = {"file": request.context.name, "from_sec": request.from_sec or 0.0}
     if request.melody is not None:
         made["melody"] = {"file": request.melody.name, "stems": request.melody_stems, "from_sec": request.from_sec or 0}
+    if request.beat is not None:
+        made["beat"] = Path(request.beat).name
     if request.notes is not None or request.drums is not None:
         made["notes"] = {"file": request.notes and request.notes.name, "drums": request.drums}
     if request.settings.decoder is not None:

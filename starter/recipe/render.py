@@ -45,10 +45,21 @@ def render(pieces: Sequence[Piece], sample_rate_hz: int = SYNTH_RATE_HZ) -> list
 
 def render_stems(piece: Piece, sample_rate_hz: int = SYNTH_RATE_HZ) -> dict[str, Float[np.ndarray, " N"]]:
     """Every part alone, at the gain of the mix: they add up to it, but for FluidSynth's event timing (about 2 ms)."""
-    alone = [replace(piece, parts=(part,)) for part in piece.parts]
-    stems = [_to_rate(audio, sample_rate_hz) for audio in _play(alone)]
-    gain = _gain(np.sum(stems, axis=0))
-    return {part.role: gain * stem for part, stem in zip(piece.parts, stems, strict=True)}
+    return render_all_stems([piece], sample_rate_hz)[0]
+
+
+def render_all_stems(
+    pieces: Sequence[Piece], sample_rate_hz: int = SYNTH_RATE_HZ
+) -> list[dict[str, Float[np.ndarray, " N"]]]:
+    """`render_stems` of several pieces in one run of FluidSynth."""
+    alone = [replace(piece, parts=(part,)) for piece in pieces for part in piece.parts]
+    played = iter(_play(alone))
+    found = []
+    for piece in pieces:
+        stems = [_to_rate(next(played), sample_rate_hz) for _ in piece.parts]
+        gain = _gain(np.sum(stems, axis=0))
+        found.append({part.role: gain * stem for part, stem in zip(piece.parts, stems, strict=True)})
+    return found
 
 
 def midi_of(pieces: Sequence[Piece]) -> tuple[mido.MidiFile, list[float]]:

@@ -1,11 +1,13 @@
-"""Whole runs of `woodshed train` on the fake card, each kind of adapter and arithmetic; a line of JSON for each.
+"""Runs of `woodshed train` on the fake card, each kind of adapter and arithmetic; a line of JSON for each.
 
+All learn, save and look at what was held out; some also prove and report the adapter, which takes as long again.
 python -m fake_card.training_runs FOLDER, in the environment that `fake_card.driver` makes.
 """
 
 import json
 import sys
 import traceback
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,50 +18,57 @@ from adapters.family.memory import StepPlan
 from adapters.family.musicgen.format import spec_of_sizes
 from data_prep.debug_base import write_debug_base
 from fake_card.card import FakeCard
+from finetune.memory import host_cost
 from finetune.memory.predict import predict
 from finetune.memory.simulate import simulate
-from finetune.train import train
+from finetune.train import learn, train
 
 AMPERE, TURING = (8, 6), (7, 5)
 RUNS: dict[str, tuple[tuple[int, int], dict[str, Any]]] = {
-    "bf16, previews": (AMPERE, {"preview": {"every_steps": 1, "duration_sec": 0.2}}),
-    "fp16": (TURING, {}),
-    "fp32": (AMPERE, {"precision": "fp32"}),
-    "bf16 over fp32": (AMPERE, {"precision": "bf16", "base_weights": "fp32"}),
-    "dora": (AMPERE, {"lora": {"dora": True}}),
-    "pissa": (AMPERE, {"lora": {"init": "pissa"}}),
-    "prior": (AMPERE, {"prior_share": 0.4, "prior_prompts": ["slow piano"], "prior_pieces": 1}),
-    "dropout": (AMPERE, {"lora": {"dropout": 0.1}}),
-    "recomputed, average": (AMPERE, {"checkpointing": True, "ema_decay": 0.9}),
-    "adamw8bit": (AMPERE, {"optim": {"name": "adamw8bit"}}),
-    "fitted": (AMPERE, {"memory": "auto"}),
+    "bf16, previews": (AMPERE, {"preview": {"every_steps": 1, "duration_sec": 0.2}, "ema_decay": 0.9}),
+    "fp16, recomputed": (TURING, {"checkpointing": True}),
+    "fp32, pissa": (AMPERE, {"precision": "fp32", "lora": {"init": "pissa"}, "partly_recomputed_layers": 1}),
+    "bf16 over fp32, dropout": (AMPERE, {"precision": "bf16", "base_weights": "fp32", "lora": {"dropout": 0.1}}),
+    "dora, adamw8bit": (AMPERE, {"lora": {"dora": True}, "optim": {"name": "adamw8bit"}}),
+    "prior, fitted": (
+        AMPERE,
+        {"prior_share": 0.4, "prior_prompts": ["slow piano"], "prior_pieces": 1, "memory": "auto"},
+    ),
+    "nf4": (AMPERE, {"base_weights": "nf4", "preview": {"every_steps": 1, "duration_sec": 0.2}}),
+    "int8, recomputed": (AMPERE, {"base_weights": "int8", "checkpointing": True}),
 }
-SMALL, MEDIUM = spec_of_sizes(1024, 6, 16, 4096), spec_of_sizes(1536, 4, 24, 6144)
+TO_THE_END = ("bf16, previews", "fp16, recomputed", "nf4")
+NARROW, WIDE = spec_of_sizes(1024, 3, 16, 4096), spec_of_sizes(1536, 3, 24, 6144)
 STEPS = [
-    StepPlan(SMALL, batch_size=2, frames=500),
-    StepPlan(SMALL, checkpointed=6, batch_size=4),
-    StepPlan(MEDIUM, checkpointed=2, batch_size=2, optimizer="adamw8bit"),
-    StepPlan(SMALL, "fp16", "fp16", batch_size=2, frames=500),
+    StepPlan(NARROW, batch_size=2, frames=500),
+    StepPlan(NARROW, checkpointed=3, batch_size=4),
+    StepPlan(WIDE, "fp16", "fp16", checkpointed=1, partly=1, batch_size=2, optimizer="adamw8bit"),
+    StepPlan(NARROW, "nf4", checkpointed=1, batch_size=2, frames=1000),
+    StepPlan(NARROW, "int8", checkpointed=1, batch_size=2, frames=1000),
 ]
 FIRST = {"steps": 1, "batch_size": 2, "accumulation": 1, "eval": {"every_steps": 1}}
 
 
 def main(folder: Path) -> None:
-    """Every run, also after one that failed."""
-    base = write_debug_base(folder / "base")
+    """Every run, also after one that failed. The host's cost is measured once: no card answers sooner for it."""
+    host_cost.LAYERS = host_cost.RUNS = 1
+    base = write_debug_base(folder / "base", layers=1)
     data = write_dataset(folder / "data", base, train=(30, 41), validation=(37,))
     for name, (capability, more) in RUNS.items():
         AcceleratorState._reset_state(reset_partial_state=True)
         settings = quick(**{"device": "cuda", "precision": "auto", **FIRST, **more})
         card, problem = FakeCard(capability), ""
         try:
-            with card:
-                train(data, folder / name, settings)
+            with card, ExitStack() as stack:
+                if name in TO_THE_END:
+                    train(data, folder / name, settings)
+                else:
+                    learn(data, folder / name, settings, False, stack)
         except BaseException:
             problem = traceback.format_exc()
         told = card.ledger
         line = {"name": name, "problem": problem, "waits": told.waits, "upcasts": told.upcasts, "copies": told.copies}
-        line |= {"captures": told.captures, "replays": told.replays, "kernels": sum(told.kernels.values())}
+        line |= {"captures": told.captures, "replays": told.replays, "kernels": told.kernels.total()}
         with (folder / "runs.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
     (folder / "peaks.json").write_text(json.dumps([peaks(plan) for plan in STEPS]))

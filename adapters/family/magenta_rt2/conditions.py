@@ -120,6 +120,12 @@ class MagentaConditions:
         """Those of a stretch of frames; conditions that are the same for all frames stay as they are."""
         return self if self.n_frames == 1 else self._each(lambda slots: slots[:, start:stop])
 
+    def without_repeats(self) -> "MagentaConditions":
+        """The same for a reader with whom the last frame stays: those at the end that say it again are left out."""
+        slots = torch.cat([self.style, self.notes, self.drums, self.strengths], dim=-1)  # [B, T, 144]
+        changes = (slots[:, 1:] != slots[:, :-1]).any(-1).any(0).nonzero()
+        return self.frames(0, int(changes[-1]) + 2 if len(changes) else 1)
+
     def rows(self, index: Int[Tensor, " n"]) -> "MagentaConditions":
         """Those of chosen rows."""
         return self._each(lambda slots: slots[index.to(slots.device)])

@@ -9,12 +9,14 @@ once the one with the largest share is followed: tokens cannot be mixed, only pl
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adapters.conditions import Conditions
+from adapters.decode.cuda_graphs import GraphedSteps
 from adapters.decode.engine import Blend, Engine, Packing, Steps
 from adapters.decode.sampling import Knobs
 from adapters.decode.strengths import StrengthBank
@@ -25,6 +27,7 @@ from adapters.family.magenta_rt2.lm import MagentaLM
 from adapters.family.magenta_rt2.playing import adapted_products, bytes_per_frame, laid_out_for_playing
 from adapters.family.magenta_rt2.spec import STRENGTHS
 from adapters.family.magenta_rt2.steps import MagentaSteps
+from configs.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,21 @@ class MagentaEngine(Engine[Told]):
         self.device, self.dtype = lm.device, lm.dtype
         self.strengths = strengths or StrengthBank([], lm.device, lm.dtype)
         self.bytes_per_step = bytes_per_step or bytes_per_frame(lm, torch.finfo(lm.dtype).bits / 8)
+        self.capturable = not any(type(module).__module__.startswith("bitsandbytes") for module in lm.modules())
 
     @classmethod
     def pack(cls, lm: MagentaLM, packing: Packing) -> "MagentaEngine":
         """With weights of its own, adapters merged or live. `lm` is used up.
 
         Raises:
-            UserError: an adapter touches a module that the model does not have.
+            UserError: an adapter touches a module that the model does not have; the arithmetic is none of its own.
         """
         if packing.kind == "plain":
             return cls(*with_adapters(lm, packing))
+        if packing.kind == "int8_weights":
+            raise UserError(
+                "This model has no int8 weights on a GPU.", fix="leave --precision out, or use --device cpu"
+            )
         weights = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0}[packing.kind]
         size = bytes_per_frame(lm, weights)
         played, live = ("temporal.", "depth."), packing.merged_at is None
@@ -86,7 +94,7 @@ class MagentaEngine(Engine[Told]):
 
     def start(self, tape: Tape, knobs: Knobs) -> "MagentaTapeSteps":
         """Begin a window."""
-        return MagentaTapeSteps(self.lm, tape, knobs)
+        return MagentaTapeSteps(self, tape, knobs)
 
     def log_likelihoods(self, codes: Int[Tensor, "K T"], conditions: Conditions) -> Float[Tensor, "K T"]:
         """In one pass over the whole piece, without guidance."""
@@ -98,14 +106,19 @@ class MagentaEngine(Engine[Told]):
 
 
 class MagentaTapeSteps(Steps[Told]):
-    """Windows in play, one after another: `player` is what the layers remember of all that was read."""
+    """Windows in play, one after another: `player` is what the layers remember of all that was read.
 
-    def __init__(self, lm: MagentaLM, tape: Tape, knobs: Knobs) -> None:
-        self.lm, self.tape, self.knobs = lm, tape, knobs
+    On a GPU the levels of a frame are one graph: some 1,000 small kernels in the small model, where the stack over
+    frames has about 400, whose rings and positions change on the host and which are launched one by one.
+    """
+
+    def __init__(self, engine: MagentaEngine, tape: Tape, knobs: Knobs) -> None:
+        self.engine, self.lm, self.tape, self.knobs = engine, engine.lm, tape, knobs
         self.player: MagentaSteps | None = None
         self.told: Told | None = None
         self.at = 0
         self._origins = tape.origins.clone()
+        self._buffers_replaced()
 
     def restart(self) -> None:
         """Where the new window begins with what was read last, nothing is read again."""
@@ -114,6 +127,8 @@ class MagentaTapeSteps(Steps[Told]):
         self.at = self.tape.n_known - 1 if goes_on else 0
         self.player = self.player if goes_on else None
         self._origins = self.tape.origins.clone()
+        if self.tape.tokens is not self._written:
+            self._buffers_replaced()
 
     def follow(self, blend: Blend[Told]) -> None:
         """Other conditions from the next frame on; of several the one with the largest share, row by row."""
@@ -132,8 +147,17 @@ class MagentaTapeSteps(Steps[Told]):
             self.at = self.tape.n_known - 1
         while self.at < until:
             assert self.player is not None
-            self.player.next(self._draw)
+            self._state.copy_(self.player.state())
+            if self.graphs.advance(self.at, self.at + 1) == self.at:
+                self.levels(self.at)
+            self.player.hear(self._played.clone())
             self.at += 1
+
+    def levels(self, at: int | Tensor, reach: int = 0) -> None:
+        """The codes of the frame behind column `at`, from its state, both of which lie in buffers of their own."""
+        assert self.player is not None
+        _, played = self.player.levels(self._state, partial(self._draw, at))
+        self._played.copy_(played)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Their rings go on."""
@@ -141,15 +165,23 @@ class MagentaTapeSteps(Steps[Told]):
         self._origins = self._origins.index_select(0, index)
         if self.player is not None:
             self.player.keep(index)
+        self._buffers_replaced()
         self.told = None
 
     def sampling_changed(self) -> None:
         """Guidance is a condition."""
         self._tell()
 
-    def _draw(self, logits: Float[Tensor, "B 1 card"], level: int) -> Int[Tensor, "B 1"]:
+    def _draw(self, at: int | Tensor, logits: Float[Tensor, "B 1 card"], level: int) -> Int[Tensor, "B 1"]:
         """A row that has ended before the others holds no codes there; whatever stands in for them is not kept."""
-        return self.tape.draw(self.at, logits.float(), level).clamp(max=self.lm.card - 1)
+        return self.tape.draw(at, logits.float(), level).clamp(max=self.lm.card - 1)
+
+    def _buffers_replaced(self) -> None:
+        """Graphs that hold the old buffers are of no use any more."""
+        self._written = self.tape.tokens
+        self._state = self.lm.start(self.tape.n_rows).contiguous()
+        self._played = torch.empty_like(self._state)
+        self.graphs = GraphedSteps(self.levels, lambda at: 0, lambda: self.knobs.form, self.engine)
 
     def _tell(self) -> None:
         if self.player is not None and self.told is not None:
@@ -159,7 +191,7 @@ class MagentaTapeSteps(Steps[Told]):
         """From a frame of the window on; the last ones stay."""
         assert self.told is not None
         told = self.told.guided(float(self.knobs.sampling.guidance))
-        return told.frames(min(frame, told.n_frames - 1), told.n_frames)
+        return told.frames(min(frame, told.n_frames - 1), told.n_frames).without_repeats()
 
 
 def _largest(parts: Sequence[Told], shares: Float[Tensor, "parts B"]) -> Told:

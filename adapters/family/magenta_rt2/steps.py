@@ -70,8 +70,26 @@ class MagentaSteps:
     @torch.inference_mode()
     def next(self, draw: Draw) -> Int[Tensor, "B K"]:
         """Play one more frame: `draw` is called level after level, and each level hears what was drawn before."""
-        known = self._advance(self._next_input)  # [B, 1, D]
-        sizes = self.lm.sizes
+        column, self._next_input = self.levels(self.state(), draw)
+        return column
+
+    @torch.inference_mode()
+    def state(self) -> Float[Tensor, "B 1 D"]:
+        """First half of `next`: what the stack over frames says of the next frame."""
+        return self._advance(self._next_input)
+
+    @torch.inference_mode()
+    def hear(self, played: Float[Tensor, "B 1 D"]) -> None:
+        """What `levels` gave for the frame that was played last, where `next` did not call it."""
+        self._next_input = played
+
+    @torch.inference_mode()
+    def levels(self, state: Float[Tensor, "B 1 D"], draw: Draw) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B 1 D"]]:
+        """Second half: the frame's codes, level after level, and what the next frame hears of them.
+
+        It reads and writes nothing of this object and asks nothing of the host, so a graph can hold it.
+        """
+        known, sizes = state, self.lm.sizes
         levels = [Levels(self.n_rows, sizes.depth, sizes.n_codebooks, known) for _ in range(sizes.depth.layers)]
         column, embedded = [], []
         for level in range(sizes.n_codebooks):
@@ -79,8 +97,7 @@ class MagentaSteps:
             column.append(code)
             known = self.lm.embed_level(code, level)
             embedded.append(known)
-        self._next_input = torch.stack(embedded, dim=2).mean(2)
-        return torch.cat(column, dim=1)
+        return torch.cat(column, dim=1), torch.stack(embedded, dim=2).mean(2)
 
     def _advance(self, inputs: Float[Tensor, "B n D"]) -> Float[Tensor, "B n D"]:
         """The temporal stack over the next frames, given the frame before each."""

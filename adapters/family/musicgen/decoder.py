@@ -1,7 +1,7 @@
 """The decoder's arithmetic: tokens in, logits out, over packed weights and a preallocated cache.
 
-The rows of a batch are the B pieces with their text, then, with guidance, the same B without. Both read the same
-tokens. Activations are 2-D, [M, D] with M = rows · steps, because every product here is one matrix times few rows.
+The rows of a batch are the B pieces with their text, then, with guidance, the same B without, once or twice. All read
+the same tokens. Activations are 2-D, [M, D] with M = rows · steps: every product here is one matrix times few rows.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,15 @@ Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass
 class Rows:
-    """How the batch is laid out: `n_text` rows with a text, then as many null rows or none."""
+    """How the batch is laid out: `n_text` rows with a text, then as many without for every further pass of guidance."""
 
     n_text: int
-    guided: bool
+    passes: int
 
     @property
     def n(self) -> int:
         """All rows."""
-        return self.n_text * (2 if self.guided else 1)
+        return self.n_text * self.passes
 
 
 def embed(weights: DecoderWeights, tokens: Int[Tensor, "B K n"]) -> Float[Tensor, "B n D"]:

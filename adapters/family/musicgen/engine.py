@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
+from weakref import proxy
 
 import torch
 from jaxtyping import Float, Int
@@ -16,13 +17,13 @@ from torch.nn import functional
 
 from adapters.added_conditions.attach import AddedConditions
 from adapters.conditions import Conditions
+from adapters.decode.cuda_graphs import GraphedSteps
 from adapters.decode.engine import Blend, Encoded, Engine, Packing, Steps
 from adapters.decode.log_likelihood import of_tape
 from adapters.decode.sampling import Knobs, guide
 from adapters.decode.tape import Tape
 from adapters.family.musicgen.borrow import borrow
 from adapters.family.musicgen.cross_attention import ConditionStates, TextStates, text_states
-from adapters.family.musicgen.cuda_graphs import GraphedSteps
 from adapters.family.musicgen.decoder import (
     Attend,
     Rows,
@@ -73,13 +74,13 @@ class DecoderEngine(Engine[Encoded]):
     def states(self, conditions: Conditions) -> ConditionStates:
         """What the decoder reads of these conditions, for one row without guidance."""
 
-    def row_bytes(self, n_frames: int, *, guided: bool) -> int:
-        """Keys and values of self-attention, the null row's too, and the widest activations of reading a window."""
+    def row_bytes(self, n_frames: int, *, passes: int) -> int:
+        """Keys and values of self-attention, the null rows' too, and the widest activations of reading a window."""
         weights, spec = self.weights, self.spec
         n_columns = 1 + spec.steps(n_frames)
         cache = 2 * spec.layers * spec.hidden * bucket(n_columns) * weights.cache_dtype.itemsize
         reading = n_columns * (4 * spec.hidden + 2 * spec.ffn) * weights.dtype.itemsize
-        return (cache + reading) * (2 if guided else 1)
+        return (cache + reading) * passes
 
     def log_likelihoods(self, codes: Int[Tensor, "K T"], conditions: Conditions) -> Float[Tensor, "K T"]:
         """In one pass over the whole piece, without guidance."""
@@ -94,11 +95,11 @@ class DecoderEngine(Engine[Encoded]):
             x = torch.cat([states.prefix[0], x])
         x = x + weights.positions(len(x))
         cache = KeyValueCache(self.spec, 1, len(x), self.device, weights.cache_dtype)
-        hidden = run_layers(weights, x, Rows(1, False), states, attend_from_start(cache, 0))
+        hidden = run_layers(weights, x, Rows(1, 1), states, attend_from_start(cache, 0))
         return logits(weights, hidden[-n_steps:]).transpose(0, 1)[None]
 
     def _added(self, conditions: Conditions) -> Float[Tensor, "B S D"] | None:
-        """As many steps as can hear anything: those of as many frames as are heard."""
+        """For as many steps as the condition has frames."""
         kinds = [] if self.added is None else [held for name in self.added.kinds if (held := conditions.get(name))]
         if self.added is None or not kinds:
             return None
@@ -136,7 +137,7 @@ class DecoderSteps(Steps[Encoded]):
         self.weights, self.tape, self.knobs = weights, tape, knobs
         self.states = ConditionStates([])
         self.added: Tensor | None = None  # [B, S, D], for every column of the window
-        self.rows = Rows(tape.n_rows, knobs.sampling.guidance != 1)
+        self.rows = Rows(tape.n_rows, knobs.sampling.passes)
         self.cache = KeyValueCache(weights.spec, 0, 0, weights.device, weights.cache_dtype)
         self._read_from: Tensor | None = None
         self.restart()
@@ -165,16 +166,17 @@ class DecoderSteps(Steps[Encoded]):
         index = torch.tensor(rows, device=self.weights.device)
         self.states = self.states.keep(index)
         self.added = None if self.added is None else self.added.index_select(0, index)
-        self.cache.keep(torch.cat([index, index + self.rows.n_text]) if self.rows.guided else index)
-        self.rows = Rows(len(rows), self.rows.guided)
+        passes = range(self.rows.passes)
+        self.cache.keep(torch.cat([index + number * self.rows.n_text for number in passes]))
+        self.rows = Rows(len(rows), self.rows.passes)
         self._buffers_replaced()
 
     def sampling_changed(self) -> None:
         """Where guidance comes or goes, the null rows must too: what was read so far is read again."""
-        guided = self.knobs.sampling.guidance != 1
-        if guided == self.rows.guided:
+        passes = self.knobs.sampling.passes
+        if passes == self.rows.passes:
             return
-        self.rows = Rows(self.rows.n_text, guided)
+        self.rows = Rows(self.rows.n_text, passes)
         self.cache = self._room()
         self._buffers_replaced()
         if self.at:
@@ -184,8 +186,8 @@ class DecoderSteps(Steps[Encoded]):
         """One step with its place `at [1]` on the device and fixed shapes: what a CUDA graph captures."""
         x = embed(self.weights, self.tape.tokens.index_select(2, at))[:, 0]  # [B, D]
         x = x + self.positions.index_select(0, at + self._offset)
-        heard = x if self.added is None else x + self.added.index_select(1, at)[:, 0]
-        x = torch.cat([heard, x]) if self.rows.guided else heard
+        shown = x if self.added is None else x + self.added.index_select(1, at)[:, 0]
+        x = self._all_passes(shown, x)
         hidden = self._layers(x, attend_in_bucket(self.cache, at + self._offset, reach))
         self._draw(hidden, at)
         at += 1
@@ -205,8 +207,8 @@ class DecoderSteps(Steps[Encoded]):
     def _read(self, n: int) -> Tensor:
         """Hidden states [N, P + n, D] of the prefix and the first n columns, at once, from an empty cache."""
         x = embed(self.weights, self.tape.tokens[:, :, :n])  # [B, n, D]
-        heard = x if self.added is None else x + self.added[:, :n]
-        x = torch.cat([heard, x]) if self.rows.guided else heard
+        shown = x if self.added is None else x + self.added[:, :n]
+        x = self._all_passes(shown, x)
         if self.states.prefix is not None:
             x = torch.cat([self.states.prefix[: self.rows.n], x], dim=1)
         x = x + self.positions[: self._offset + n]
@@ -216,8 +218,8 @@ class DecoderSteps(Steps[Encoded]):
         """One column with its place known to the host: attention reads exactly what was played."""
         x = embed(self.weights, self.tape.tokens[:, :, self.at : self.at + 1])[:, 0]  # [B, D]
         x = x + self.positions[self._offset + self.at]
-        heard = x if self.added is None else x + self.added[:, self.at]
-        x = torch.cat([heard, x]) if self.rows.guided else heard
+        shown = x if self.added is None else x + self.added[:, self.at]
+        x = self._all_passes(shown, x)
         hidden = self._layers(x, attend_from_start(self.cache, self._offset + self.at))
         self._draw(hidden, self.at)
         self.at += 1
@@ -225,9 +227,14 @@ class DecoderSteps(Steps[Encoded]):
     def _layers(self, x: Tensor, attend: Attend) -> Tensor:
         return run_layers(self.weights, x, self.rows, self.states, attend)
 
+    def _all_passes(self, shown: Tensor, plain: Tensor) -> Tensor:
+        """Rows of every pass: what is added to the input is part of all but the last, the null rows."""
+        passes = self.rows.passes
+        return shown if passes == 1 else torch.cat([*[shown] * (passes - 1), plain])
+
     def _draw(self, hidden: Tensor, at: int | Tensor) -> None:
         """All K codes of the column behind `at`."""
-        self.tape.draw(at, guide(logits(self.weights, hidden), self.knobs, self.rows.n_text, self.rows.guided))
+        self.tape.draw(at, guide(logits(self.weights, hidden), self.knobs, self.rows.n_text, self.rows.passes))
 
     def _hear(self, added: Tensor | None) -> None:
         """What is added from here on, in the same buffer where it fits, so that graphs stay good."""
@@ -254,7 +261,10 @@ class DecoderSteps(Steps[Encoded]):
         """Graphs that hold the old buffers are of no use any more."""
         self._read_from = self.tape.tokens
         self.positions = self.weights.positions(self._offset + self.tape.n_columns)
-        self.graphs = GraphedSteps(self.captured_step, self._reach, lambda: self.knobs.form, self.weights)
+        me = proxy(self)  # graphs that held on to these steps would keep all buffers until the collector comes
+        self.graphs = GraphedSteps(
+            lambda at, reach: me.captured_step(at, reach), lambda at: me._reach(at), lambda: me.knobs.form, self.weights
+        )
 
     def _reach(self, at: int) -> int:
         """Places that attention must see for this step, in steps of a bucket."""

@@ -96,6 +96,7 @@ class MusicgenFormat(BaseFormat):
             **shared_fields(self.family, config),
             conditions=(ConditionKind(TEXT, text_width),),
             projected=text_width != hidden and decoder.get("cross_attention_hidden_size") is None,
+            adds_frames=True,
         )
 
     def module_kind(self, module: str) -> str | None:

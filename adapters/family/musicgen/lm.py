@@ -57,6 +57,10 @@ class MusicgenLM(LM):
         """The decoder's layers."""
         return list(self.decoder.model.decoder.layers)
 
+    def cheap_modules(self, block: Any) -> Sequence[nn.Module]:
+        """The norms and the activation function."""
+        return cheap_modules(block)
+
     @property
     def dtype(self) -> torch.dtype:
         """Of everything that is not quantised, and of the arithmetic outside autocast."""
@@ -130,6 +134,11 @@ def plain_decoder_config(config: Any, spec: LMSpec) -> Any:
     decoder.num_codebooks, decoder.vocab_size, decoder.audio_channels = spec.n_codebooks, spec.card, spec.channels
     decoder.max_position_embeddings = spec.positions
     return decoder
+
+
+def cheap_modules(layer: nn.Module) -> list[nn.Module]:
+    """The norms and the activation function of a decoder layer of transformers."""
+    return [*(child for child in layer.children() if isinstance(child, nn.LayerNorm)), layer.activation_fn]  # pyright: ignore[reportReturnType]
 
 
 def make_positions(decoder: Any, device: torch.device, dtype: torch.dtype) -> None:

@@ -75,6 +75,14 @@ class MusicgenMemory(MemoryModel):
         copies = trainable(plan) // spec.layers * e if e < 4 else 0
         return rows * (wide * spec.hidden + activation * spec.ffn + lows * plan.rank) * e + small + copies
 
+    def cheap_bytes(self, plan: StepPlan) -> tuple[int, int]:
+        """The norms' outputs and the activation's, where an adapter reads them."""
+        spec, has = _spec(plan), roles(plan.targets)
+        row = plan.batch_size * plan.steps * plan.bytes_per_value
+        ffn = ("ffn", "") in has
+        reads = [bool({("self", part) for part in "qkv"} & has), ("cross", "q") in has, ffn]
+        return row * (sum(reads) * spec.hidden + ffn * spec.ffn), row * (spec.ffn if ffn else spec.hidden)
+
     def unneeded_bytes(self, plan: StepPlan) -> int:
         """Up to the first projection that learns."""
         has = roles(plan.targets)

@@ -211,6 +211,8 @@ class _Packer:
         weight = torch.cat([self.merged(name, part) for name, part in zip(names, parts, strict=True)])
         if kind == "plain":
             weight = weight.to(self.packing.device, self.packing.dtype)
+        if kind == "int8_weights":
+            weight = weight.to(self.packing.device)  # in fp32: it is rounded once
         inner = projection(kind, weight)
         self.bytes += weight.numel() * inner.bytes_per_weight
         if self.packing.merged_at is not None:

@@ -15,7 +15,7 @@ from transformers import MusicgenMelodyConfig, MusicgenMelodyForCausalLM
 
 from adapters.conditions import Conditions
 from adapters.family.lm import LM
-from adapters.family.musicgen.lm import plain_decoder_config
+from adapters.family.musicgen.lm import cheap_modules, plain_decoder_config
 from adapters.family.musicgen_melody.format import MELODY, MelodySpec
 from adapters.family.musicgen_melody.prefix import melody_entries, text_entries
 from data_prep.lm_spec import TEXT, LMSpec
@@ -46,6 +46,10 @@ class MelodyLM(LM):
     def of(files: "BaseFiles") -> "MelodyLM":
         """Without weights: under the meta device; else with random ones."""
         return MelodyLM(files.spec, MusicgenMelodyConfig.from_pretrained(files.folder, trust_remote_code=False))
+
+    def cheap_modules(self, block: nn.Module) -> Sequence[nn.Module]:
+        """The norms and the activation function."""
+        return cheap_modules(block)
 
     @property
     def blocks(self) -> Sequence[nn.Module]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known
+from data_prep.listeners.listener import VOCALS_FOUND, Answer, Known
 from data_prep.listeners.musicnn.log_mel import SAMPLE_RATE_HZ
 from data_prep.listeners.musicnn.model import MODELS, score
 from data_prep.listeners.musicnn.tags import TAGS
@@ -24,18 +24,18 @@ class Tagger:
     sample_rate_hz = SAMPLE_RATE_HZ
     batch_size = 8
 
-    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Heard]:
+    def listen(self, audio: Sequence[Float[np.ndarray, " _"]], known: Sequence[Known]) -> list[Answer]:
         """One answer per clip; none depends on what is known."""
-        return [heard({name: found.scores for name, found in score(clip, every=_EVERY).items()}) for clip in audio]
+        return [answer({name: found.scores for name, found in score(clip, every=_EVERY).items()}) for clip in audio]
 
 
-def heard(scores: dict[str, Float[np.ndarray, " 50"]]) -> Heard:
+def answer(scores: dict[str, Float[np.ndarray, " 50"]]) -> Answer:
     """What may be said for these scores of both models."""
     by_tag = {(name, tag): float(s) for name in MODELS for tag, s in zip(TAGS[name], scores[name], strict=True)}
     voice = max(by_tag[key] for key in VOICE)
     stored = {f"{name} {tag}": s for (name, tag), s in by_tag.items() if s >= _STORED_SCORE}
     flags = (VOCALS_FOUND,) if voice >= VOICE_THRESHOLD else ()
-    return Heard(words=tuple(_words(by_tag)), scores={"voice": voice, **stored}, flags=flags)
+    return Answer(words=tuple(_words(by_tag)), scores={"voice": voice, **stored}, flags=flags)
 
 
 def _words(scores: dict[tuple[str, str], float]) -> list[str]:

@@ -8,15 +8,28 @@ buffers that the step itself moves on: replaying needs nothing from the host. Wh
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from adapters.family.musicgen.weights import DecoderWeights
-
 WARM_UPS = 2
 """Steps run before a capture: libraries choose their kernels and workspaces in them."""
+
+
+@runtime_checkable
+class Holder(Protocol):
+    """What holds the weights: where they are, and whether a graph can hold what is done with them."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
+    @property
+    def capturable(self) -> bool:
+        """False for 8-bit and 4-bit layers, which ask the host in the middle of a product."""
+        ...
 
 
 class GraphedSteps:
@@ -27,7 +40,7 @@ class GraphedSteps:
         step: Callable[[Tensor, int], None],
         reach_of: Callable[[int], int],
         form: Callable[[], tuple],
-        weights: DecoderWeights,
+        weights: Holder,
     ) -> None:
         """Record and replay `step(at [1], reach)`.
 
@@ -77,6 +90,8 @@ class GraphedSteps:
         try:
             with torch.cuda.graph(graph):
                 self.step(self.place, reach)
+        except torch.OutOfMemoryError:
+            raise  # fewer rows may fit: no reason to go on without graphs
         except RuntimeError as error:
             self.usable = False
             first_line = str(error).splitlines()[0]

@@ -1,7 +1,7 @@
-"""The heard side of paired clips → codec tokens, sample for sample beside the target's, and degraded versions of it.
+"""The context side of paired clips → codec tokens, sample for sample beside the target's, and degraded versions of it.
 
 Separation leaves traces of each stem in the others: drums that were taken out of a song are still there, 20 to 40 dB
-down, and a model would learn to read them. So training also hears the track with noise over those traces (SingSong,
+down, and a model would learn to read them. So training also gets the track with noise over those traces (SingSong,
 Donahue et al. 2023, arXiv:2301.12662), with its highs cut, at another level, and with a stem missing.
 """
 
@@ -18,12 +18,12 @@ from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, Version, changed, read_clips
 from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_base_codec
+from data_prep.context_names import CONTEXT, degraded_name
 from data_prep.decode import AudioError
-from data_prep.heard import HEARD, degraded_name
 from data_prep.pairs import Pair
 from data_prep.progress import stage
 
-HEARD_VERSION = 1
+CONTEXT_VERSION = 1
 DEGRADED = 2
 """Degraded versions of each clip; in every second one a stem is missing."""
 NOISE_DB = (-50.0, -35.0)
@@ -32,7 +32,7 @@ LOW_PASS_HZ = (3000.0, 12_000.0)
 GAIN_DB = (-9.0, 3.0)
 
 
-def heard_codes(
+def context_codes(
     clips: Sequence[Clip],
     pair: Pair,
     versions: Sequence[Version],
@@ -42,18 +42,18 @@ def heard_codes(
     *,
     device: torch.device,
 ) -> dict[str, dict[str, Int[np.ndarray, "T K"]]]:
-    """Codes of every clip's heard side by name and clip id, what is in the cache from there.
+    """Codes of every clip's context side by name and clip id, what is in the cache from there.
 
     Raises:
         UserError: a song changed since it was measured.
     """
     stems = {(version.track.source_sha256, version.stems): version for version in versions}
-    sides = {clip.id: [stems[clip.version.track.source_sha256, stem.name] for stem in pair.heard] for clip in clips}
+    sides = {clip.id: [stems[clip.version.track.source_sha256, stem.name] for stem in pair.context] for clip in clips}
     found: dict[str, dict[str, np.ndarray]] = {}
-    with stage("heard side", len(clips), unit="clips") as progress:
+    with stage("context side", len(clips), unit="clips") as progress:
         todo = []
         for clip in clips:
-            known = cache.read_tensors(HEARD, _key(clip, sides[clip.id], fingerprint, files))
+            known = cache.read_tensors(CONTEXT, _key(clip, sides[clip.id], fingerprint, files))
             if known is None:
                 todo.append(clip)
                 continue
@@ -64,17 +64,17 @@ def heard_codes(
             assert codec is not None
             made = {name: codec.encode([torch.from_numpy(side)])[0].T for name, side in _sides(clip, audio, codec)}
             found[clip.id] = {name: np.ascontiguousarray(codes) for name, codes in made.items()}
-            cache.write_tensors(HEARD, _key(clip, sides[clip.id], fingerprint, files), found[clip.id])
+            cache.write_tensors(CONTEXT, _key(clip, sides[clip.id], fingerprint, files), found[clip.id])
             progress.advance()
-    names = [HEARD, *(degraded_name(number) for number in range(1, DEGRADED + 1))]
+    names = [CONTEXT, *(degraded_name(number) for number in range(1, DEGRADED + 1))]
     return {name: {clip.id: found[clip.id][name] for clip in clips} for name in names}
 
 
 def notes(pair: Pair, codes: Mapping[str, Mapping[str, np.ndarray]], files: BaseFiles) -> dict[str, object]:
     """What prep.yaml says of it."""
     spec = files.spec
-    told = {"pair": pair.name, "from": pair.heard_name, "width": spec.n_codebooks, "rate_hz": spec.frame_rate}
-    return {name: {**told, "clips": len(values), "version": HEARD_VERSION} for name, values in codes.items()}
+    told = {"pair": pair.name, "from": pair.context_name, "width": spec.n_codebooks, "rate_hz": spec.frame_rate}
+    return {name: {**told, "clips": len(values), "version": CONTEXT_VERSION} for name, values in codes.items()}
 
 
 def degrade(stems: Float[np.ndarray, "Q C N"], number: int, seed: str, sample_rate_hz: int) -> Float[np.ndarray, "C N"]:
@@ -95,20 +95,20 @@ def low_pass(audio: Float[np.ndarray, "C N"], cutoff_hz: float, sample_rate_hz: 
 
 
 def _sides(clip: Clip, stems: np.ndarray, codec: Codec) -> Iterator[tuple[str, np.ndarray]]:
-    yield HEARD, stems.sum(axis=0).astype(np.float32)
+    yield CONTEXT, stems.sum(axis=0).astype(np.float32)
     for number in range(1, DEGRADED + 1):
         yield degraded_name(number), degrade(stems, number, clip.id, codec.sample_rate_hz)
 
 
 def _key(clip: Clip, side: Sequence[Version], fingerprint: str, files: BaseFiles) -> str:
     places = [Clip(version, clip.segment).place for version in side]
-    return work_key(HEARD_VERSION, codec=fingerprint, channels=files.spec.channels, clip=clip.id, side=places)
+    return work_key(CONTEXT_VERSION, codec=fingerprint, channels=files.spec.channels, clip=clip.id, side=places)
 
 
 def _audio(
     clips: Sequence[Clip], sides: Mapping[str, Sequence[Version]], codec: Codec
 ) -> Iterator[tuple[Clip, Float[np.ndarray, "Q C N"]]]:
-    """Each clip with its heard stems; a track's stems are decoded once, side by side."""
+    """Each clip with its context stems; a track's stems are decoded once, side by side."""
     for _, of_version in groupby(clips, key=lambda clip: clip.version.key):
         group = sorted(of_version, key=lambda clip: clip.segment.start_sec)
         segments, song = [clip.segment for clip in group], group[0].version.track.song.relative

@@ -15,13 +15,13 @@ from configs.listeners import ListenerSettings
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Clip, changed, read_clips
 from data_prep.decode import AudioError
-from data_prep.listeners.listener import VOCALS_FOUND, Heard, Known, Listener
+from data_prep.listeners.listener import VOCALS_FOUND, Answer, Known, Listener
 from data_prep.listeners.registry import Wanted, listener_fingerprint, load_listener, parse_wanted
 from data_prep.listeners.word_filter import filtered
 from data_prep.progress import Stage, stage
 from data_prep.stems import INSTRUMENTAL
 
-HEARING_VERSION = 1
+LISTENING_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class _Job:
     known: Mapping[str, Known]
 
 
-def hear_clips(
+def listen_to_clips(
     clips: Sequence[Clip], known: Mapping[str, Known], settings: ListenerSettings, cache: Cache, *, device: str = "cpu"
-) -> dict[str, dict[str, Heard]]:
+) -> dict[str, dict[str, Answer]]:
     """What each listener says of every clip: clip id → listener's name → answer, in the order of `settings.use`.
 
     Args:
@@ -50,19 +50,19 @@ def hear_clips(
     Raises:
         UserError: no such listener, its weights are out of reach, or a song changed since it was measured.
     """
-    found: dict[str, dict[str, Heard]] = {clip.id: {} for clip in clips}
+    found: dict[str, dict[str, Answer]] = {clip.id: {} for clip in clips}
     for wanted in parse_wanted(settings.use):
         fingerprint = listener_fingerprint(wanted, settings)
-        keys = {clip.id: work_key(HEARING_VERSION, **clip.place, listener=fingerprint) for clip in clips}
+        keys = {clip.id: work_key(LISTENING_VERSION, **clip.place, listener=fingerprint) for clip in clips}
         job = _Job(wanted, settings, device, keys, known)
         with stage(f"{wanted.name} listens", len(clips), unit="clips") as progress:
             for clip in clips:
-                kept = cache.read_json("heard", keys[clip.id])
+                kept = cache.read_json("listeners", keys[clip.id])
                 if kept is not None:
-                    found[clip.id][wanted.name] = Heard.from_json(kept)
+                    found[clip.id][wanted.name] = Answer.from_json(kept)
                     progress.advance(reused=True)
             todo = [clip for clip in clips if wanted.name not in found[clip.id]]
-            for clip, heard in _hear(todo, job, cache, progress):
+            for clip, heard in _listen(todo, job, cache, progress):
                 found[clip.id][wanted.name] = heard
     return {
         clip_id: {name: filtered(heard, known[clip_id]) for name, heard in answers.items()}
@@ -70,15 +70,15 @@ def hear_clips(
     }
 
 
-def unwanted(known: Known, answers: Iterable[Heard]) -> list[str]:
-    """Flags of a clip where something was heard that its owner did not ask for: a voice in what should have none."""
+def unwanted(known: Known, answers: Iterable[Answer]) -> list[str]:
+    """Flags of a clip where something was found that its owner did not ask for: a voice in what should have none."""
     said = " ".join([*known.own, *known.tags.values()]).lower()
     instrumental = known.stems == INSTRUMENTAL or re.search(r"\b(instrumental|no vocals|without vocals)\b", said)
-    heard = any(VOCALS_FOUND in answer.flags for answer in answers)
-    return [VOCALS_FOUND] if instrumental and heard else []
+    found = any(VOCALS_FOUND in answer.flags for answer in answers)
+    return [VOCALS_FOUND] if instrumental and found else []
 
 
-def _hear(clips: Sequence[Clip], job: _Job, cache: Cache, progress: Stage) -> Iterator[tuple[Clip, Heard]]:
+def _listen(clips: Sequence[Clip], job: _Job, cache: Cache, progress: Stage) -> Iterator[tuple[Clip, Answer]]:
     if not clips:
         return
     listener = load_listener(job.wanted, job.settings, job.device)
@@ -86,7 +86,7 @@ def _hear(clips: Sequence[Clip], job: _Job, cache: Cache, progress: Stage) -> It
     while batch := list(islice(audio, listener.batch_size)):
         answers = listener.listen([samples for _, samples in batch], [job.known[clip.id] for clip, _ in batch])
         for (clip, _), heard in zip(batch, answers, strict=True):
-            cache.write_json("heard", job.keys[clip.id], heard.to_json())
+            cache.write_json("listeners", job.keys[clip.id], heard.to_json())
             progress.advance()
             yield clip, heard
 

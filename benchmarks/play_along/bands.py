@@ -1,0 +1,106 @@
+"""Bands of the starter's composer with every part rendered alone, and their codec tokens: nothing leaks, all is known.
+
+A band is a file `<seed>.stems.npz` (16-bit audio by role) and a file of tokens [K, T] for each sum of roles that a
+task needs. What is there is kept, so a run that was stopped goes on.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int16
+
+from data_prep.base_files import resolve_base
+from data_prep.codec.port import Codec
+from data_prep.codec.registry import load_base_codec
+from starter.recipe.compose import HELD_OUT, compose
+from starter.recipe.render import render_all_stems
+from starter.recipe.score import Piece
+
+RATE_HZ = 16_000
+LEARN_SEC = 8.0
+"""Of bands to learn from, as much is encoded: many beginnings teach more than a few whole pieces."""
+AT_ONCE = 24
+SIDES: Mapping[str, tuple[str, ...]] = {
+    "drums": ("drums",),
+    "no_drums": ("lead", "chords", "bass"),
+    "lead": ("lead",),
+    "no_lead": ("chords", "bass", "drums"),
+    "pitched": ("lead", "chords"),
+}
+
+
+@dataclass(frozen=True)
+class Band:
+    """One piece, its parts and their tokens."""
+
+    piece: Piece
+    stems: Mapping[str, Float[np.ndarray, " N"]]
+    codes: Mapping[str, Int16[np.ndarray, "K T"]]
+
+    def side(self, name: str) -> Float[np.ndarray, " N"]:
+        """The audio of a sum of parts."""
+        return np.sum([self.stems[role] for role in SIDES[name]], axis=0)
+
+
+def seeds_of(n_train: int, n_held_out: int) -> tuple[range, range]:
+    """Bands to learn from, and bands to judge by."""
+    return range(n_train), range(HELD_OUT, HELD_OUT + n_held_out)
+
+
+def make_bands(folder: Path, seeds: Sequence[int], sides: Sequence[str]) -> None:
+    """Render the bands that are not there, and encode these sides of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    codec = load_base_codec(resolve_base("starter"), torch.device("cpu"))
+    for first in range(0, len(seeds), AT_ONCE):
+        some = seeds[first : first + AT_ONCE]
+        silent = [seed for seed in some if not _stems_path(folder, seed).exists()]
+        pieces = [compose(seed, drums=True) for seed in silent]
+        for piece, stems in zip(pieces, render_all_stems(pieces, RATE_HZ) if pieces else (), strict=True):
+            whole = {role: np.clip(audio * 32767, -32768, 32767).astype(np.int16) for role, audio in stems.items()}
+            save(_stems_path(folder, piece.seed), whole)
+        for seed in some:
+            _encode(folder, seed, codec, sides)
+
+
+def _encode(folder: Path, seed: int, codec: Codec, sides: Sequence[str]) -> None:
+    missing = [side for side in sides if not _codes_path(folder, seed, side).exists()]
+    stems = _stems(folder, seed) if missing else {}
+    for side in missing:
+        audio = np.sum([stems[role] for role in SIDES[side]], axis=0)[None]
+        audio = audio if seed >= HELD_OUT else audio[:, : round(LEARN_SEC * RATE_HZ)]
+        save(_codes_path(folder, seed, side), {"codes": codec.encode([torch.from_numpy(audio)])[0]})
+
+
+def read_bands(folder: Path, seeds: Iterable[int], sides: Sequence[str]) -> list[Band]:
+    """Bands that `make_bands` made."""
+    found = []
+    for seed in seeds:
+        codes = {}
+        for side in sides:
+            with np.load(_codes_path(folder, seed, side)) as held:
+                codes[side] = held["codes"]
+        found.append(Band(compose(seed, drums=True), _stems(folder, seed), codes))
+    return found
+
+
+def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Written beside and renamed: a file that is there is whole."""
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **arrays)  # pyright: ignore[reportArgumentType]
+    part.rename(path)
+
+
+def _stems_path(folder: Path, seed: int) -> Path:
+    return folder / f"{seed:07}.stems.npz"
+
+
+def _codes_path(folder: Path, seed: int, side: str) -> Path:
+    return folder / f"{seed:07}.{side}.npz"
+
+
+def _stems(folder: Path, seed: int) -> dict[str, Float[np.ndarray, " N"]]:
+    with np.load(_stems_path(folder, seed)) as held:
+        return {name: held[name].astype(np.float32) / 32767 for name in held.files}

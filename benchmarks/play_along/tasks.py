@@ -1,0 +1,114 @@
+"""What is learnt from the bands: which side is the target, which one is followed, and in what words it is asked for."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.play_along.bands import Band
+from configs.prep import PrepSettings
+from data_prep.base_files import BaseFiles
+from data_prep.beat_grid import Beats
+from data_prep.cache import Cache
+from data_prep.codec.registry import base_codec_fingerprint
+from data_prep.condition_sources.added import added_kinds
+from data_prep.condition_sources.beat import BEAT
+from data_prep.condition_sources.melody import MELODY, melody_rows
+from data_prep.context_names import CONTEXT
+from data_prep.dataset_files import NewDataset, put_in_place
+from data_prep.dataset_info import dataset_info
+from data_prep.lm_spec import LMSpec
+from data_prep.prepared import ClipRow
+from data_prep.text_encoders.port import text_encoder_fingerprint
+from data_prep.texts import encode_captions
+from starter.recipe.score import Piece
+
+
+@dataclass(frozen=True)
+class Task:
+    """`target` is learnt; `follows` is the kind of condition, made from the side `source`."""
+
+    name: str
+    target: str
+    follows: str
+    source: str
+    pair: str = ""
+
+    @property
+    def sides(self) -> list[str]:
+        """The sides whose tokens it needs."""
+        return [self.target, *([self.source] if self.follows == CONTEXT else [])]
+
+    def words(self, piece: Piece) -> str:
+        """Neither tempo nor key: they must come from what is followed."""
+        named = {"drums": "drums", "no_lead": f"{piece.second} chords, bass, drums", "pitched": piece.family}
+        return f"{named[self.target]}, {piece.manner}"
+
+    def values(self, band: Band, spec: LMSpec) -> np.ndarray:
+        """What the band gives to follow, an entry per frame."""
+        n_frames = band.codes[self.target].shape[1]
+        if self.follows == CONTEXT:
+            return np.ascontiguousarray(band.codes[self.source].T)
+        if self.follows == BEAT:
+            return true_beats(band.piece).features(n_frames, spec.frame_rate)
+        audio = torch.from_numpy(band.side(self.source))
+        return melody_rows(audio, added_kinds(spec)[MELODY]).numpy()[:n_frames]
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("drums", "drums", CONTEXT, "no_drums", "drums|rest"),
+        Task("accompaniment", "no_lead", CONTEXT, "lead", "rest|lead"),
+        Task("melody", "pitched", MELODY, "pitched"),
+        Task("beat", "no_lead", BEAT, "no_lead"),
+    )
+}
+
+
+def true_beats(piece: Piece) -> Beats:
+    """As the composer wrote them."""
+    number = np.arange(len(piece.beats_sec))
+    return Beats(np.asarray(piece.beats_sec), number % piece.beats_per_bar == 0)
+
+
+def write_dataset(folder: Path, task: Task, bands: Sequence[Band], held_out: Sequence[Band], files: BaseFiles) -> None:
+    """A prepared dataset as `woodshed prep` writes it: a clip per band; the tokens are there already."""
+    cache = Cache(folder / ".cache")
+    cache.folder.mkdir(parents=True, exist_ok=True)
+    codec, encoder = base_codec_fingerprint(files), text_encoder_fingerprint(files)
+    every = [*bands, *held_out]
+    rows = [_row(band, task, files.spec, "train" if band in bands else "validation") for band in every]
+    values = {row.id: task.values(band, files.spec) for row, band in zip(rows, every, strict=True)}
+    settings = PrepSettings.model_validate({"base": "starter", "captions": {"trigger": ""}})
+    states = encode_captions({row.captions[0] for row in rows}, files, encoder, cache, device=torch.device("cpu"))
+    kind = added_kinds(files.spec)[task.follows]
+    notes: Mapping[str, object] = {
+        task.follows: {"clips": len(rows), "width": kind.width, "pair": task.pair, "made_with": _made_with(task, files)}
+    }
+    info = dataset_info(settings, files, codec=codec, text_encoder=encoder, separator=None, conditions=notes)
+    new = NewDataset(
+        rows,
+        [],
+        {row.id: band.codes[task.target] for row, band in zip(rows, every, strict=True)},
+        {state.file_name: state.path for state in states.values()},
+        info,
+        conditions={task.follows: values},
+    )
+    put_in_place(folder, cache, new, new.content(), lambda: "")
+
+
+def _row(band: Band, task: Task, spec: LMSpec, split: str) -> ClipRow:
+    n_frames = band.codes[task.target].shape[1]
+    name = f"band{band.piece.seed:07}"
+    duration_sec = n_frames / spec.frame_rate
+    return ClipRow(name, name, "0" * 64, 0.0, duration_sec, n_frames, task.target, split, [task.words(band.piece)])
+
+
+def _made_with(task: Task, files: BaseFiles) -> object:
+    from data_prep.condition_sources.registry import source_of
+
+    source = source_of(task.follows)
+    return None if source is None else source.depends_on(added_kinds(files.spec)[task.follows])

@@ -1,0 +1,89 @@
+"""All that the pieces of one call follow besides words: a context track, a melody, beats."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from adapters.conditions import RowConditions
+from adapters.play_along import ContextTrack, read_context
+from adapters.sampler import Sampler
+from adapters.seams import Continuation
+from configs.errors import UserError
+from data_prep.condition_sources.beat import BEAT
+from data_prep.context_names import CONTEXT
+from finetune.sampling.beats import PieceBeats, read_piece_beats
+from finetune.sampling.melody import PieceMelody, read_melody
+
+if TYPE_CHECKING:
+    from finetune.sampling.line import Request
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What there is of it; the same for every piece."""
+
+    context: ContextTrack | None = None
+    melody: PieceMelody | None = None
+    beats: PieceBeats | None = None
+
+    @property
+    def conditions(self) -> RowConditions:
+        """For the sampler."""
+        found: dict[str, Tensor] = {}
+        for one in (self.context, self.melody, self.beats):
+            found |= {} if one is None else one.conditions
+        return found
+
+    def compare(self, waveform: Tensor, sample_rate_hz: int) -> str | None:
+        """How well a piece follows its melody, where it has one."""
+        return None if self.melody is None else self.melody.compare(waveform, sample_rate_hz)
+
+
+def read_context_track(request: "Request", sampler: Sampler) -> ContextTrack | None:
+    """The recording to play along with; pieces are as long as it then.
+
+    Raises:
+        UserError: there is none and the adapter needs one, or there is one and no adapter follows one.
+    """
+    follows = sampler.engine.spec.has(CONTEXT)
+    if request.context is None:
+        if follows:
+            name = next(iter(sampler.added), "this adapter")
+            raise UserError(f"{name} plays along with another track", fix="say with which: --with FILE")
+        return None
+    if not follows:
+        what = "this adapter follows" if request.adapters else "a base alone follows"
+        fix = 'train one on pairs: woodshed prep SONGS DATA --pair "drums|rest"'
+        raise UserError(f"{what} no context track: --with {request.context.name} would change nothing", fix=fix)
+    assert sampler.codec is not None
+    asked = request.settings.duration_sec if "duration_sec" in request.settings.model_fields_set else None
+    context = read_context(request.context, request.from_sec, asked, sampler.codec)
+    exact = -(-context.audio.shape[1] // sampler.codec.hop_samples) / sampler.frame_rate
+    sampler.settings = sampler.settings.model_copy(update={"duration_sec": exact})
+    return context
+
+
+def read_followed(
+    request: "Request",
+    sampler: Sampler,
+    context: ContextTrack | None,
+    before: Continuation | None,
+    say: Callable[[str], None],
+) -> Followed:
+    """Melody and beats beside the context track; what was read is said.
+
+    Raises:
+        UserError: nothing here follows one of them, or it cannot be read.
+    """
+    melody = beats = None
+    if request.melody is not None:
+        melody = read_melody(request, sampler, before)
+        say(melody.said)
+    if request.beat is None and request.bars is not None and sampler.engine.spec.has(BEAT):
+        request = replace(request, beat=f"{request.bars[0]:g}")  # a loop has a tempo
+    if request.beat is not None:
+        beats = read_piece_beats(request, sampler, before)
+        say(beats.said)
+    return Followed(context, melody, beats)
