@@ -125,8 +125,9 @@ def cross_validate(examples: Sequence[Example], penalty: float) -> None:
     for kind, chosen in (
         ("grooves", [s for s in said if s[0].weight == 1]),
         ("pieces", [s for s in said if s[0].weight != 1]),
+        ("all", said),
     ):
-        for threshold in (0.0, 0.8, 0.85, 0.9, 0.95):
+        for threshold in (0.0, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96):
             stated = [right for _, confidence, right in chosen if confidence >= threshold]
             if stated:
                 share = len(stated) / len(chosen)

@@ -117,7 +117,7 @@ def test_multitracks_become_clips_with_their_context(paired):
     assert dataset.info["conditions"]["context"]["pair"] == "drums|rest"
 
 
-def test_clips_in_which_the_heard_side_rests_are_left_out_and_counted(paired):
+def test_clips_in_which_the_context_rests_are_left_out_and_counted(paired):
     last = [row for row in paired.rows if row.source == "song2"]
     assert [row.start_sec for row in last] == [0.0]
     said = [r for r in paired.rejected if r.what == "pair drums|rest"]

@@ -62,7 +62,7 @@ def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
         kind, source = added_kinds(spec).get(name), source_of(name)
         if kind is None or source is None:
             raise UserError(
-                f"This base does not follow {name}.",
+                f"This base does not follow {'a melody' if name == MELODY else name}.",
                 where=f"--{name} {said}",
                 fix=f"Leave --{name} out, or choose a base that does, e.g. {FOLLOWED_BY.get(name, LEARNS)}.",
             )
