@@ -56,6 +56,12 @@ def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
     """
     asked = {name: getattr(settings, name).strip().lower() for name in (*FOLLOWED_BY, BEAT)}
     kinds = sources_for(spec)
+    if settings.pair is not None and not spec.adds_frames:
+        raise UserError(
+            "This base cannot learn to follow another track.",
+            where=f"--pair {settings.pair}",
+            fix=f"Leave --pair out, or choose a base that can, e.g. {LEARNS}.",
+        )
     for name, said in asked.items():
         if said == NONE or spec.has(name) or (said == AUTO and name in (MELODY, BEAT)):
             continue
