@@ -9,7 +9,6 @@ import torch
 from adapters.family.load import load_lm
 from adapters.low_rank import LowRank
 from data_prep.base_files import resolve_base
-from finetune.judge.subject import Candidate
 from finetune.judge.teacher import Heard, Teacher
 
 NAMES = [f"decoder.model.decoder.layers.0.self_attn.{part}_proj" for part in ("q", "v", "out")]
@@ -21,7 +20,7 @@ def teacher(mono_base: Path) -> Teacher:
 
 
 @pytest.fixture(scope="module")
-def adapter(mono_base: Path) -> Candidate:
+def adapter(mono_base: Path) -> dict[str, LowRank]:
     lm, generator = load_lm(resolve_base(str(mono_base))), torch.Generator().manual_seed(0)
     shapes = {name: tuple(lm.state_dict()[f"{name}.weight"].shape) for name in NAMES}
     updates = {
@@ -34,7 +33,7 @@ def adapter(mono_base: Path) -> Candidate:
         )
         for name, (n_out, n_in) in shapes.items()
     }
-    return Candidate(None, updates)
+    return updates
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +43,16 @@ def heard(teacher: Teacher) -> list[Heard]:
 
 
 def test_predictions_that_nothing_changes_have_not_moved(
-    teacher: Teacher, adapter: Candidate, heard: list[Heard]
+    teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]
 ) -> None:
-    still = Candidate(
-        None, {name: LowRank(one.a, 0 * one.b, one.alpha, False, None) for name, one in adapter.updates.items()}
-    )
+    still = {name: LowRank(one.a, 0 * one.b, one.alpha, False, None) for name, one in adapter.items()}
     for found in (teacher.divergence(heard, still), teacher.divergence(heard, adapter, 0.0)):
         assert (found == 0).all()
     np.testing.assert_array_equal(teacher.losses(heard, still), teacher.losses(heard))
 
 
 def test_they_move_farther_with_the_strength_and_the_base_is_as_before(
-    teacher: Teacher, adapter: Candidate, heard: list[Heard]
+    teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]
 ) -> None:
     base = teacher.losses(heard)
     found = [teacher.divergence(heard, adapter, strength) for strength in (0.25, 0.5, 1.0)]
@@ -64,6 +61,6 @@ def test_they_move_farther_with_the_strength_and_the_base_is_as_before(
     np.testing.assert_array_equal(teacher.losses(heard), base)
 
 
-def test_a_piece_is_measured_alike_in_any_company(teacher: Teacher, adapter: Candidate, heard: list[Heard]):
+def test_a_piece_is_measured_alike_in_any_company(teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]):
     alone = [teacher.divergence([one], adapter)[0] for one in heard]
     np.testing.assert_array_equal(teacher.divergence(heard, adapter), alone)
