@@ -163,8 +163,8 @@ PLAYERS: dict[str, list[str]] = {
 """Programs that play a stream on their standard input, with what they need to be told. paplay takes it raw."""
 
 
-def start_player(rate_hz: int, channels: int) -> tuple[subprocess.Popen, PcmPipe]:
-    """The first player that this machine has, and the pipe into it.
+def find_player() -> str:
+    """The first player that this machine has.
 
     Raises:
         UserError: there is none.
@@ -175,6 +175,16 @@ def start_player(rate_hz: int, channels: int) -> tuple[subprocess.Popen, PcmPipe
             "no player was found on this machine",
             fix=f"install one of {', '.join(PLAYERS)}; or pipe it yourself: woodshed sample … --pipe wav | your-player",
         )
+    return name
+
+
+def start_player(rate_hz: int, channels: int) -> tuple[subprocess.Popen, PcmPipe]:
+    """The first player that this machine has, and the pipe into it.
+
+    Raises:
+        UserError: there is none.
+    """
+    name = find_player()
     words = [word.format(rate=rate_hz, channels=channels) for word in PLAYERS[name]]
     player = subprocess.Popen([name, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     assert player.stdin is not None

@@ -79,10 +79,13 @@ def _no_bar() -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Switch off the bars and remarks of transformers and datasets: a command has bars and words of its own."""
+    """Switch off bars and remarks of transformers, datasets and bitsandbytes: a command has words of its own."""
+    import logging as python_logging
+
     import datasets
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     datasets.disable_progress_bars()
+    python_logging.getLogger("bitsandbytes").setLevel(python_logging.ERROR)  # warns of optional kernels on every CPU

@@ -161,7 +161,7 @@ def how_to_go_on(folder: Path) -> str:
     """What to do after a failure, as the end of a sentence: there may be nothing yet to resume."""
     found = newest(folder)
     if found is None:
-        return "start again without --resume: there is no checkpoint yet."
+        return "run the command without --resume: there is no checkpoint yet."
     return f"run the same command with --resume: {found.name} is untouched."
 
 

@@ -40,7 +40,7 @@ from finetune.batches import Draw, clips_of, held_out
 from finetune.checkpoint import State, load_weights
 from finetune.evaluate import mean
 from finetune.precision import Precision
-from finetune.preview import Piece, own_prompts, read_previews
+from finetune.preview import PreviewFile, own_prompts, read_previews
 from finetune.proof import CLIPS, Proof, prove, witness_of
 from finetune.report import write_report
 from finetune.run import Run
@@ -178,12 +178,12 @@ def proof_and_report(outcome: Outcome) -> None:
         run.progress.say(line)
 
 
-def samples_of(pieces: Sequence[Piece], step: int) -> dict[str, Piece]:
+def samples_of(pieces: Sequence[PreviewFile], step: int) -> dict[str, PreviewFile]:
     """What was played for each prompt at a step; of as many prompts as may be shared together with the base's."""
     return dict([(piece.prompt, piece) for piece in pieces if piece.step == step][: MAX_SAMPLES // 2])
 
 
-def sample_name(piece: Piece) -> str:
+def sample_name(piece: PreviewFile) -> str:
     """Where a piece stands in the adapter's folder; step 0 is the base's, with the same seeds."""
     path = Path(piece.file)
     return f"samples/{path.stem}{'' if piece.step else '-base'}{path.suffix}"
@@ -234,10 +234,8 @@ def proof_lines(proof: Proof) -> list[str]:
         f"{norm.kind}: ‖ΔW‖ {norm.delta:.3g}, {norm.delta / norm.weight:.2%} of the weights it changes"
         for norm in proof.norms
     ]
-    where = "held-out" if proof.held_out else "training"
-    lines.append(
-        f"predictions moved by {mean(proof.divergence):.4f} nats from the base, on {proof.n_clips} {where} clips"
-    )
+    where = ("held-out" if proof.held_out else "training") + (" clip" if proof.n_clips == 1 else " clips")
+    lines.append(f"predictions moved by {mean(proof.divergence):.4f} nats from the base, on {proof.n_clips} {where}")
     off = f"up to {proof.fresh_difference:.1e} of the largest" if proof.fresh_difference else "to the bit"
     if proof.holds:
         lines.append(f"loaded afresh it gives the same logits, {off}")
@@ -276,6 +274,6 @@ def snippet(outcome: Outcome) -> list[str]:
     ]
 
 
-def _copy_samples(source: Path, folder: Path, pieces: list[Piece]) -> None:
+def _copy_samples(source: Path, folder: Path, pieces: list[PreviewFile]) -> None:
     for piece in pieces:
         write_bytes(folder / sample_name(piece), (source / piece.file).read_bytes(), again=REPEAT)

@@ -95,12 +95,22 @@ def read(flags: Flags, argv: Sequence[str]) -> CommandLine:
     settings, problems = _settings(flags, layers, unknown)
     misread = any(word in complaint for word in ("required", "unrecognized")) and (unknown or print_config)
     if complaint and not misread:
-        problems.insert(0, complaint)
+        problems.insert(0, _plain(complaint))
     if problems:
         raise problems_error(problems, flags.parser.prog.split()[-1])
     for name in (*LAYER_FLAGS, "help", "debug"):
         vars(args).pop(name, None)
     return CommandLine(args, settings, print_config)
+
+
+def _plain(complaint: str) -> str:
+    """What argparse complains of, in the words of the other messages; its own `--` before positionals left out."""
+    start, _, words = complaint.partition(": ")
+    if start == "unrecognized arguments":
+        return f"not expected here: {words.removeprefix('-- ')}"
+    if start == "the following arguments are required":
+        return f"missing: {words}"
+    return complaint
 
 
 def _settings(flags: Flags, layers: dict[str, str | None], unknown: dict[str, str]) -> tuple[Section | None, list[str]]:

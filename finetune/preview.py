@@ -46,7 +46,7 @@ td{padding:.3rem .8rem .3rem 0}h2{font-size:1.05rem;margin-top:2rem}</style></he
 
 
 @dataclass(frozen=True)
-class Piece:
+class PreviewFile:
     """A preview on disk; `file` is relative to the folder of all previews."""
 
     step: int
@@ -102,7 +102,7 @@ class Previews:
             self.say(f"no preview at step {step}: {type(error).__name__}: {error}")
             return []
 
-    def _make(self, lm: "LM", step: int) -> list[Piece]:
+    def _make(self, lm: "LM", step: int) -> list[PreviewFile]:
         from adapters.sampler import Sampler
         from data_prep.write_audio import write_audio
         from finetune.silence import MUCH, silent_share
@@ -116,7 +116,7 @@ class Previews:
             silent = silent_share(take.waveform, self.codec.sample_rate_hz)
             if silent > MUCH:
                 self.say(f"step {step}: {silent:.0%} of the preview of {prompt!r} is silent")
-            piece = Piece(step, prompt, f"step-{step:06}/{number:02}.flac", round(silent, 3))
+            piece = PreviewFile(step, prompt, f"step-{step:06}/{number:02}.flac", round(silent, 3))
             tags = {"title": prompt, "comment": f"step {step}, seed {wanted.seed + number - 1}", "software": "woodshed"}
             write_audio(self.folder / piece.file, take.waveform.numpy(), self.codec.sample_rate_hz, tags)
             pieces.append(piece)
@@ -145,18 +145,18 @@ def conditions_of_a_clip(dataset: "PreparedDataset") -> "RowConditions":
     return {name: torch.from_numpy(np.array(values)) for name, values in found.items() if values is not None}
 
 
-def read_previews(folder: Path) -> list[Piece]:
+def read_previews(folder: Path) -> list[PreviewFile]:
     """The previews made so far."""
     path = folder / LIST
-    return [Piece(**line) for line in json.loads(path.read_text("utf-8"))] if path.exists() else []
+    return [PreviewFile(**line) for line in json.loads(path.read_text("utf-8"))] if path.exists() else []
 
 
-def by_prompt(pieces: Sequence[Piece]) -> list[tuple[str, list[Piece]]]:
+def by_prompt(pieces: Sequence[PreviewFile]) -> list[tuple[str, list[PreviewFile]]]:
     """Each prompt with its pieces, oldest first."""
     return [(prompt, [p for p in pieces if p.prompt == prompt]) for prompt in dict.fromkeys(p.prompt for p in pieces)]
 
 
-def write_previews(folder: Path, pieces: Sequence[Piece]) -> None:
+def write_previews(folder: Path, pieces: Sequence[PreviewFile]) -> None:
     """The list and the page that plays it."""
     write_text(folder / LIST, json.dumps([asdict(piece) for piece in pieces], indent=1, ensure_ascii=False))
     template: Any = Environment(autoescape=True).from_string(PAGE_TEMPLATE)

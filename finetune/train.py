@@ -29,7 +29,7 @@ from finetune.dataset_fit import base_fingerprint, check_fit, with_base
 from finetune.ema import Ema
 from finetune.finish import Outcome, finish, gather
 from finetune.judge.after_training import evaluate_run
-from finetune.memory.prove import bound, bounds_of, fitted_to, prove
+from finetune.memory.adjust import bound, bounds_of, fitted_to, measure_and_adjust
 from finetune.memory.step_plan import checkpointed_layers, partly_recomputed
 from finetune.moving import moved_facts, moved_for_run
 from finetune.out_of_memory import accumulate_or_shrink
@@ -177,7 +177,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
 
     if cap is not None:
         bounds = bounds_of(settings, files, clips, precision, cap)
-        prove(learner, [*clips, *bare.pieces.clips], bounds, progress.say)
+        measure_and_adjust(learner, [*clips, *bare.pieces.clips], bounds, progress.say)
 
     # 8. The loop
     stop = stack.enter_context(StopWish())
@@ -239,5 +239,5 @@ def facts(
         "clips": f"{n_clips} to learn from, {n_held_out} held out",
         "adapter": f"{adapter.n_trainable:,} weights in {len(adapter.modules)} modules: {learns}",
         "steps": f"{total} of {per_step} clips: {total * per_step / n_clips:.1f} times through the clips"
-        + (f", going on behind step {step}" if step else ""),
+        + (f", going on after step {step}" if step else ""),
     }

@@ -73,6 +73,11 @@ def test_an_unsound_adapter_is_not_packed(adapter, tmp_path, mono_base):
     assert not (tmp_path / "x.zip").exists()
 
 
+def test_a_bundle_where_a_folder_belongs(bundle, tmp_path, capsys):
+    assert main(["bundle", str(bundle), str(tmp_path / "new")]) == 2
+    assert f"woodshed bundle --open {bundle} {tmp_path / 'new'}" in capsys.readouterr().err
+
+
 def rebuilt(bundle: Path, target: Path, change, *, manifest=None, compression=zipfile.ZIP_STORED) -> Path:
     """The bundle again, after `change(list of (ZipInfo, bytes))`, with a manifest that agrees unless one is given."""
     with zipfile.ZipFile(bundle) as archive:

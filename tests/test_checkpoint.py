@@ -134,7 +134,7 @@ def test_without_a_checkpoint_nobody_is_sent_to_resume(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
     try:
-        with pytest.raises(UserError, match="start again without --resume: there is no checkpoint yet"):
+        with pytest.raises(UserError, match="run the command without --resume: there is no checkpoint yet"):
             checkpoint.save(tmp_path / "new", state)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

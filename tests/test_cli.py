@@ -141,16 +141,27 @@ def test_the_value_of_a_mistyped_flag_is_no_further_mistake(rehearse, capsys):
         assert cli.main(["train", *words]) == 2
         text = capsys.readouterr().err
         assert text.count("there is no such setting; did you mean") == 1
-        assert "required" not in text
-        assert "unrecognized" not in text
+        assert "missing" not in text
+        assert "not expected" not in text
     assert cli.main(["train", "--resum", "a", "--rank"]) == 2
     assert "--rank: expected one argument" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["doctor", "x"], ["inspect", "a", "x"], ["train", "a", "b", "x"]])
+def test_a_word_too_many_is_named_alone(words, capsys):
+    assert cli.main(words) == 2
+    assert "error: not expected here: x\n" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_named(capsys):
+    assert cli.main(["captions"]) == 2
+    assert "error: missing: data\n" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_said_beside_wrong_settings(rehearse, capsys):
     assert cli.main(["train", "--rank", "0"]) == 2
     text = capsys.readouterr().err
-    assert "required: data" in text
+    assert "missing: data" in text
     assert "from 1 to 512" in text
 
 

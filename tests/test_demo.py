@@ -1,3 +1,4 @@
+import errno
 import json
 from argparse import ArgumentParser
 from pathlib import Path
@@ -6,6 +7,8 @@ import numpy as np
 import pytest
 
 from configs.errors import UserError
+from data_prep.safe_write import GOES_ON, disk_error
+from finetune.checkpoint import how_to_go_on
 from finetune.cli import COMMANDS, main
 from finetune.commands.demo import arguments
 from finetune.demo.flow import Clock, run_demo
@@ -52,6 +55,17 @@ def test_a_finished_demo_is_not_run_again(tmp_path: Path) -> None:
     plan.page.write_text("done")
     assert run_demo(plan) is False
     assert plan.page.read_text() == "done"
+
+
+def test_the_demo_gives_no_advice_that_it_cannot_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(data: Path, run: Path, *_: object, **__: object) -> None:
+        raise disk_error(OSError(errno.ENOSPC, "full", str(run)), again=how_to_go_on(run / "checkpoints"))
+
+    monkeypatch.setattr("finetune.demo.flow.prepare", lambda *_: None)
+    monkeypatch.setattr("finetune.demo.flow.train", full)
+    with pytest.raises(UserError, match="the disk is full") as caught:
+        run_demo(Plan(tmp_path / "demo", tmp_path / "songs", base="debug"))
+    assert caught.value.fix == "Free some disk space or choose another disk, then " + GOES_ON
 
 
 def test_the_clock_adds_up_over_calls(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from adapters.metadata import MAX_NAME, MAX_PROMPTS
 from adapters.shareable import MAX_SAMPLES, check_number
 from configs.errors import UserError
 from finetune.finish import sample_name, samples_of
-from finetune.preview import Piece, read_previews
+from finetune.preview import PreviewFile, read_previews
 from finetune.train import train
 
 pytestmark = pytest.mark.usefixtures("fresh_processes")
@@ -39,7 +39,7 @@ def test_the_card_plays_each_prompt_with_and_without_the_adapter(tiny_data: Path
 
 
 def test_no_more_samples_than_can_be_shared() -> None:
-    pieces = [Piece(step, f"prompt {n}", f"step-{step:06}/{n:02}.flac") for step in (0, 9) for n in range(64)]
+    pieces = [PreviewFile(step, f"prompt {n}", f"step-{step:06}/{n:02}.flac") for step in (0, 9) for n in range(64)]
     samples, base = samples_of(pieces, 9), samples_of(pieces, 0)
     assert samples.keys() == base.keys() and len(samples) == MAX_SAMPLES // 2
     check_number([sample_name(piece) for piece in [*samples.values(), *base.values()]], "")
@@ -49,8 +49,8 @@ def test_long_names_end_no_run(mono_base: Path, tmp_path: Path, monkeypatch: pyt
     trigger = "in the style of " + "x" * 900
     monkeypatch.setattr(training_fixtures, "TRIGGER", trigger)
     data = write_dataset(tmp_path / "data", mono_base)
-    settings = quick(steps=1, preview={"prompts": ["a " * 3000] * 64})
-    settings.preview.prompts.append("one more")
+    settings = quick(steps=1)
+    settings.preview.prompts += ["a " * 3000] * 65  # behind the check that no run names prompts and plays none
     told = adapter_files.load(train(data, tmp_path / ("r" * 210), settings)).woodshed
     assert told is not None and told.name == "r" * MAX_NAME and told.trigger == trigger
     assert len(told.prompts) == MAX_PROMPTS

@@ -18,7 +18,7 @@ from finetune.commands import plan as plan_command
 from finetune.commands import train as train_command
 from finetune.commands.plan import spec_of_base
 from finetune.flags import declare, read
-from finetune.memory import auto, prove
+from finetune.memory import adjust, auto
 from finetune.memory.fit import Cap
 from finetune.memory.predict import GIB, predict
 from finetune.memory.step_plan import checkpointed_layers, step_plan
@@ -143,9 +143,9 @@ def test_training_under_a_cap_measures_first(data: Path, tmp_path: Path, capsys:
 def test_the_prediction_holds_on_the_run_itself(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """±10 % of what is measured with the run's own clips, base and adapter."""
     seen = []
-    plain = prove.words_of
+    plain = adjust.words_of
     monkeypatch.setattr(
-        prove, "words_of", lambda measured, bounds: seen.append((measured, bounds)) or plain(measured, bounds)
+        adjust, "words_of", lambda measured, bounds: seen.append((measured, bounds)) or plain(measured, bounds)
     )
     train(data, tmp_path / "run", quick(steps=1, memory="200mb"))
     (measured, bounds) = seen[0]
@@ -155,12 +155,12 @@ def test_the_prediction_holds_on_the_run_itself(data: Path, tmp_path: Path, monk
 def test_a_prediction_that_was_off_is_adjusted_once(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    optimistic = prove.fitted_to
+    optimistic = adjust.fitted_to
 
     def generous(settings, files, clips, precision, cap):
         return optimistic(settings, files, clips, precision, replace(cap, total=cap.total * 100))
 
-    monkeypatch.setattr(prove, "fitted_to", generous)
+    monkeypatch.setattr(adjust, "fitted_to", generous)
     monkeypatch.setattr("finetune.train.fitted_to", generous)
     smallest = StepPlan(spec_of_base(TrainSettings(base=str(data_base(data)))), "fp32", "fp32", 2, 1, 50, rank=2)
     cap = predict(smallest).peak * 1.12

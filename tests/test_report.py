@@ -7,7 +7,7 @@ import pytest
 from training_fixtures import quick
 
 from data_prep.write_audio import write_audio
-from finetune.preview import Piece, write_previews
+from finetune.preview import PreviewFile, write_previews
 from finetune.proof import GroupNorm, Proof
 from finetune.report import facts, render, smooth
 from finetune.run_folder import RunFolder
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> RunFolder:
 
 def test_the_page_shows_everything_and_asks_for_nothing(folder: RunFolder) -> None:
     silence = np.zeros((1, 3200), dtype=np.float32)
-    pieces = [Piece(step, "piano <b>", f"step-{step:06}/01.flac") for step in (0, 20)]
+    pieces = [PreviewFile(step, "piano <b>", f"step-{step:06}/01.flac") for step in (0, 20)]
     for piece in pieces:
         write_audio(folder.samples / piece.file, silence, 32000)
     write_previews(folder.samples, pieces)

@@ -3,8 +3,10 @@
 import codecs
 import json
 import os
+import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +28,7 @@ from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.debug_base import write_debug_base
 from finetune.cli import main
-from finetune.sampling.line import read_prompts
+from finetune.sampling.line import _adapters, read_prompts
 
 Run = Callable[..., int]
 
@@ -190,6 +192,8 @@ def test_texts_too_long_for_a_name_are_named_as_missing(run: Run, capsys: pytest
         (["--base", "debug", "x", "--continue", __file__, "--from", "inf"], "inf"),
         (["--base", "debug", "x", "--window_sec", "10", "--overlap_sec", "20"], "shorter"),
         (["--base", "debug", "x", "--loop", "--play"], "--loop"),
+        (["--base", "debug", "x", "--bpm", "100"], "add --loop"),
+        (["--base", "debug", "x", "--melody-stems", "rest"], "add --melody FILE"),
         (["--base", "debug", "--story", "calm"], "moment"),
         (["--base", "debug", "x", "--guidence", "2"], "guidance"),
     ],
@@ -198,6 +202,21 @@ def test_mistakes(run: Run, capsys: pytest.CaptureFixture[str], words: Sequence[
     assert run(*words) == 2
     assert expected in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_a_player_is_looked_for_before_a_model_is_loaded(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert run("--base", "no/such-base", "x", "--play") == 2
+    assert "no player was found" in capsys.readouterr().err
+
+
+def test_a_run_is_no_adapter_but_holds_one(adapter: Path, tmp_path: Path) -> None:
+    shutil.copytree(adapter, tmp_path / "run" / "adapter")
+    with pytest.raises(UserError, match="not an adapter") as caught:
+        _adapters(Namespace(words=[str(tmp_path / "run"), "x"], adapter=None, base=None, strength=None))
+    assert caught.value.fix == f"a run's adapter is inside it: {tmp_path / 'run' / 'adapter'}"
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ class Result:
 def measure_all(contestants: Sequence[Contestant], passages: Sequence[Passage]) -> list[Result]:
     """Figures of each contestant, passage by passage."""
     levels = [[Level(name) for name in contestant.levels] for contestant in contestants]
-    with stage("codecs", len(passages) * len(contestants), unit="passages") as progress:
+    with stage("codecs", len(passages) * len(contestants), unit="readings") as progress:
         for passage in passages:
             for contestant, own in zip(contestants, levels, strict=True):
                 for level, made in zip(own, play(contestant, passage), strict=True):

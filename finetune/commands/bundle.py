@@ -1,5 +1,6 @@
 """`woodshed bundle`: an adapter as one file for a friend, and back."""
 
+import shlex
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,16 @@ def arguments(parser: Any) -> None:
 def run(args: Namespace, settings: None) -> int:
     """Pack or unpack, and say what is in it."""
     from adapters.adapter_folder import find_weights
+    from configs.errors import UserError
     from data_prep.safe_write import check_new
+    from data_prep.typed_paths import is_file
 
     check_new(args.out, "folder" if args.open else "file")
     if not args.open:
+        if is_file(args.source):
+            command = shlex.join(["woodshed", "bundle", "--open", str(args.source), str(args.out)])
+            fix = f"To unpack it: {command}"
+            raise UserError("This is a file; an adapter is a folder.", where=str(args.source), fix=fix)
         find_weights(args.source)  # before torch is imported
     from rich.console import Console
 

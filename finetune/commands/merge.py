@@ -59,7 +59,9 @@ def run(args: Namespace, settings: None) -> int:
     for line in forced_lines(notes):
         console.print(line, soft_wrap=True)
     console.print(
-        f"merged {len(chosen)} adapter(s) into {harmless(files.id)}: {harmless(str(args.out))}", soft_wrap=True
+        f"{harmless(files.id)} with {len(chosen)} adapter{'s' if len(chosen) > 1 else ''} merged into it: "
+        f"{harmless(str(args.out))}",
+        soft_wrap=True,
     )
     console.print(
         f'[dim]next:[/] woodshed sample --base {harmless(str(args.out))} "slow ballad, piano"', soft_wrap=True

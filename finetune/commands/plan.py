@@ -35,6 +35,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     from configs.errors import UserError
     from data_prep.prepared import PreparedDataset
     from finetune.batches import clips_of
+    from data_prep.progress import quiet_libraries
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
     from finetune.memory.host_cost import machine_here
@@ -43,7 +44,12 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
 
     memory = settings.memory
     if memory is None:
-        raise UserError("How much memory is there?", where="memory", fix="Add --memory 8gb, or --memory auto.")
+        raise UserError(
+            "A plan needs to know how much memory there is.",
+            where="memory",
+            fix="Add --memory 8gb, say, or --memory auto for what is free on this machine.",
+        )
+    quiet_libraries()
     dataset = PreparedDataset(args.data)
     settings = with_base(settings, dataset)
     frames = [row.n_frames for row in dataset.clips("train")]

@@ -78,8 +78,8 @@ def arguments(parser: Any) -> None:
         help="Where to go on in --continue (default: its end), or where --melody, --beat or --with begins (0).",
     )
     parser.add_argument("--loop", action="store_true", help="A seamless loop of --bars at --bpm.")
-    parser.add_argument("--bpm", type=float, default=120.0, metavar="X", help="Tempo of the loop (120).")
-    parser.add_argument("--bars", type=int, default=4, metavar="N", help="Bars of four beats in the loop (4).")
+    parser.add_argument("--bpm", type=float, metavar="X", help="Tempo of the loop (120).")
+    parser.add_argument("--bars", type=int, metavar="N", help="Bars of four beats in the loop (4).")
     parser.add_argument("--force", action="store_true", help="Play an adapter made for other weights of this shape.")
     parser.add_argument(
         "--play", action="store_true", help="Play it while it is being generated. Kept in out/ where the player fails."

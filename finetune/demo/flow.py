@@ -9,10 +9,11 @@ from pathlib import Path
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.prepare import prepare
-from data_prep.safe_write import storing, write_text
-from finetune.checkpoint import newest
+from data_prep.safe_write import GOES_ON, storing, write_text
+from finetune.checkpoint import how_to_go_on, newest
 from finetune.demo import listen, page
 from finetune.demo.plan import Plan
+from finetune.finish import REPEAT
 from finetune.run_folder import RunFolder
 from finetune.train import train
 
@@ -47,7 +48,18 @@ def _train(plan: Plan) -> None:
     if (folder.adapter / "adapter_model.safetensors").exists():
         return
     resume = folder.config.exists() and newest(folder.checkpoints) is not None
-    train(plan.dataset, plan.run, plan.train(), resume=resume)
+    try:
+        train(plan.dataset, plan.run, plan.train(), resume=resume)
+    except UserError as error:
+        raise _in_demo_words(error, folder) from error
+
+
+def _in_demo_words(error: UserError, folder: RunFolder) -> UserError:
+    """The same error where it speaks of `--resume`: the demo has no such flag, and goes on by itself."""
+    fix = error.fix
+    for advice in (how_to_go_on(folder.checkpoints), REPEAT):
+        fix = fix.replace(advice, GOES_ON)
+    return UserError(error.what, where=error.where, fix=fix)
 
 
 def _claim(plan: Plan) -> None:

@@ -21,6 +21,8 @@ Words = str | PromptSchedule[str] | PromptMix[str]
 """One piece's prompt, prompts over time, or prompts mixed."""
 MARKS = ("adapter_config.json", "adapter_model.safetensors")
 """A folder with one of these is an adapter."""
+LOOP_BPM, LOOP_BARS = 120.0, 4
+"""Of a loop that nothing else is said of."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         out=args.out or (None if streams else Path("out")),
         continued=args.continued,
         from_sec=args.from_sec,
-        bars=(args.bpm, args.bars) if args.loop else None,
+        bars=_bars(args) if args.loop else None,
         play=args.play,
         pipe=args.pipe,
         force=args.force,
@@ -120,7 +122,8 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
     elif not specs and not args.base:
         raise UserError(
             f"{words[0]!r} is not an adapter's folder" if words else "neither an adapter nor a base was named",
-            fix='woodshed sample runs/mine/adapter "a prompt", or woodshed sample --base ID "a prompt"',
+            fix=_adapter_inside(words)
+            or 'woodshed sample runs/mine/adapter "a prompt", or woodshed sample --base ID "a prompt"',
         )
     elif words and ("/" in words[0] or "\\" in words[0]) and (words[1:] or args.prompts_file or args.story or args.mix):
         raise UserError(
@@ -135,6 +138,12 @@ def _adapters(args: Namespace) -> tuple[list[str], list[Named]]:
             raise UserError("--strength needs an adapter", fix="name one, or leave --strength out")
         specs[0] = (specs[0][0], StrengthSchedule.read(args.strength, "--strength"))
     return words, specs
+
+
+def _adapter_inside(words: Sequence[str]) -> str:
+    """What to write where the first word is a run, whose adapter is a folder in it."""
+    inside = Path(words[0]) / "adapter" if words else None
+    return f"a run's adapter is inside it: {inside}" if inside is not None and is_adapter(inside) else ""
 
 
 def recommended_strength(folder: Path) -> float:
@@ -219,10 +228,25 @@ def _check(args: Namespace, prompts: Sequence[Words], streams: bool) -> None:
         raise UserError("the recording to continue is not there", where=str(args.continued))
     if args.loop and (streams or args.continued is not None):
         raise UserError("--loop is written to a file as a whole", fix="leave out --play, --pipe and --continue")
-    if args.loop and not (20 <= args.bpm <= 400 and 1 <= args.bars <= 512):
+    bpm, bars = _bars(args)
+    if not args.loop and not (args.bpm is None and args.bars is None):
+        fix = "add --loop; any other piece takes its tempo from the prompt, and its length from --duration"
+        raise UserError("--bpm and --bars are about a loop", fix=fix)
+    if args.loop and not (20 <= bpm <= 400 and 1 <= bars <= 512):
         raise UserError("a loop needs 20 to 400 --bpm and 1 to 512 --bars", fix="e.g. --bpm 110 --bars 4")
     if args.play and args.pipe:
         raise UserError("--play and --pipe want the same sound", fix="give one of them")
+    if args.melody is None and args.melody_stems != "mix":
+        raise UserError("--melody-stems is about the recording that --melody names", fix="add --melody FILE")
+    if args.play:
+        from adapters.audio_out import find_player
+
+        find_player()  # before a model is loaded
+
+
+def _bars(args: Namespace) -> tuple[float, int]:
+    """Tempo and number of bars of a loop."""
+    return (LOOP_BPM if args.bpm is None else args.bpm, LOOP_BARS if args.bars is None else args.bars)
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""`train --memory`: fit the settings before the base is loaded, then prove them by a measured step; adjust once."""
+"""`train --memory`: fit the settings before the base is loaded, then measure a step and adjust once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -66,7 +66,9 @@ def bounds_of(
     return Bounds(cap, plan)
 
 
-def prove(learner: Learner, clips: Sequence["Clip"], bounds: Bounds, say: Callable[[str], None]) -> StepPlan:
+def measure_and_adjust(
+    learner: Learner, clips: Sequence["Clip"], bounds: Bounds, say: Callable[[str], None]
+) -> StepPlan:
     """Measure a step on the longest clips; where the prediction was off, fit again to what was measured, once."""
     measured = dry_step(learner, clips, bounds.plan)
     say(words_of(measured, bounds))
