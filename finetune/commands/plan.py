@@ -34,8 +34,8 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     """Print the table and the command that uses it."""
     from configs.errors import UserError
     from data_prep.prepared import PreparedDataset
-    from finetune.batches import clips_of
     from data_prep.progress import quiet_libraries
+    from finetune.batches import clips_of
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
     from finetune.memory.host_cost import machine_here
