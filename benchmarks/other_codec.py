@@ -1,12 +1,13 @@
-"""The starter moved to a small DAC-shaped codec, against an LM that starts afresh: the table in docs/codecs.md.
+"""The starter moved to a small random DAC, against an LM that starts afresh: the table in docs/codecs.md.
 
-    python -m benchmarks.other_codec codec SONGS CODEC [--seconds 30]      # train the codec on the songs
+    python -m benchmarks.other_codec codec SONGS CODEC                     # a random DAC
     woodshed prep SONGS DATA --base starter --codec CODEC --segment.max_sec 10
     python -m benchmarks.other_codec moved DATA OUT [--steps 60]           # adapter on the starter
     python -m benchmarks.other_codec fresh DATA OUT [--steps 60]           # the same LM, all of it random, all learns
 
-Both see the same clips in the same order, as often. Cross-entropy is that of the held-out clips, in nats per code;
-log(card) is that of knowing nothing. One thread of a CPU; seconds are this process's own.
+A random DAC's codes are a fixed function of the sound, which nobody could listen to: what is tried is whether an LM
+learns them. Both see the same clips in the same order, as often. Cross-entropy is that of the held-out clips, in nats
+per code; log(card) is that of knowing nothing. One thread of a CPU; seconds are this process's own.
 """
 
 import argparse
@@ -27,7 +28,6 @@ from data_prep.base_files import resolve_base
 from data_prep.move import move_of_info
 from data_prep.prepared import PreparedDataset
 from finetune.batches import Draw, Stream, clips_of, collate, held_out
-from finetune.codec_tune.losses import MelLoss
 from finetune.loss import codebook_counts, codebook_sums
 from finetune.run_log import read_log
 from finetune.schedule import factor
@@ -38,45 +38,30 @@ SIZES = {
     "encoder_hidden_size": 8, "decoder_hidden_size": 96, "downsampling_ratios": [4, 4, 4, 4], "n_codebooks": 4,
     "codebook_size": 256, "codebook_dim": 8, "sampling_rate": RATE_HZ, "hop_length": HOP,
 }  # fmt: skip
-CROP_FRAMES, BATCH = 32, 4
+LOUDER = 5.0
+"""Weights as they are drawn give one code for every sound."""
 
 
-def train_codec(songs: Path, out: Path, seconds: float) -> None:
-    """For so many seconds of this process: mel, waveform, codebook and commitment losses, as DAC without its judge."""
+def write_codec(songs: Path, out: Path) -> None:
+    """A random DAC whose codes differ with the sound, and how many of them the songs use."""
     from transformers import DacConfig, DacModel
 
+    from data_prep.codec.registry import load_codec
+    from data_prep.codec.resolve import resolve_codec
     from data_prep.decode import stream
 
-    paths = sorted(path for path in songs.iterdir() if path.suffix in (".ogg", ".wav", ".flac"))
-    audio = [
-        np.concatenate(list(stream(path, sample_rate_hz=RATE_HZ, channels=1)), axis=1)[0] for path in paths
-    ]  # each [N]
     torch.manual_seed(0)
-    model = DacModel(DacConfig(**SIZES)).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, betas=(0.8, 0.99))
-    mel, draw = MelLoss(RATE_HZ), np.random.default_rng(0)
-    begun, step = time.process_time(), 0
-    while time.process_time() - begun < seconds:
-        crops = np.stack([_crop(audio[draw.integers(len(audio))], draw) for _ in range(BATCH)])
-        wanted = torch.from_numpy(crops)[:, None]  # [B, 1, N]
-        made = model(wanted)
-        heard = made.audio_values.reshape(wanted.shape)
-        loss = mel(heard, wanted) + 0.1 * (heard - wanted).abs().mean() + made.loss.mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            used = [len(codes.unique()) for codes in made.audio_codes.transpose(0, 1)]
-            print(f"step {step}: loss {float(loss):.3f}, mel {float(mel(heard, wanted)):.3f}, codes in a batch {used}")
-    model.eval().save_pretrained(out)
-    print(f"{step} steps")
-
-
-def _crop(audio: np.ndarray, draw: np.random.Generator) -> np.ndarray:
-    start = draw.integers(len(audio) - CROP_FRAMES * HOP)
-    return audio[start : start + CROP_FRAMES * HOP].astype(np.float32)
+    model = DacModel(DacConfig(**SIZES)).eval()
+    for name, tensor in model.named_parameters():
+        if tensor.dim() > 1 and name.endswith("weight"):
+            tensor.data.mul_(LOUDER)
+    model.save_pretrained(out)
+    codec, used = load_codec(resolve_codec(str(out))), [set() for _ in range(4)]
+    for path in sorted(path for path in songs.iterdir() if path.suffix in (".ogg", ".wav", ".flac"))[:3]:
+        audio = np.concatenate(list(stream(path, sample_rate_hz=RATE_HZ, channels=1)), axis=1)[:, : 10 * RATE_HZ]
+        for level, codes in zip(used, codec.encode([torch.from_numpy(audio)])[0], strict=True):
+            level |= set(codes.tolist())
+    print(f"codes in use: {[len(level) for level in used]} of {codec.card}")
 
 
 def settings(steps: int) -> TrainSettings:
@@ -134,12 +119,11 @@ def main() -> None:
     parser.add_argument("what", choices=["codec", "moved", "fresh"])
     parser.add_argument("source", type=Path, help="Songs, or a dataset.")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seconds", type=float, default=30.0, help="Of training the codec (30).")
     parser.add_argument("--steps", type=int, default=60, help="Of training the LM (60).")
     parser.add_argument("--lr", type=float, default=2e-3, help="Of the LM that starts afresh (2e-3).")
     args = parser.parse_args()
     if args.what == "codec":
-        train_codec(args.source, args.out, args.seconds)
+        write_codec(args.source, args.out)
         return
     args.out.mkdir(parents=True, exist_ok=True)
     found = (

@@ -122,12 +122,12 @@ def draw(run: Path, out: Path) -> None:
     for name, label, line in (("learnt", "its song comes back", "o-"), ("held_out", "held-out songs come back", "o--")):
         shares = [100 * sum(known[str(step)][name]) / len(known[str(step)][name]) for step in steps]
         axes.plot(steps, shares, line, color="#24303a", label=label, markersize=3, linewidth=1)
-    axes.set_ylim(-12, 104)
+    axes.set_ylim(-25, 104)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)
     axes.set_xlabel("training steps", fontsize=8.5)
     axes.set_ylabel("%", fontsize=8.5)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     figure.savefig(out, metadata={"Date": None})
 
 

@@ -19,7 +19,7 @@ class ListenerSettings(Section):
     max_new_tokens: int = Field(default=96, ge=8, le=1024)
     """How long a written caption may become, in tokens."""
     bits: int | None = Field(default=None, ge=4, le=4)
-    """4 loads the models that write captions in 4 bit: a quarter of the memory, on a GPU."""
+    """4 loads the models that write captions in 4 bit (bitsandbytes): a quarter of the memory."""
     batch_size: int = Field(default=4, ge=1, le=64)
     """Clips such a model processes at once."""
     clap_words: Path | None = None

@@ -149,10 +149,10 @@ class TrainSettings(Section):
     """Prior preservation: this share of clips is trained without the trigger, with the base's own predictions as the
     target, and so is what `condition_dropout` takes the caption from. The new style then comes when the trigger is
     said; other prompts stay closer to what they were. Costs more steps, and one more forward pass of those clips. Left
-    out: 0.4 for a dataset with a trigger and a base that follows words alone, else 0."""
+    out: 0.5 for a dataset with a trigger and a base that follows words alone, else 0."""
     prior_pieces: int = Field(default=64, ge=0, le=1024)
-    """Half of the clips of `prior_share` are pieces that the base plays before training, so many of them: other music
-    of many kinds, and the dataset's captions without the trigger. 0: all are clips of the dataset."""
+    """Two thirds of the clips of `prior_share` are pieces that the base plays before training, so many of them: other
+    music of many kinds, and the dataset's captions without the trigger. 0: all are clips of the dataset."""
     prior_prompts: list[Words] = Field(default_factory=list, max_length=64)
     """What these pieces are played for, in turn, in the words you would ask for them. Empty: prompts that come with
     Woodshed."""

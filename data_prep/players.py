@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from data_prep.base_files import BaseFiles
 from data_prep.clips import Clip, read_clips
@@ -12,6 +12,7 @@ from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_base_codec
 from data_prep.prepared import ClipRow
 from data_prep.report import Player, ogg_uri
+from data_prep.resample import resample
 from data_prep.segment import Segment
 
 MAX_PLAYERS = 4
@@ -48,4 +49,19 @@ def _player(row: ClipRow, clip: Clip, codes: Int[np.ndarray, "K T"], codec: Code
     heard = read_clips(version.path, [excerpt], sample_rate_hz=rate_hz, channels=codec.channels, fold=version.scan.fold)
     audio = next(heard)
     decoded = codec.decode(codes[:, :frames]).numpy()
-    return Player(row, ogg_uri(audio, codec.sample_rate_hz), ogg_uri(decoded, codec.sample_rate_hz))
+    mel, sdr_db = _lost(audio, decoded, rate_hz)
+    return Player(row, ogg_uri(audio, rate_hz), ogg_uri(decoded, rate_hz), mel, sdr_db)
+
+
+def _lost(audio: Float[np.ndarray, "C N"], decoded: Float[np.ndarray, "C M"], rate_hz: int) -> tuple[float, float]:
+    """Mel distance and SI-SDR in dB of what the codec gives back."""
+    from data_prep.codec_measures.si_sdr import si_sdr_db
+    from data_prep.codec_measures.spectral import MEASURE_RATE_HZ, mel_distance
+
+    n_samples = min(audio.shape[1], decoded.shape[1])
+    at_rate = (
+        np.concatenate(list(resample([one[:, :n_samples]], rate_hz, MEASURE_RATE_HZ)), axis=1)
+        for one in (decoded, audio)
+    )
+    ours, theirs = (torch.from_numpy(np.ascontiguousarray(one)) for one in at_rate)
+    return mel_distance(ours, theirs), si_sdr_db(ours, theirs)

@@ -26,11 +26,16 @@ _INK, _ACCENT = "#24303a", "#b5622e"
 
 @dataclass(frozen=True)
 class Player:
-    """A clip to listen to, as it is and as the codec gives it back: OGG files as data URIs."""
+    """A clip to listen to, as it is and as the codec gives it back: OGG files as data URIs, and how far they differ.
+
+    `mel_distance` is that of `codec_measures.spectral` at 44.1 kHz, in the codec's channels.
+    """
 
     clip: ClipRow
     source_uri: str
     codec_uri: str
+    mel_distance: float
+    si_sdr_db: float
 
 
 def render(

@@ -24,7 +24,7 @@ from data_prep.context_names import CONTEXT, degraded_name
 from data_prep.lm_spec import ConditionKind, LMSpec
 from data_prep.prepared import PreparedDataset
 
-PIECES_SHARE = 0.5
+PIECES_SHARE = 0.65
 """Of the clips that hold on to the base, how many are pieces that it played, where there are any."""
 INSTEAD_SHARE = 0.5
 """Of the clips that have a caption, how many follow what may take its place (`ConditionKind.instead_of`), unless said

@@ -3,7 +3,7 @@
 Some clips are heard without the trigger (or without any caption), and the target there is not the music but what the
 base itself predicts. So the trigger becomes a switch: with it the adapter plays the new style, without it the base.
 The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with the base's predictions as soft targets
-(Hinton et al. 2015, arXiv:1503.02531). Half of those clips are pieces of other kinds that the base played
+(Hinton et al. 2015, arXiv:1503.02531). Two thirds of those clips are pieces of other kinds that the base played
 (`finetune.prior_pieces`).
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from finetune.batches import Clip
 
 
-SHARE = 0.4
+SHARE = 0.5
 """Of the clips, where nothing else was asked for and there is a trigger."""
 
 

@@ -20,10 +20,10 @@ def teacher(mono_base: Path) -> Teacher:
 
 
 @pytest.fixture(scope="module")
-def updates(mono_base: Path) -> dict[str, LowRank]:
+def adapter(mono_base: Path) -> dict[str, LowRank]:
     lm, generator = load_lm(resolve_base(str(mono_base))), torch.Generator().manual_seed(0)
-    shapes = {name: lm.get_submodule(name).weight.shape for name in NAMES}
-    return {
+    shapes = {name: tuple(lm.state_dict()[f"{name}.weight"].shape) for name in NAMES}
+    updates = {
         name: LowRank(
             torch.randn(4, n_in, generator=generator),
             0.2 * torch.randn(n_out, 4, generator=generator),
@@ -33,6 +33,7 @@ def updates(mono_base: Path) -> dict[str, LowRank]:
         )
         for name, (n_out, n_in) in shapes.items()
     }
+    return updates
 
 
 @pytest.fixture(scope="module")
@@ -42,24 +43,24 @@ def heard(teacher: Teacher) -> list[Heard]:
 
 
 def test_predictions_that_nothing_changes_have_not_moved(
-    teacher: Teacher, updates: dict[str, LowRank], heard: list[Heard]
+    teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]
 ) -> None:
-    still = {name: LowRank(one.a, 0 * one.b, one.alpha, False, None) for name, one in updates.items()}
-    for found in (teacher.divergence(heard, still), teacher.divergence(heard, updates, 0.0)):
+    still = {name: LowRank(one.a, 0 * one.b, one.alpha, False, None) for name, one in adapter.items()}
+    for found in (teacher.divergence(heard, still), teacher.divergence(heard, adapter, 0.0)):
         assert (found == 0).all()
     np.testing.assert_array_equal(teacher.losses(heard, still), teacher.losses(heard))
 
 
 def test_they_move_farther_with_the_strength_and_the_base_is_as_before(
-    teacher: Teacher, updates: dict[str, LowRank], heard: list[Heard]
+    teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]
 ) -> None:
     base = teacher.losses(heard)
-    found = [teacher.divergence(heard, updates, strength) for strength in (0.25, 0.5, 1.0)]
+    found = [teacher.divergence(heard, adapter, strength) for strength in (0.25, 0.5, 1.0)]
     assert (found[0] > 0).all() and (np.diff(np.stack(found), axis=0) > 0).all()
-    assert (teacher.losses(heard, updates) != base).all()
+    assert (teacher.losses(heard, adapter) != base).all()
     np.testing.assert_array_equal(teacher.losses(heard), base)
 
 
-def test_a_piece_is_measured_alike_in_any_company(teacher: Teacher, updates: dict[str, LowRank], heard: list[Heard]):
-    alone = [teacher.divergence([one], updates)[0] for one in heard]
-    np.testing.assert_array_equal(teacher.divergence(heard, updates), alone)
+def test_a_piece_is_measured_alike_in_any_company(teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]):
+    alone = [teacher.divergence([one], adapter)[0] for one in heard]
+    np.testing.assert_array_equal(teacher.divergence(heard, adapter), alone)

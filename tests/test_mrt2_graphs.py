@@ -70,7 +70,7 @@ def test_frames_replay_one_graph_and_nothing_waits() -> None:
     """With an adapter that is turned while it plays."""
     lm = model()
     name = "depth.layers.0.ffn.fc1"
-    weight = lm.get_submodule(name).weight
+    weight: Any = lm.get_submodule(name).weight
     update = LowRank(torch.randn(4, weight.shape[1]), torch.randn(weight.shape[0], 4), 4.0, False)
     with FakeCard() as card:
         engine = MagentaEngine.pack(lm, Packing("plain", CUDA, torch.bfloat16, {"one": {name: update}}, None))

@@ -65,12 +65,12 @@ def test_an_adapter_that_falls_silent_is_caught_and_said(tmp_path: Path, capsys:
     assert f"step 30: 100% of the preview of {words!r} is silent" in said and "step 0:" not in said
     settings = EvaluateSettings(duration_sec=3.2, precision="fp32", device="cpu", guidance=4.0)
     asks = [Ask("own", words, seed) for seed in range(2)]
-    checked = [
-        [check(piece.audio, piece.codes, 48_000, 25.0) for piece in play(sampler(files, settings, *who), asks)]
-        for who in ((), (adapter, 1.0))
-    ]
+    players = sampler(files, settings), sampler(files, settings, adapter)
+    base, adapted = (
+        [check(piece.audio, piece.codes, 48_000, 25.0) for piece in play(player, asks)] for player in players
+    )
     unknown = np.full(2, np.nan)
-    found = health_finding(*checked, unknown, unknown)
+    found = health_finding(base, adapted, unknown, unknown)
     assert found.level == "bad" and "2 of 2 pieces are silent (0 with the base)" in found.text
 
 

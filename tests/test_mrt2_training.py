@@ -1,6 +1,7 @@
 """Magenta RealTime over a base of fewer bits, in two processes, and its adapters under the commands for files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -80,15 +81,15 @@ def test_a_bundle_and_its_card(adapters: list[Path], tmp_path: Path, capsys: pyt
 def test_how_many_clips_follow_their_own_sound(data: Path) -> None:
     clips = clips_of(PreparedDataset(data), "train")
 
-    def shares(**how: float) -> tuple[float, float]:
-        kinds = {"kinds": ("style", "notes"), "dropouts": {"notes": 0.5}}
-        stream = Stream(clips, seed=0, max_frames=9, condition_dropout=0.1, **kinds, **how)
+    def shares(share: float) -> tuple[float, float]:
+        kinds: Any = {"kinds": ("style", "notes"), "dropouts": {"notes": 0.5}}
+        stream = Stream(clips, seed=0, max_frames=9, condition_dropout=0.1, instead_share=share, **kinds)
         draws = [draw for draw in stream.step(0, 1000) if draw.caption is not None]
         without = np.mean(["notes" in draw.dropped for draw in draws])
         return float(np.mean([draw.instead for draw in draws])), float(without)
 
     for share in (0.0, 0.3, 1.0):
-        instead, without = shares(instead_share=share)
+        instead, without = shares(share)
         assert instead == pytest.approx(share, abs=0.05 if 0 < share < 1 else 0) and without == pytest.approx(
             0.5, abs=0.06
         )

@@ -211,7 +211,7 @@ def test_words_beside_a_copy_go_to_the_song_that_is_kept() -> None:
 def test_a_metadata_file_of_which_something_is_lost_is_loud(tmp_path: Path, table: str, line: str) -> None:
     said_of(tmp_path, table)
     found = scan(tmp_path)
-    (said,) = warnings(found, [SongAccount(song.relative, song.read) for song in found.songs])
+    (said,) = warnings(found, [SongAccount(song.relative, song.read) for song in found.songs], 0)
     assert said.startswith("metadata.csv: ") and line in said
 
 
@@ -220,9 +220,9 @@ def test_what_is_read_is_counted_and_a_good_file_is_quiet(tmp_path: Path) -> Non
     (tmp_path / "b.txt").write_text("y")
     found = scan(tmp_path)
     accounts = [SongAccount(song.relative, song.read) for song in found.songs]
-    assert not warnings(found, accounts)
+    assert not warnings(found, accounts, 0)
     assert own_words(accounts) == "captions for 2 of 2 songs (metadata.csv 1, sidecars 1)"
-    assert own_words([]) == "captions for 0 of 0 songs" and not warnings(ScanResult([], []), [])
+    assert own_words([]) == "captions for 0 of 0 songs" and not warnings(ScanResult([], []), [], 0)
 
 
 def test_files_that_are_not_read_are_counted_by_kind(tmp_path: Path) -> None:

@@ -1,11 +1,15 @@
 """`--pair`: what may be asked for, which clips have both sides, and the context side in step with the target."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
 
 from configs.errors import UserError
 from configs.prep import PrepSettings
+from data_prep.base_files import resolve_base
+from data_prep.condition_sources.clips import wanted_conditions
 from data_prep.context_side import degrade, low_pass
 from data_prep.pairs import parse_pair
 from data_prep.prepare import prepare
@@ -117,7 +121,7 @@ def test_multitracks_become_clips_with_their_context(paired):
     assert dataset.info["conditions"]["context"]["pair"] == "drums|rest"
 
 
-def test_clips_in_which_the_heard_side_rests_are_left_out_and_counted(paired):
+def test_clips_in_which_the_context_rests_are_left_out_and_counted(paired):
     last = [row for row in paired.rows if row.source == "song2"]
     assert [row.start_sec for row in last] == [0.0]
     said = [r for r in paired.rejected if r.what == "pair drums|rest"]
@@ -147,3 +151,9 @@ def test_mismatched_multitracks_are_one_sentence(tmp_path, spoil, why):
     spoil(songs / "song0")
     with pytest.raises(UserError, match=why):
         prepare(songs, tmp_path / "data", settings_of())
+
+
+def test_a_base_that_cannot_learn_to_follow_is_refused_before_any_work() -> None:
+    spec = replace(resolve_base("debug").spec, adds_frames=False)
+    with pytest.raises(UserError, match="cannot learn to follow another track"):
+        wanted_conditions(spec, PrepSettings(base="debug", pair="drums|rest"))

@@ -208,3 +208,12 @@ def test_evaluate_says_what_it_cannot_judge(adapter, capsys):
 def test_inspect_tells_what_it_follows(adapter, capsys):
     assert main(["inspect", str(adapter)]) == 0
     assert "context (drums|rest), 5 frames ahead" in " ".join(capsys.readouterr().out.split())
+
+
+def test_live_says_that_there_is_no_recording_to_play_along_with(adapter):
+    from adapters.sampler import AdapterSpec
+    from configs.live import LiveSettings
+    from finetune.live.run import open_session
+
+    with pytest.raises(UserError, match="plays along with a recording"):
+        open_session([AdapterSpec(adapter)], LiveSettings())

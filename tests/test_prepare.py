@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -125,7 +126,9 @@ def test_the_dataset_says_what_the_songs_are(prepared, songs, mono_base):
     assert any("a tune of my own" in caption for row in rows if row.source == "two.flac" for caption in row.captions)
     assert dataset.info["codec"]["n_codebooks"] == 4 and dataset.info["base"]["id"] == str(mono_base)
     page = (out / "report.html").read_text()
-    assert "<audio" in page and "everything above 16 kHz, left and right" in page and "woodshed codec report" in page
+    assert "<audio" in page and "everything above 16 kHz, left and right" in page
+    assert f"woodshed codec report SONGS --codec {mono_base}" in page
+    assert re.search(r"is \d+\.\d\d away\s+in mel distance, with an SI-SDR of -?\d+\.\d dB", page)
 
 
 def test_tokens_are_those_of_the_clip_alone(prepared, songs, mono_base):

@@ -40,6 +40,7 @@ def test_the_command_from_dataset_to_adapter(
     words = ["train", str(tiny_data), str(run), "--device", "cpu", "--steps", "8", "--batch_size", "2", "--rank", "4"]
     words += ["--accumulation", "2", "--lr", "0.02", "--checkpointing", "false", "--max_clip_sec", "1"]
     words += ["--eval.every_steps", "4", "--checkpoint.every_steps", "3", "--checkpoint.keep", "1"]
+    words += ["--prior_share", "0"]
     assert cli.main([*words, "--preview.every_steps", "4", "--preview.duration_sec", "0.2"]) == 0
     said = capsys.readouterr().err
     assert "8 self attention, 8 cross attention, 4 feed-forward, 1 text projection" in said

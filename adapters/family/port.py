@@ -65,8 +65,8 @@ class Family(ABC):
         """Names and shapes of the weights that are new where these parts (`LMSpec.learns_whole`) are moved."""
         return {}
 
-    def replaced(self, parts: Sequence[str]) -> dict[str, str]:
-        """How the names of these parts' weights begin, each with a weight of the base that shows their size."""
+    def replaced(self, parts: Sequence[str]) -> dict[str, tuple[str, float]]:
+        """How the names of their weights begin, each with a weight of the base and how large they are beside it."""
         return {}
 
     def complete(self, lm: LM, device: torch.device, dtype: torch.dtype) -> None:  # noqa: B027

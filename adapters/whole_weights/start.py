@@ -17,23 +17,26 @@ USUAL_STD = 0.02
 
 
 def start_values(
-    shapes: Mapping[str, tuple[int, ...]], stored: StoredWeights, replaced: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]], stored: StoredWeights, replaced: Mapping[str, tuple[str, float]]
 ) -> dict[str, Tensor]:
-    """By name, for weights of these shapes. `replaced`: by beginning of a name, a weight of the base to be like.
+    """By name, for weights of these shapes. `replaced`: by beginning of a name, a weight of the base to be like, and
+    how large in comparison.
 
     A projection of states of another width is scaled so that what comes out is as large as before; biases are zero.
     """
     return {name: _drawn(name, shape, stored, replaced) for name, shape in shapes.items()}
 
 
-def _drawn(name: str, shape: tuple[int, ...], stored: StoredWeights, replaced: Mapping[str, str]) -> Tensor:
+def _drawn(
+    name: str, shape: tuple[int, ...], stored: StoredWeights, replaced: Mapping[str, tuple[str, float]]
+) -> Tensor:
     if name.endswith(".bias"):
         return torch.zeros(shape)
-    like = next((other for start, other in replaced.items() if name.startswith(start)), "")
-    std = USUAL_STD
+    like, share = next((known for start, known in replaced.items() if name.startswith(start)), ("", 1.0))
+    std = USUAL_STD * share
     if like in stored:
         own = stored[like].float()
         wider = math.sqrt(own.shape[-1] / shape[-1]) if own.shape[-1] != shape[-1] else 1.0
-        std = float(own.std()) * wider
+        std = float(own.std()) * wider * share
     generator = torch.Generator().manual_seed(seed_of(0, name))
     return torch.randn(shape, generator=generator) * std

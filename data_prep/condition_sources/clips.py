@@ -56,13 +56,19 @@ def wanted_conditions(spec: LMSpec, settings: PrepSettings) -> list[Wanted]:
     """
     asked = {name: getattr(settings, name).strip().lower() for name in (*FOLLOWED_BY, BEAT)}
     kinds = sources_for(spec)
+    if settings.pair is not None and not spec.adds_frames:
+        raise UserError(
+            "This base cannot learn to follow another track.",
+            where=f"--pair {settings.pair}",
+            fix=f"Leave --pair out, or choose a base that can, e.g. {LEARNS}.",
+        )
     for name, said in asked.items():
         if said == NONE or spec.has(name) or (said == AUTO and name in (MELODY, BEAT)):
             continue
         kind, source = added_kinds(spec).get(name), source_of(name)
         if kind is None or source is None:
             raise UserError(
-                f"This base does not follow {name}.",
+                f"This base does not follow {'a melody' if name == MELODY else name}.",
                 where=f"--{name} {said}",
                 fix=f"Leave --{name} out, or choose a base that does, e.g. {FOLLOWED_BY.get(name, LEARNS)}.",
             )

@@ -35,10 +35,12 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     from configs.errors import UserError
     from data_prep.prepared import PreparedDataset
     from data_prep.progress import quiet_libraries
+    from finetune.batches import clips_of
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
     from finetune.memory.host_cost import machine_here
     from finetune.moving import move_for_run
+    from finetune.prior import with_prior
 
     memory = settings.memory
     if memory is None:
@@ -56,7 +58,8 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     own = spec_of_base(settings)
     spec = move_for_run(own, dataset, settings).applied(own)
     longest = longest_frames(frames, settings, spec.frame_rate)
-    fitted = fit_settings(settings, spec, longest, arithmetic, cap, machine_here(spec, host_device()))
+    decided = with_prior(settings, dataset, clips_of(dataset, "train"))
+    fitted = fit_settings(decided, spec, longest, arithmetic, cap, machine_here(spec, host_device()))
     show(args.data, dataset, fitted, settings, arithmetic)
     return 0
 

@@ -248,7 +248,9 @@ class _Bench:
             found.append(trust_finding(self.room.trust, self.room.ear.name, not self.room.reference.held_out))
         found.append(style_finding(heard.style, distances(self.room, rows), trusted))
         found.append(bare_finding(heard.bare_style, heard.style))
-        kl = self.teacher.divergence(self.foreign, chosen.candidate, chosen.cell.strength)
+        kl = self.teacher.divergence(
+            self.foreign, chosen.candidate.updates, chosen.cell.strength, chosen.candidate.whole
+        )
         found.append(forgetting_finding(heard.forgetting, mean_estimate(kl), self.room.scale is not None))
         found += self._prompt(base, rows, agreements)
         found.append(self._health(base, rows))
@@ -330,7 +332,8 @@ class _Bench:
         if not all(sets):
             return None
         given = [[Given(w.codes, w.caption) for w in these] for these in sets]
-        adapted = [self.teacher.losses(these, chosen.candidate, chosen.cell.strength) for these in given]
+        one, strength = chosen.candidate, chosen.cell.strength
+        adapted = [self.teacher.losses(these, one.updates, strength, one.whole) for these in given]
         base = [self.teacher.losses(these) for these in given]
         songs = [[w.clip.source for w in these] for these in sets]
         return Losses(adapted[0], adapted[1], base[0], base[1], songs[0], songs[1])

@@ -40,8 +40,8 @@ def try_all(
     tried = []
     for candidate in found:
         for strength in sorted(set(strengths)):
-            gained = float(np.mean(base - teacher.losses(own, candidate, strength)))
-            kl = float(np.mean(teacher.divergence(foreign, candidate, strength)))
+            gained = float(np.mean(base - teacher.losses(own, candidate.updates, strength, candidate.whole)))
+            kl = float(np.mean(teacher.divergence(foreign, candidate.updates, strength, candidate.whole)))
             tried.append(Tried(Cell(candidate.step, float(strength), gained, kl), candidate))
     return tried
 

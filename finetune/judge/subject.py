@@ -15,12 +15,10 @@ from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.prepared import PreparedDataset
 from finetune import dataset_fit
 from finetune.checkpoint import kept_weights
-from finetune.run_folder import RunFolder
+from finetune.run_folder import RunFolder, saved_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from configs.train import TrainSettings
 
 OUT = "evaluation"
 
@@ -123,21 +121,13 @@ def _of_steps(subject: Subject, files: Mapping[int, Path]) -> list[Candidate]:
     assert subject.run is not None
     if not files:
         return []
-    settings = _settings(subject.run)
+    settings = saved_settings(subject.run)
     adapter = attach(load_lm(subject.files), settings.lora, settings.seed)
     found = []
     for step, path in files.items():
         adapter.load_tensors(load_file(path))
         found.append(Candidate(step, adapter.updates(), values_of(adapter.whole)))
     return found
-
-
-def _settings(run: RunFolder) -> "TrainSettings":
-    import yaml
-
-    from configs.train import TrainSettings
-
-    return TrainSettings.model_validate(yaml.safe_load(run.config.read_text("utf-8"))["train"])
 
 
 def _stood_on(run: RunFolder | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ An adapter that moves its base to another pattern or text encoder is compared wi
 reads the same music in its own pattern and the words by its own encoder, code by code.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +19,12 @@ from adapters.conditions import Conditions, batch_conditions
 from adapters.family.lm import LM
 from adapters.family.load import load_lm
 from adapters.lora import attach_updates, detach, disabled
+from adapters.low_rank import LowRank
 from adapters.whole_weights.layers import install
 from data_prep.base_files import BaseFiles
 from data_prep.device import pick_device
 from data_prep.lm_spec import TEXT
 from data_prep.text_encoders.port import TextEncoder, load_text_encoder
-from finetune.judge.subject import Candidate
 from finetune.loss import codebook_counts, codebook_sums
 from finetune.prior import divergence_sums
 
@@ -91,36 +91,45 @@ class Teacher:
         return self.adapted.lm
 
     def losses(
-        self, heard: Sequence[Heard], candidate: Candidate | None = None, strength: float = 1.0
+        self,
+        heard: Sequence[Heard],
+        updates: Mapping[str, LowRank] | None = None,
+        strength: float = 1.0,
+        whole: Mapping[str, Tensor] | None = None,
     ) -> Float[np.ndarray, " N"]:
-        """Mean cross-entropy per token of each piece, in nats, over all codebooks."""
-        side = self.base if candidate is None else self.adapted
-        return self._each(heard, candidate, strength, lambda one: self._loss(side, one))
+        """Mean cross-entropy per token of each piece, in nats, over all codebooks. `whole`: see `Candidate`."""
+        side = self.base if updates is None else self.adapted
+        return self._each(heard, updates, strength, whole, lambda one: self._loss(side, one))
 
     def divergence(
-        self, heard: Sequence[Heard], candidate: Candidate, strength: float = 1.0
+        self,
+        heard: Sequence[Heard],
+        updates: Mapping[str, LowRank],
+        strength: float = 1.0,
+        whole: Mapping[str, Tensor] | None = None,
     ) -> Float[np.ndarray, " N"]:
         """Mean KL(base ‖ adapted) per token of each piece, in nats; zero exactly where the adapter changes nothing."""
-        return self._each(heard, candidate, strength, self._divergence)
+        return self._each(heard, updates, strength, whole, self._divergence)
 
     @torch.no_grad()
     def _each(
         self,
         heard: Sequence[Heard],
-        candidate: Candidate | None,
+        updates: Mapping[str, LowRank] | None,
         strength: float,
+        whole: Mapping[str, Tensor] | None,
         measure: Callable[[Heard], float],
     ) -> np.ndarray:
         for side in {id(side): side for side in (self.adapted, self.base)}.values():
             side.encode([one.words for one in heard])
-        if candidate is not None:
-            if candidate.whole:
-                install(self.lm, candidate.whole, self.lm.device, self.lm.dtype)
-            attach_updates(self.lm, dict(candidate.updates), strength)
+        if whole:
+            install(self.lm, whole, self.lm.device, self.lm.dtype)
+        if updates is not None:
+            attach_updates(self.lm, dict(updates), strength)
         try:
             return np.array([measure(one) for one in heard], dtype=np.float64)
         finally:
-            if candidate is not None:
+            if updates is not None:
                 detach(self.lm)
 
     def _loss(self, side: _Side, one: Heard) -> float:

@@ -11,6 +11,7 @@ from configs.errors import UserError
 from configs.live import LiveSettings
 from configs.sample import SampleSettings
 from data_prep.base_files import resolve_base
+from data_prep.context_names import CONTEXT
 from data_prep.progress import quiet_libraries
 from finetune.live.controls import Controls, Weighted
 from finetune.live.player import PLAYABLE
@@ -45,6 +46,12 @@ def open_session(
     if not adapters and base is None:
         raise UserError("neither an adapter nor a base was named", fix="woodshed live runs/mine/adapter, or --base ID")
     described = [load(spec.path, force=True) for spec in adapters]
+    following = next((adapter for adapter in described if CONTEXT in adapter.added), None)
+    if following is not None:
+        raise UserError(
+            f"{following.label} plays along with a recording, and there is none while playing live",
+            fix="woodshed sample ADAPTER PROMPT --with FILE --play",
+        )
     if base is None:
         base, own = base_of_adapter(described[0])
         revision = revision or own

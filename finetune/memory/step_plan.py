@@ -9,7 +9,9 @@ from data_prep.lm_spec import LMSpec
 def step_plan(
     settings: TrainSettings, spec: LMSpec, weights: BaseWeights, arithmetic: Arithmetic, longest_frames: int
 ) -> StepPlan:
-    """A run as its settings say it, with "auto" settled; `longest_frames` is the longest clip after cropping."""
+    """A run as its settings say it, with "auto" settled; `longest_frames` is the longest clip after cropping. A share
+    of prior preservation that is not decided yet (`finetune.prior.with_prior`) counts as none.
+    """
     return StepPlan(
         spec,
         weights=weights,
@@ -22,7 +24,7 @@ def step_plan(
         targets=tuple(settings.lora.targets),
         optimizer=settings.optim.name,
         ema=settings.ema_decay > 0,
-        prior=settings.prior_share is None or settings.prior_share > 0,
+        prior=bool(settings.prior_share),
     )
 
 
