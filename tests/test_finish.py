@@ -50,7 +50,7 @@ def test_long_names_end_no_run(mono_base: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(training_fixtures, "TRIGGER", trigger)
     data = write_dataset(tmp_path / "data", mono_base)
     settings = quick(steps=1)
-    settings.preview.prompts += ["a " * 3000] * 65  # behind the check that no run names prompts and plays none
+    settings.preview.prompts.extend(["a " * 3000] * 65)  # behind the check that no run names prompts and plays none
     told = adapter_files.load(train(data, tmp_path / ("r" * 210), settings)).woodshed
     assert told is not None and told.name == "r" * MAX_NAME and told.trigger == trigger
     assert len(told.prompts) == MAX_PROMPTS
