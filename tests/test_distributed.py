@@ -66,6 +66,7 @@ def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
 def test_a_base_spread_over_two_processes_learns_as_one_does(tiny_data: Path, tmp_path: Path) -> None:
     """Each holds half of every layer; micro-batches that hold on to the base fall to one process and not the other."""
     more = {"steps": 3, "accumulation": 3, "max_clip_sec": 0.8, "condition_dropout": 0.3, "prior_share": 0.4}
+    more["prior_pieces"] = 0
     train_in_two(tiny_data, tmp_path / "two", quick(**more, batch_size=1, shard_base=True))
     train(tiny_data, tmp_path / "one", quick(**more, batch_size=2))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from adapters.family.memory import StepPlan, memory_of, trainable
+from adapters.family.memory import StepPlan, learning, memory_of
 from adapters.family.musicgen.format import spec_of_sizes
 from configs.errors import UserError
 from data_prep.codec.spec import CodecSpec
@@ -148,7 +148,7 @@ def test_without_the_lean_forward_the_simulation_is_of_pefts():
 def test_the_adapter_is_counted_right():
     for plan in REAL:
         _, adapter = random_lm(plan)
-        assert adapter.n_trainable == trainable(plan)
+        assert adapter.n_trainable == learning(plan)
 
 
 def test_more_of_anything_needs_more():

@@ -118,7 +118,7 @@ def test_without_the_trigger_the_base_stays(mono_base: Path, tiny_data: Path, tm
     told = [Draw(clip.id, clip.captions[0], 0, clip.n_frames) for clip in clips]
     moved = {}
     for share in (0.0, 0.5):
-        settings = quick(steps=60, prior_share=share, optim={"lr": 0.02}, eval={"every_steps": 0})
+        settings = quick(steps=60, prior_share=share, prior_pieces=0, optim={"lr": 0.02}, eval={"every_steps": 0})
         adapter = train(tiny_data, tmp_path / str(share), settings)
         lm = load_lm(resolve_base(str(mono_base)))
         accelerator = start_processes(Precision("cpu", "fp32", "fp32"))

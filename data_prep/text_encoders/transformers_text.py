@@ -90,10 +90,10 @@ def load(choice: TextChoice, device: str | torch.device = "cpu") -> Transformers
             fix="Give the folder or hub id of that one as --text_encoder.",
         )
     kind: Any = getattr(transformers, TWO_SIDED.get(config.get("model_type", ""), "AutoModelForTextEncoding"))
-    given: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    given: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, **given)
-        model = _model(kind, folder, {**given, "use_safetensors": True, "dtype": torch.float32})
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        model = _model(kind, folder, given)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise _unusable(folder, f"it does not load ({str(error).splitlines()[0][:200]})") from error
     model = getattr(model, "text_model", model)
@@ -128,11 +128,11 @@ def _model(kind: Any, folder: Path, given: dict[str, Any]) -> Any:
     from transformers import AutoModel
 
     try:
-        return kind.from_pretrained(folder, **given)
+        return kind.from_pretrained(folder, trust_remote_code=False, **given)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        return AutoModel.from_pretrained(folder, **given)
+        return AutoModel.from_pretrained(folder, trust_remote_code=False, **given)
 
 
 def _positions(config: Any) -> int | None:
