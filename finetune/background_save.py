@@ -6,8 +6,10 @@ a kill meanwhile leaves the one before, as with a waiting save.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+from configs.errors import UserError
 from finetune.checkpoint import Snapshot, State, prune, snapshot, write
 
 
@@ -38,6 +40,12 @@ class BackgroundSave:
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+
+    def close(self) -> None:
+        """Let what is being written come to its end before the process goes; what fails then is said elsewhere."""
+        with suppress(UserError):
+            self.wait()
+        self._thread.shutdown()
 
     def _write(self, copy: Snapshot, best_step: int | None) -> None:
         write(self.folder, copy)

@@ -150,6 +150,7 @@ class Run:
     def keep_weights(self, state: State) -> None:
         """Of this moment, for `woodshed evaluate` to choose from."""
         if self.accelerator.is_main_process:
+            self.saver.wait()  # so that a full disk is said when it is known what there is
             keep_weights(self.folder.checkpoints, state)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:

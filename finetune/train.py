@@ -131,6 +131,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     )
     if run.log is not None:
         stack.callback(run.log.close)
+    stack.callback(run.saver.close)
     if before is not None and (words := jump(before, settings, len(clips), per_step, done)):
         progress.say(words)
     place = "cpu" if settings.shard_base else accelerator.device

@@ -23,7 +23,7 @@ class OmniProcessor:
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer, WhisperFeatureExtractor
 
-        self.feature_extractor: Any = WhisperFeatureExtractor.from_pretrained(folder)
+        self.feature_extractor: Any = WhisperFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.audio_token: str = self.tokenizer.init_kwargs.get("audio_token", AUDIO)
         template = folder / _TEMPLATE
