@@ -7,7 +7,6 @@ and no random generator is touched. Every sample, preview and evaluation goes th
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +28,7 @@ from adapters.decode.untouched import untouched
 from adapters.device_memory import how_many_fit, in_halves, one_piece
 from adapters.family.lm import LM
 from adapters.family.port import family_named, family_of
+from adapters.line_up import AdapterSpec, attach_added, labelled, whole_weights_of
 from configs.errors import UserError
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles
@@ -38,25 +38,10 @@ from data_prep.codec.tuned_decoder import use_decoder
 from data_prep.device import pick_device
 
 if TYPE_CHECKING:
-    from adapters.adapter_files import Adapter
     from adapters.added_conditions.attach import AddedConditions
 
 Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
 """Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
-
-
-@dataclass(frozen=True)
-class AdapterSpec:
-    """An adapter folder, how strong it sounds over time, and what it is called in messages and tags."""
-
-    path: Path
-    strength: StrengthSchedule = field(default_factory=lambda: StrengthSchedule.constant(1.0))
-
-    @property
-    def label(self) -> str:
-        """For people: the folder's name, and its parent's where that says nothing (`runs/mine/adapter`)."""
-        path = self.path.resolve()
-        return path.parent.name if path.name == "adapter" and path.parent.name else path.name
 
 
 class Take(NamedTuple):
@@ -127,19 +112,19 @@ class Sampler:
         settings = settings or SampleSettings.model_validate({})
         device = pick_device(settings.device)
         arithmetic = choose(settings.precision, device)
-        named = _named(adapters)
+        named = labelled(adapters)
         loaded = {name: load(spec.path, force=force) for name, spec in named.items()}
         files = moved_files(files, list(loaded.values()), text_encoder=settings.text_encoder, codec=settings.codec)
         read = {name: (adapter, check_fit(adapter, files, force=force)) for name, adapter in loaded.items()}
         # Merging wants fp32; without adapters, half-precision arithmetic may as well be read in half precision.
         half = arithmetic.kind == "plain" and not adapters
-        whole = _whole_of(list(loaded.values()))
+        whole = whole_weights_of(list(loaded.values()))
         lm = load_lm(files, weights=arithmetic.label if half else "fp32", whole=whole)  # pyright: ignore[reportArgumentType]
         updates = {name: adapter.updates for name, (adapter, _) in read.items()}
         forced = [f"{name}: {note}" for name, (_, notes) in read.items() for note in notes]
         constant = not live and all(spec.strength.is_constant for spec in adapters)
         merged_at = {name: spec.strength.at(0.0) for name, spec in named.items()} if constant else None
-        added = _attach_added(lm, {name: adapter for name, (adapter, _) in read.items()}, named)
+        added = attach_added(lm, {name: adapter for name, (adapter, _) in read.items()}, named)
         packing = Packing(arithmetic.kind, device, arithmetic.dtype, updates, merged_at)
         engine = family_of(files).pack(lm, packing)
         del lm
@@ -365,56 +350,6 @@ def sampling_of(settings: SampleSettings) -> Sampling:
         each.top_p or settings.top_p,
         settings.context_guidance,
     )
-
-
-def _named(adapters: Sequence[AdapterSpec]) -> dict[str, AdapterSpec]:
-    """Adapters by label; the same label twice gets a number."""
-    named: dict[str, AdapterSpec] = {}
-    for spec in adapters:
-        name, number = spec.label, 2
-        while name in named:
-            name, number = f"{spec.label}-{number}", number + 1
-        named[name] = spec
-    return named
-
-
-def _whole_of(adapters: "Sequence[Adapter]") -> dict[str, Tensor] | None:
-    """The weights of what is new in the base; one adapter at most may bring them.
-
-    Raises:
-        UserError: two do.
-    """
-    bringing = [adapter for adapter in adapters if adapter.whole]
-    if len(bringing) > 1:
-        raise UserError(
-            f"{bringing[0].label} and {bringing[1].label} both bring weights for another codec or text encoder, and "
-            "there is one place for them",
-            fix="play them one after the other",
-        )
-    return bringing[0].whole if bringing else None
-
-
-def _attach_added(
-    lm: LM, adapters: "Mapping[str, Adapter]", named: Mapping[str, AdapterSpec]
-) -> "dict[str, AddedConditions]":
-    """The conditions that adapters add to the base's own, on the model; at most one adapter may add any.
-
-    Raises:
-        UserError: two adapters add conditions.
-    """
-    with_conditions = [name for name, adapter in adapters.items() if adapter.added]
-    if len(with_conditions) > 1:
-        raise UserError(
-            f"{with_conditions[0]} and {with_conditions[1]} both follow conditions of their own: only one can",
-            fix="play them one after the other: what the first has played can be the second one's context track",
-        )
-    if not with_conditions:
-        return {}
-    from adapters.added_conditions.attach import attach
-
-    added = attach(lm, adapters[with_conditions[0]].added)
-    added.set_strength(named[with_conditions[0]].strength.at(0.0))
-    return {with_conditions[0]: added}
 
 
 def _no_words(prompts: Sequence[str]) -> list[Tensor]:

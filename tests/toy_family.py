@@ -28,7 +28,6 @@ from data_prep.condition_sources.port import ConditionSource
 from data_prep.debug_base import write_debug_base
 from data_prep.families import BaseFormat, Problem
 from data_prep.lm_spec import TEXT, ConditionKind, LMSpec
-from data_prep.stems import Selection, parse_selection
 
 RATE_HZ, HOP, K, CARD, WIDTH = 16_000, 640, 3, 16, 8
 LEVEL = ConditionKind("level", 1, per="frame", enters="frames", rate_hz=RATE_HZ / HOP)
@@ -146,9 +145,6 @@ class Level(ConditionSource):
     kind = LEVEL.name
     version = 1
     usual = "mix"
-
-    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
-        return parse_selection(version)
 
     def sample_rate_hz(self, kind: ConditionKind) -> int:
         return RATE_HZ

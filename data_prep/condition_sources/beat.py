@@ -9,7 +9,7 @@ from jaxtyping import Float
 from data_prep.beat_grid import RATE_HZ, SILENT_DB, WIDTH, tracked
 from data_prep.condition_sources.port import ConditionSource
 from data_prep.lm_spec import ConditionKind
-from data_prep.stems import MIX, Selection, parse_selection
+from data_prep.stems import MIX
 
 BEAT = "beat"
 
@@ -27,11 +27,6 @@ class BeatsOfSound(ConditionSource):
     kind = BEAT
     version = 1
     usual = MIX
-
-    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
-        """`mix`: the clip as it is. Else the track's stems, `drums` say."""
-        wanted = parse_selection(asked)
-        return parse_selection(version) if wanted.name == MIX else wanted
 
     def sample_rate_hz(self, kind: ConditionKind) -> int:
         """22.05 kHz, as the tracker reads."""

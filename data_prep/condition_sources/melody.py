@@ -12,7 +12,7 @@ from data_prep.chroma import PITCHED, SILENT_DB, chroma, energies, has_melody
 from data_prep.chroma_shape import ChromaShape
 from data_prep.condition_sources.port import ConditionSource
 from data_prep.lm_spec import ConditionKind
-from data_prep.stems import MIX, REST, Selection, parse_selection, rest_of
+from data_prep.stems import REST
 
 MELODY = "melody"
 RESTS_DB = -50.0
@@ -25,13 +25,6 @@ class Melody(ConditionSource):
     kind = MELODY
     version = 1
     usual = REST
-
-    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
-        """`rest`: of the clip's own stems, all but drums and bass. `mix`: the clip as it is. Else the track's stems."""
-        if asked.strip().lower() == REST:
-            return rest_of(separator, version)
-        wanted = parse_selection(asked)
-        return parse_selection(version) if wanted.name == MIX else wanted
 
     def sample_rate_hz(self, kind: ConditionKind) -> int:
         """What the base's preprocessor files say."""

@@ -17,7 +17,7 @@ from data_prep.lm_spec import ConditionKind
 from data_prep.note_slots import note_slots
 from data_prep.notes.events import note_events
 from data_prep.notes.model import RATE_HZ, NotesModel, file_fingerprint
-from data_prep.stems import MIX, REST, Selection, parse_selection, rest_of
+from data_prep.stems import MIX
 
 NOTES = "notes"
 
@@ -35,13 +35,6 @@ class TranscribedNotes(ConditionSource):
     kind = NOTES
     version = 1
     usual = MIX
-
-    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
-        """`mix`: the clip as it is. `rest`: of its stems, all but drums and bass. Else the track's stems."""
-        if asked.strip().lower() == REST:
-            return rest_of(separator, version)
-        wanted = parse_selection(asked)
-        return parse_selection(version) if wanted.name == MIX else wanted
 
     def sample_rate_hz(self, kind: ConditionKind) -> int:
         """22,050 Hz, as the model hears."""

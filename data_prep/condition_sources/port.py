@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Num
 
 from data_prep.lm_spec import ConditionKind
-from data_prep.stems import Selection
+from data_prep.stems import MIX, REST, Selection, parse_selection, rest_of
 
 
 class ConditionSource(ABC):
@@ -23,9 +23,10 @@ class ConditionSource(ABC):
     usual: str
     """Which audio it reads where nobody says: `mix`, or what `selection` understands."""
 
-    @abstractmethod
     def selection(self, asked: str, version: str, separator: str) -> Selection | None:
         """The stems that the condition of a clip is read from, or None where such a clip has none.
+
+        `mix`: the clip as it is. `rest`: of its own stems, all but drums and bass. Else stems of the track.
 
         Args:
             asked: what the settings say, or `usual`.
@@ -35,6 +36,10 @@ class ConditionSource(ABC):
         Raises:
             UserError: nobody can make sense of what is asked.
         """
+        if asked.strip().lower() == REST:
+            return rest_of(separator, version)
+        wanted = parse_selection(asked)
+        return parse_selection(version) if wanted.name == MIX else wanted
 
     @abstractmethod
     def sample_rate_hz(self, kind: ConditionKind) -> int:

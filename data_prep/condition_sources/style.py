@@ -13,7 +13,7 @@ from jaxtyping import Float, Int16
 
 from data_prep.condition_sources.port import ConditionSource
 from data_prep.lm_spec import ConditionKind
-from data_prep.stems import MIX, Selection, parse_selection
+from data_prep.stems import MIX
 from data_prep.style_tokens import RATE_HZ, STRETCH_SEC, StyleModel
 
 STYLE = "style"
@@ -32,11 +32,6 @@ class StyleOfSound(ConditionSource):
     kind = STYLE
     version = 1
     usual = MIX
-
-    def selection(self, asked: str, version: str, separator: str) -> Selection | None:
-        """`mix`: the clip as it is. Else the track's stems."""
-        wanted = parse_selection(asked)
-        return parse_selection(version) if wanted.name == MIX else wanted
 
     def sample_rate_hz(self, kind: ConditionKind) -> int:
         """16 kHz, as the style model hears."""

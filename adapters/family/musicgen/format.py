@@ -147,21 +147,23 @@ def spec_of_sizes(
     positions: int = 2048,
 ) -> MusicgenSpec:
     """A decoder of these sizes with everything else as Meta's models have it: four codebooks a channel, 50 Hz, T5."""
-    config = {
-        "audio_encoder": {"sampling_rate": 32_000, "upsampling_ratios": [8, 5, 4, 4]},
-        "decoder": {
-            "hidden_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "ffn_dim": ffn,
-            "num_codebooks": 4 * channels,
-            "audio_channels": channels,
-            "vocab_size": card,
-            "max_position_embeddings": positions,
-        },
-    }
+    config = config_of_sizes(hidden, layers, heads, ffn, channels, vocab_size=card, max_position_embeddings=positions)
     text = ConditionKind(TEXT, text_width)
     return MusicgenSpec(**shared_fields("musicgen", config), conditions=(text,), projected=text_width != hidden)
+
+
+def config_of_sizes(hidden: int, layers: int, heads: int, ffn: int, channels: int, **more: int) -> dict[str, Any]:
+    """What `shared_fields` reads of such a model's config.json; `more` are further fields of its decoder."""
+    decoder = {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "ffn_dim": ffn,
+        "num_codebooks": 4 * channels,
+        "audio_channels": channels,
+    }
+    codec = {"sampling_rate": 32_000, "upsampling_ratios": [8, 5, 4, 4]}
+    return {"audio_encoder": codec, "decoder": decoder | more}
 
 
 FORMAT = MusicgenFormat()

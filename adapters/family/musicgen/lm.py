@@ -106,9 +106,16 @@ class MusicgenLM(LM):
 
 def config_of(spec: LMSpec) -> MusicgenConfig:
     """A transformers configuration of this shape, with T5 and EnCodec left at their defaults."""
-    from transformers import EncodecConfig, MusicgenDecoderConfig, T5Config
+    from transformers import MusicgenDecoderConfig
 
-    decoder = MusicgenDecoderConfig(
+    return MusicgenConfig(**config_parts(spec, MusicgenDecoderConfig))
+
+
+def config_parts(spec: LMSpec, decoder_config: Any) -> dict[str, Any]:
+    """Text encoder, codec and decoder of such a configuration; the decoder's class differs between the families."""
+    from transformers import EncodecConfig, T5Config
+
+    decoder = decoder_config(
         hidden_size=spec.hidden,
         num_hidden_layers=spec.layers,
         num_attention_heads=spec.heads,
@@ -121,8 +128,8 @@ def config_of(spec: LMSpec) -> MusicgenConfig:
         pad_token_id=None,
         bos_token_id=None,
     )
-    text, codec = T5Config(d_model=spec.text_width), EncodecConfig()
-    return MusicgenConfig(text_encoder=text.to_dict(), audio_encoder=codec.to_dict(), decoder=decoder.to_dict())
+    text = T5Config(d_model=spec.text_width)
+    return {"text_encoder": text.to_dict(), "audio_encoder": EncodecConfig().to_dict(), "decoder": decoder.to_dict()}
 
 
 def plain_decoder_config(config: Any, spec: LMSpec) -> Any:

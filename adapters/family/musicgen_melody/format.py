@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.family.musicgen.format import MusicgenFormat, shared_fields
+from adapters.family.musicgen.format import MusicgenFormat, config_of_sizes, shared_fields
 from data_prep.chroma_shape import ChromaShape
 from data_prep.families import Problem, read_json
 from data_prep.lm_spec import TEXT, ConditionKind, LMSpec
@@ -102,17 +102,7 @@ def spec_of_sizes(
     hidden: int, layers: int, heads: int, ffn: int, *, channels: int = 1, text_width: int = 768
 ) -> MelodySpec:
     """A decoder of these sizes with everything else as Meta's melody models have it."""
-    config = {
-        "audio_encoder": {"sampling_rate": 32_000, "upsampling_ratios": [8, 5, 4, 4]},
-        "decoder": {
-            "hidden_size": hidden,
-            "num_hidden_layers": layers,
-            "num_attention_heads": heads,
-            "ffn_dim": ffn,
-            "num_codebooks": 4 * channels,
-            "audio_channels": channels,
-        },
-    }
+    config = config_of_sizes(hidden, layers, heads, ffn, channels)
     kinds = (ConditionKind(TEXT, text_width, enters="prefix"), melody_kind(12, CHROMA_LENGTH, ChromaShape()))
     return MelodySpec(**shared_fields("musicgen_melody", config), conditions=kinds, projected=text_width != hidden)
 

@@ -15,7 +15,7 @@ from transformers import MusicgenMelodyConfig, MusicgenMelodyForCausalLM
 
 from adapters.conditions import Conditions
 from adapters.family.lm import LM
-from adapters.family.musicgen.lm import cheap_modules, plain_decoder_config
+from adapters.family.musicgen.lm import cheap_modules, config_parts, plain_decoder_config
 from adapters.family.musicgen_melody.format import MELODY, MelodySpec
 from adapters.family.musicgen_melody.prefix import melody_entries, text_entries
 from data_prep.lm_spec import TEXT, LMSpec
@@ -90,27 +90,11 @@ class MelodyLM(LM):
 
 def config_of(spec: LMSpec) -> MusicgenMelodyConfig:
     """A transformers configuration of this shape, with T5 and EnCodec left at their defaults."""
-    from transformers import EncodecConfig, MusicgenMelodyDecoderConfig, T5Config
+    from transformers import MusicgenMelodyDecoderConfig
 
     assert isinstance(spec, MelodySpec)
-    decoder = MusicgenMelodyDecoderConfig(
-        hidden_size=spec.hidden,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        ffn_dim=spec.ffn,
-        num_codebooks=spec.n_codebooks,
-        audio_channels=spec.channels,
-        vocab_size=spec.card,
-        max_position_embeddings=spec.positions,
-        activation_function=spec.activation,
-        pad_token_id=None,
-        bos_token_id=None,
-    )
-    text, codec = T5Config(d_model=spec.text_width), EncodecConfig()
     return MusicgenMelodyConfig(
-        text_encoder=text.to_dict(),
-        audio_encoder=codec.to_dict(),
-        decoder=decoder.to_dict(),
+        **config_parts(spec, MusicgenMelodyDecoderConfig),
         num_chroma=spec.melody.width,
         chroma_length=spec.melody_entries,
     )
