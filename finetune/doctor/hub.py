@@ -9,7 +9,7 @@ from finetune.doctor.check import Check
 
 TIMEOUT_SEC = 4.0
 TRUE = {"1", "true", "yes", "on"}
-LOCAL_WAY = "a folder with a base's files serves as --base; `--base debug` needs no download"
+LOCAL_WAY = "a folder with a base's files serves as --base; `--base starter` needs no download"
 
 
 def cache_folder() -> Path:
