@@ -66,6 +66,8 @@ class Outcome:
     witness: Tensor
     step: int
     """The step whose weights these are."""
+    trained_sec: float
+    """How long the run's steps took, over all its starts."""
     adapter_loss: list[float]
     """Their held-out loss; empty without a validation split."""
     base_loss: list[float]
@@ -95,7 +97,8 @@ def gather(
         whole = values_of(adapter.whole)
     infos = added_infos(run.dataset, run.settings, files.spec) if added else {}
     loss = position.best_loss if use_best else position.last_loss
-    return Outcome(run, files, precision, updates, witness, step, loss, position.base_loss, added, infos, whole)
+    base_loss, sec = position.base_loss, position.trained_sec
+    return Outcome(run, files, precision, updates, witness, step, sec, loss, base_loss, added, infos, whole)
 
 
 def proof_draws(run: Run) -> list[Draw]:

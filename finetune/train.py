@@ -70,8 +70,8 @@ def train(data: Path, run_path: Path, settings: TrainSettings, *, resume: bool =
         folder = finish(outcome)
         outcome.run.accelerator.end_training()
     if outcome.run.accelerator.is_main_process:
-        trained_sec = time.perf_counter() - outcome.run.progress.started
-        evaluate_run(run_path, wanted=settings.evaluate, trained_sec=trained_sec, say=outcome.run.progress.say)
+        say = outcome.run.progress.say
+        evaluate_run(run_path, wanted=settings.evaluate, trained_sec=outcome.trained_sec, say=say)
     return folder
 
 

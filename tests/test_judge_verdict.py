@@ -94,6 +94,8 @@ def test_the_choice_weighs_style_against_forgetting_and_rules_copies_out():
     assert blind.step == 2 and "could not be measured" in why
     close, why = choose([cell(1, 0.5, 0.2, 0.1, 30, 5), cell(2, 1.0, 0.5, 0.4, 31, 5)])
     assert close.step == 2 and "within its interval" in why
+    unscaled, why = choose([cell(1, 0.5, 0.2, 0.1, 30), cell(2, 1.0, 0.5, 0.4, 60)])
+    assert unscaled.step == 2 and "what it forgets could not be measured" in why
 
 
 def test_style_in_words():
@@ -211,6 +213,10 @@ def test_what_travels_with_the_adapter_names_no_song():
     info = info_of(verdict())
     assert "my song" not in info.model_dump_json() and "from one of them" in info.findings[1].text
     assert info.findings[0].interval == (40.0, 35.0, 45.0) and info.pieces == 12
+    for name in ("it's mine.wav", 'the "hit".wav', 'it\'s the "hit" \\.wav'):
+        text = f"the longest, at least 2.0 s, is from {name!r}; more"
+        told = info_of(verdict(findings=[Finding("copying", "Memorised songs", text, "bad")])).findings[0].text
+        assert told == "the longest, at least 2.0 s, is from one of them; more"
     told = json.loads(metadata.EvaluationInfo.model_validate_json(info.model_dump_json()).model_dump_json())
     assert told["headline"] == "Good."
 

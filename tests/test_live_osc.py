@@ -54,6 +54,7 @@ def test_keys_come_as_the_pitches_that_are_held() -> None:
     [
         ("/woodshed/strength", ["mine", "loud"]),
         ("/woodshed/start", [1]),
+        ("/woodshed/reset", [float("inf")]),
         ("/woodshed/prompts", ["a"]),
         ("/other/start", []),
     ],

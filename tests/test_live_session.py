@@ -207,6 +207,29 @@ def test_a_full_disk_ends_the_recording_and_not_the_music(session: LiveSession, 
     assert soundfile.info(ear.of_type("recorded")[0]["file"]).frames > 0  # what was written before is kept
 
 
+def test_a_recording_that_cannot_be_closed_is_not_thrown_away(
+    session: LiveSession, tmp_path: Path, monkeypatch
+) -> None:
+    ear = Ear(session)
+    session.record(True)
+    session.start()
+    ear.until(lambda: len(ear.chunks) > 3 and session.recorder.is_on)
+    close = soundfile.SoundFile.close
+
+    def fails(self: soundfile.SoundFile) -> None:
+        close(self)
+        raise soundfile.LibsndfileError(2, "cannot close: ")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(soundfile.SoundFile, "close", fails)
+        session.record(False)
+        told = ear.until(lambda: ear.of_type("error"))[0]
+    part = Path(told["where"].rpartition("what was recorded is in ")[2])
+    assert soundfile.info(part).frames > 0
+    before = len(ear.chunks)
+    ear.until(lambda: len(ear.chunks) > before + 2)  # the music goes on
+
+
 def test_a_folder_that_cannot_be_written_is_told_and_the_music_plays(session: LiveSession, tmp_path: Path) -> None:
     session.recorder.folder = tmp_path / "taken"
     session.recorder.folder.write_text("a file, no folder")
@@ -273,6 +296,7 @@ def test_mistakes_are_refused_at_once_and_change_nothing(session: LiveSession) -
         lambda: session.set_strength("mine", 1e9),
         lambda: session.set_prompts([]),
         lambda: session.set_prompts([("x", 0.0)]),
+        lambda: session.set_prompts([("x", 1.5e308), ("y", 1.5e308)]),
         lambda: session.set_prompts([("x" * 5000, 1.0)]),
         lambda: session.set_weight(7, 1.0),
         lambda: session.set_sampling(guidance=0.5),

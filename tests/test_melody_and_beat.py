@@ -154,13 +154,17 @@ def test_sample_follows_a_melody_and_a_tempo(adapter, songs, tmp_path, capsys):
 )
 def test_what_cannot_be_followed_is_said(adapter, songs, capsys, monkeypatch, words, why):
     monkeypatch.chdir(songs)
+    if words[0] == "--with":
+        monkeypatch.delattr("adapters.sampler.Sampler.load")  # it is said before anything is loaded
     assert main(["sample", str(adapter), "x", "--device", "cpu", "--duration", "1", *words]) == 2
     assert why in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_base_alone_keeps_no_beat_and_has_no_scale_for_it(tmp_path, capsys):
+def test_a_base_alone_keeps_no_beat_and_has_no_scale_for_it(tmp_path, capsys, monkeypatch):
     line = ["sample", "--base", "debug", "x", "--device", "cpu", "--duration", "1", "--out", str(tmp_path)]
-    assert main([*line, "--beat", "120"]) == 2
+    with monkeypatch.context() as patched:
+        patched.delattr("adapters.sampler.Sampler.load")  # it is said before anything is loaded
+        assert main([*line, "--beat", "120"]) == 2
     assert "nothing here follows beats" in capsys.readouterr().err
     assert main([*line, "--context_guidance", "5"]) == 2
     assert "context_guidance is for an adapter" in " ".join(capsys.readouterr().err.split())

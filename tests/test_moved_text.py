@@ -24,6 +24,10 @@ from data_prep.prepared import PreparedDataset
 from data_prep.text_encoders.port import load_text_encoder
 from data_prep.text_encoders.transformers_text import choose, load
 from finetune.dataset_fit import check_fit
+from finetune.judge.findings import Verdict
+from finetune.judge.flow import Judged
+from finetune.judge.keep import store
+from finetune.judge.subject import Candidate, open_subject
 from finetune.run_log import read_log
 from finetune.train import train
 
@@ -126,6 +130,12 @@ def test_trained_saved_and_played(
         Sampler.load(files, [AdapterSpec(alone)], QUIET.model_copy(update={"text_encoder": str(wrong)}))
     own = Sampler.load(files, [], QUIET)  # the base alone keeps its own
     assert own.engine.spec.text_width == files.spec.text_width != WIDTH
+
+    earlier = Candidate(4, loaded.updates, {name: value + 1 for name, value in loaded.whole.items()})
+    verdict = Verdict("x", "debug", "Good.", [], [], "", 4, 1.0, "spectrum", {"mode": "quick"}, 1.0)
+    said = store(Judged(open_subject(run), verdict, earlier, [], [], [], 1000, 50.0, None))
+    assert said[0] == "the adapter has the weights of step 4 now"
+    assert_close(adapter_files.load(adapter).whole, dict(earlier.whole), rtol=0, atol=0)
 
 
 def test_what_cannot_be_used_is_one_sentence(mono_base: Path, encoders: dict[str, Path], tmp_path: Path) -> None:

@@ -237,3 +237,12 @@ def test_two_at_once_in_one_folder_are_refused(tiny_data: Path, tmp_path: Path) 
 
     with only_one(RunFolder(tmp_path / "run")), pytest.raises(UserError, match="Another `woodshed train`"):
         train(tiny_data, tmp_path / "run", quick())
+
+
+def test_the_evaluation_at_the_end_knows_of_all_starts(tiny_data: Path, tmp_path: Path, monkeypatch) -> None:
+    known: list[float] = []
+    monkeypatch.setattr("finetune.train.evaluate_run", lambda run, *, trained_sec, **more: known.append(trained_sec))
+    train(tiny_data, tmp_path / "run", quick(steps=2))
+    train(tiny_data, tmp_path / "run", quick(steps=3), resume=True)
+    spent = [line["sec"] for line in read_log(tmp_path / "run" / "log.jsonl") if line["kind"] == "step"]
+    assert len(spent) == 3 and known == [pytest.approx(sum(spent[:2])), pytest.approx(sum(spent))]

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 MEL_SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 160))
 FLOOR = 1e-4
 WAVE_WEIGHT = 15.0
-COMMITMENT_WEIGHT = 0.25
 ATTACK_WEIGHT = 10.0
 
 

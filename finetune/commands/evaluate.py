@@ -42,13 +42,16 @@ def run(args: Namespace, settings: EvaluateSettings) -> int:
         return _listening_test(args, settings)
     import sys
 
+    from data_prep.safe_write import check_writable
     from finetune.judge.flow import judge
-    from finetune.judge.keep import store, write_out
+    from finetune.judge.keep import PAGE, store, write_out
     from finetune.judge.run_page import show_on_run
 
     def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
+    if args.out is not None:
+        check_writable(args.out / PAGE)  # before the time is spent, not after
     judged = judge(args.subject, settings, data=args.data, base=args.base, revision=args.revision, say=say)
     page = write_out(judged, args.out or judged.subject.out)
     stored = [] if args.no_store else store(judged)

@@ -73,10 +73,14 @@ def choose(heard: Sequence[Cell]) -> tuple[Cell, str]:
         )
     ranked = sorted(clean, key=lambda cell: -worth(cell))
     best = ranked[0]
-    assert best.style is not None and best.forgetting is not None
+    assert best.style is not None
+    if best.forgetting is None:  # other music lies as near to the person's own as that does
+        lost, most = "what it forgets could not be measured", "the most"
+    else:
+        lost, most = f"forgets {max(best.forgetting.value, 0):.0f} % of the rest", "the largest difference"
     why = (
-        f"{best.name} gains {best.style.value:.0f} % of the style and forgets {max(best.forgetting.value, 0):.0f} % "
-        f"of the rest: the largest difference among {len(heard)} that were played."
+        f"{best.name} gains {best.style.value:.0f} % of the style and {lost}: {most} among {len(heard)} that were "
+        "played."
     )
     if len(ranked) > 1 and _overlap(best, ranked[1]):
         why += f" {ranked[1].name} is within its interval: more pieces (--mode full) would tell them apart."

@@ -10,35 +10,28 @@ from pathlib import Path
 from adapters import adapter_files
 from adapters.metadata import EvaluatedFinding, EvaluationInfo, HeldOut, Woodshed
 from adapters.redescribe import redescribe
-from configs.errors import UserError
-from finetune.judge.findings import Verdict, from_json
+from data_prep.safe_write import write_text
+from finetune.judge.findings import Verdict
 from finetune.judge.flow import Judged
 from finetune.judge.intervals import Estimate
 from finetune.judge.page import render
-from finetune.run_folder import write_text
 
 VERDICT, PAGE = "verdict.json", "report.html"
 TOLD = ("style", "without_trigger", "forgetting", "prompt", "health", "copying")
 """Findings that travel with the adapter."""
+_QUOTED = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+"""A name as `repr` writes it: one with both kinds of quotes has the single ones behind a backslash."""
 
 
 def write_out(judged: Judged, out: Path) -> Path:
-    """Write verdict.json and report.html into a folder; returns the page."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / VERDICT, judged.verdict.to_json())
-        write_text(out / PAGE, render(judged))
-    except OSError as error:
-        raise UserError(f"The page cannot be written: {error.strerror}.", where=str(out), fix="Give --out.") from error
+    """Write verdict.json and report.html into a folder; returns the page.
+
+    Raises:
+        UserError: the disk is full or refuses.
+    """
+    write_text(out / VERDICT, judged.verdict.to_json())
+    write_text(out / PAGE, render(judged))
     return out / PAGE
-
-
-def read_verdict(out: Path) -> Verdict | None:
-    """The verdict in a folder, where there is one that can be read."""
-    try:
-        return from_json((out / VERDICT).read_text("utf-8"))
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
 
 
 def store(judged: Judged) -> list[str]:
@@ -87,7 +80,7 @@ def _interval(estimate: Estimate) -> tuple[float, float, float] | None:
 
 def _without_songs(text: str) -> str:
     """What an adapter says of itself names no recording: `is from 'song.wav'` loses the name."""
-    return re.sub(r", is from (?:'[^']*'|\"[^\"]*\")", ", is from one of them", text)
+    return re.sub(rf", is from (?:{_QUOTED})", ", is from one of them", text)
 
 
 def _replace_weights(judged: Judged, woodshed: Woodshed) -> None:
@@ -115,6 +108,7 @@ def _replace_weights(judged: Judged, woodshed: Woodshed) -> None:
         samples={piece.ask.prompt: f"{names[piece.ask]}.flac" for piece in pieces},
         base_samples={piece.ask.prompt: f"{names[piece.ask]}-base.flac" for piece in pieces},
         overwrite=True,
+        whole=judged.chosen.whole,
     )
     for piece in pieces:
         for suffix, audio in (("", piece.audio), ("-base", base[piece.ask].audio)):

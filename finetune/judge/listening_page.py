@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from configs.errors import UserError
 from configs.evaluate import EvaluateSettings
 from data_prep.report import ogg_uri
+from data_prep.safe_write import check_writable, write_text
 from finetune.judge.plan import own_prompts, plan
 from finetune.judge.play import Piece, play, sampler
 from finetune.judge.reference import Reference, reference_of
 from finetune.judge.subject import open_subject
-from finetune.run_folder import write_text
 
 FORMAT = "woodshed-ratings"
 PAIRS, SCREENS = 8, 4
@@ -46,6 +45,7 @@ def write_listening_test(
     Raises:
         UserError: as `finetune.judge.flow.judge`, or the page cannot be written.
     """
+    check_writable(path)  # before the time is spent, not after
     subject = open_subject(subject_path, data, base, revision)
     told = subject.adapter.woodshed
     asks = plan(settings, own_prompts(subject.dataset, told.prompts if told else []), subject.trigger)
@@ -62,11 +62,7 @@ def write_listening_test(
         reference = reference_of(subject.dataset, round(settings.duration_sec * codec.frame_rate))
         mine = Reference(reference.windows[:SCREENS], reference.held_out).audio(codec)
     pages = pages_of(pieces[0], pieces[1], mine, codec.sample_rate_hz, settings.seed)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, render(subject.adapter.label, pages))
-    except OSError as error:
-        raise UserError(f"The listening test cannot be written: {error.strerror}.", where=str(path)) from error
+    write_text(path, render(subject.adapter.label, pages))
     return len(pages)
 
 

@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
+from data_prep.safe_write import write_text
 from finetune.judge.findings import Verdict
 from finetune.judge.page import summary_html
-from finetune.run_folder import RunFolder, write_text
+from finetune.run_folder import RunFolder
 
 BEGIN, END = "<!-- verdict -->", "<!-- end of verdict -->"
 

@@ -2,7 +2,7 @@
 
 Any page in a browser can reach a server on loopback. So a request's Host must name loopback (a name that was pointed
 here, as DNS rebinding does, does not), and a WebSocket's Origin must be this very server. Programs that are no
-browsers send no Origin. Bound to another address, everything but the page's own text needs the token besides.
+browsers send no Origin. Bound to another address, everything needs the token besides.
 """
 
 import hmac

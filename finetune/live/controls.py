@@ -152,8 +152,11 @@ def checked_prompts(prompts: Sequence[Weighted]) -> tuple[Weighted, ...]:
         _check_text(prompt.text)
         if not 0 <= prompt.weight < float("inf"):
             raise UserError(f"the weight of {prompt.text[:60]!r} must be 0 or more, not {prompt.weight}")
-    if not any(prompt.weight > 0 for prompt in prompts):
+    total = sum(prompt.weight for prompt in prompts)
+    if not total:
         raise UserError("every prompt has weight 0", fix="raise one of them, or press stop")
+    if total == float("inf"):
+        raise UserError("the weights are too large: only their ratio counts", fix="e.g. 1 and 0.5")
     return tuple(prompts)
 
 

@@ -60,7 +60,7 @@ def fields_of(address: str, values: Sequence[Any]) -> dict[str, Any]:
         if len(values) > len(fields):
             raise ValueError("too many values")
         read = {field: kind(value) for (field, kind), value in zip(fields, values, strict=False)}
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"OSC {address[:80]} with {len(values)} value(s) means nothing here", fix="see docs/live.md"
         ) from error

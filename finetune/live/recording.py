@@ -6,8 +6,8 @@ The file grows on disk while the music plays, under another name, and gets its o
 import errno
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from adapters.audio_out import MAX_WAV_COMMENT_BYTES, take_name
+from configs.errors import UserError
 from data_prep.safe_write import part_of, remove, storing, write_text
 
 LONGEST_SEC = 7200.0
@@ -60,14 +61,8 @@ class Recording:
         Raises:
             UserError: the disk is full or refuses; what was written before is kept by `finish`.
         """
-        import soundfile
-
-        with storing(self.path, again=AGAIN):
-            try:
-                self._file.write(np.clip(audio, -1.0, 1.0).T)
-            except soundfile.LibsndfileError as error:  # says no more than "System error"
-                no_room = shutil.disk_usage(self.path.parent).free < 2 * SAMPLE_BYTES * audio.size
-                raise OSError(errno.ENOSPC if no_room else errno.EIO, str(error)) from error
+        with self._storing(SAMPLE_BYTES * audio.size):
+            self._file.write(np.clip(audio, -1.0, 1.0).T)
         self.samples += audio.shape[1]
 
     def note(self, what: Mapping[str, Any]) -> None:
@@ -79,15 +74,15 @@ class Recording:
         """Close the file and give it its name.
 
         Raises:
-            UserError: the disk refuses.
+            UserError: the disk refuses; it says where the music is.
         """
         try:
-            with storing(self.path):
+            with self._storing(SAMPLE_BYTES * self.rate_hz):
                 self._file.close()
                 self.part.replace(self.path)
-        except BaseException:
-            self._forget()
-            raise
+        except UserError as error:
+            where = f"{error.where}; what was recorded is in {self.part}"
+            raise UserError(error.what, where=where, fix=error.fix) from error
         return self.path
 
     def write_moves(self) -> None:
@@ -99,6 +94,17 @@ class Recording:
         story = {**self.made_by, "duration_sec": round(self.seconds, 3), "moves": self.moves}
         text = json.dumps(story, ensure_ascii=False, indent=1) + "\n"
         write_text(self.path.with_suffix(".json"), text, again=AGAIN)
+
+    @contextmanager
+    def _storing(self, n_bytes: int) -> Iterator[None]:
+        import soundfile
+
+        with storing(self.path, again=AGAIN):
+            try:
+                yield
+            except soundfile.LibsndfileError as error:  # says no more than "System error"
+                no_room = shutil.disk_usage(self.path.parent).free < 2 * n_bytes
+                raise OSError(errno.ENOSPC if no_room else errno.EIO, str(error)) from error
 
     def _forget(self) -> None:
         with suppress(OSError):

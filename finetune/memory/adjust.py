@@ -115,7 +115,8 @@ def longest_draws(learner: Learner, clips: Sequence["Clip"], count: int) -> list
     chosen = [ordered[number % len(ordered)] for number in range(count)]
     prior = bool(learner.settings.prior_share)  # such a micro-batch holds the base's logits besides
     return [
-        Draw(clip.id, max(clip.captions, key=len), 0, min(clip.n_frames, learner.max_frames), prior) for clip in chosen
+        Draw(clip.id, max(clip.captions, key=len, default=None), 0, min(clip.n_frames, learner.max_frames), prior)
+        for clip in chosen
     ]
 
 

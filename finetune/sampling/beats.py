@@ -41,15 +41,10 @@ def read_piece_beats(request: "Request", sampler: Sampler, before: Continuation 
     """The beats that `--beat` names, from `--from` on where nothing is continued.
 
     Raises:
-        UserError: nothing here follows beats, or none can be read.
+        UserError: none can be read.
     """
     spec, asked = sampler.engine.spec, request.beat
     assert asked is not None
-    if not spec.has(BEAT):
-        raise UserError(
-            f"nothing here follows beats: --beat {asked} would change nothing",
-            fix="leave it out, or train an adapter that does: woodshed prep SONGS DATA --beat mix",
-        )
     new_sec = sampler.settings.duration_sec
     n_before = 0 if before is None else before.codes.shape[1]
     from_sec = (request.from_sec or 0.0) if before is None else 0.0

@@ -12,9 +12,13 @@ from adapters.sampler import Sampler
 from adapters.seams import Continuation
 from configs.errors import UserError
 from data_prep.condition_sources.beat import BEAT
+from data_prep.condition_sources.melody import MELODY
 from data_prep.context_names import CONTEXT
+from data_prep.lm_spec import LMSpec
 from finetune.sampling.beats import PieceBeats, read_piece_beats
+from finetune.sampling.line import added_by
 from finetune.sampling.melody import PieceMelody, read_melody
+from finetune.sampling.score import refuse_unfollowed_score
 
 if TYPE_CHECKING:
     from finetune.sampling.line import Request
@@ -41,22 +45,38 @@ class Followed:
         return None if self.melody is None else self.melody.compare(waveform, sample_rate_hz)
 
 
-def read_context_track(request: "Request", sampler: Sampler) -> ContextTrack | None:
-    """The recording to play along with; pieces are as long as it then.
+def refuse_unfollowed(request: "Request", spec: LMSpec) -> None:
+    """Before anything is loaded: what is given to be followed is followed by the base or by an adapter.
 
     Raises:
-        UserError: there is none and the adapter needs one, or there is one and no adapter follows one.
+        UserError: something would change nothing, or an adapter needs a context track and there is none.
     """
-    follows = sampler.engine.spec.has(CONTEXT)
-    if request.context is None:
-        if follows:
-            name = next(iter(sampler.added), "this adapter")
-            raise UserError(f"{name} plays along with another track", fix="say with which: --with FILE")
-        return None
-    if not follows:
+    added = {name: one.label for one in request.adapters for name in added_by(one.path)}
+    if request.context is None and CONTEXT in added:
+        raise UserError(f"{added[CONTEXT]} plays along with another track", fix="say with which: --with FILE")
+    if request.context is not None and CONTEXT not in added:
         what = "this adapter follows" if request.adapters else "a base alone follows"
         fix = 'train one on pairs: woodshed prep SONGS DATA --pair "drums|rest"'
         raise UserError(f"{what} no context track: --with {request.context.name} would change nothing", fix=fix)
+    if request.melody is not None and not (spec.has(MELODY) or MELODY in added):
+        raise UserError(
+            "nothing here follows a melody",
+            where=f"--melody {request.melody}",
+            fix="leave --melody out; use a base that does, e.g. facebook/musicgen-melody; "
+            "or train an adapter that does: woodshed prep SONGS DATA --melody rest",
+        )
+    if request.beat is not None and not (spec.has(BEAT) or BEAT in added):
+        raise UserError(
+            f"nothing here follows beats: --beat {request.beat} would change nothing",
+            fix="leave it out, or train an adapter that does: woodshed prep SONGS DATA --beat mix",
+        )
+    refuse_unfollowed_score(request, spec)
+
+
+def read_context_track(request: "Request", sampler: Sampler) -> ContextTrack | None:
+    """The recording to play along with; pieces are as long as it then."""
+    if request.context is None:
+        return None
     assert sampler.codec is not None
     asked = request.settings.duration_sec if "duration_sec" in request.settings.model_fields_set else None
     context = read_context(request.context, request.from_sec, asked, sampler.codec)
@@ -75,7 +95,7 @@ def read_followed(
     """Melody and beats beside the context track; what was read is said.
 
     Raises:
-        UserError: nothing here follows one of them, or it cannot be read.
+        UserError: one of them cannot be read.
     """
     melody = beats = None
     if request.melody is not None:

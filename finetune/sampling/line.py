@@ -15,6 +15,7 @@ from configs.sample import SampleSettings
 from data_prep.typed_paths import is_file
 
 if TYPE_CHECKING:
+    from adapters.metadata import Woodshed
     from adapters.sampler import AdapterSpec
 
 Words = str | PromptSchedule[str] | PromptMix[str]
@@ -148,13 +149,24 @@ def _adapter_inside(words: Sequence[str]) -> str:
 
 def recommended_strength(folder: Path) -> float:
     """The strength that `woodshed evaluate` chose for an adapter; 1 where nobody did, or nobody can tell."""
+    told = _description(folder)
+    return (told.recommended_strength if told else None) or 1.0
+
+
+def added_by(folder: Path) -> list[str]:
+    """What an adapter follows beside what its base does, as it says itself; its weights are not read."""
+    told = _description(folder)
+    return [info.name for info in told.conditions] if told else []
+
+
+def _description(folder: Path) -> "Woodshed | None":
     from adapters.adapter_files import DESCRIPTION
     from adapters.metadata import parse
     from adapters.safe_files import read_json
 
     if not is_adapter(folder) or not (folder / DESCRIPTION).is_file():
-        return 1.0
-    return parse(read_json(folder / DESCRIPTION), str(folder)).recommended_strength or 1.0
+        return None
+    return parse(read_json(folder / DESCRIPTION), str(folder))
 
 
 def _spec(text: str) -> Named:

@@ -70,17 +70,10 @@ def read_melody(request: "Request", sampler: Sampler, before: Continuation | Non
     """The melody of a recording, from `--from` on where nothing is continued.
 
     Raises:
-        UserError: the base follows no melody, the recording cannot be read, or there is no melody in it.
+        UserError: the recording cannot be read, or there is no melody in it.
     """
     path, spec = request.melody, sampler.engine.spec
     assert path is not None
-    if not spec.has(MELODY):
-        raise UserError(
-            "nothing here follows a melody",
-            where=f"--melody {path}",
-            fix="leave --melody out; use a base that does, e.g. facebook/musicgen-melody; "
-            "or train an adapter that does: woodshed prep SONGS DATA --melody rest",
-        )
     shape = shape_of(spec.condition(MELODY))
     from_sec = (request.from_sec or 0.0) if before is None else 0.0
     audio = _audio(path, request.melody_stems, shape)[round(from_sec * shape.sample_rate_hz) :]

@@ -35,6 +35,21 @@ class PieceScore:
     said: str
 
 
+def refuse_unfollowed_score(request: "Request", spec: LMSpec) -> None:
+    """Notes and drums are for bases that follow them.
+
+    Raises:
+        UserError: this one does not.
+    """
+    for asked, value in ((NOTES, request.notes), (DRUMS, request.drums)):
+        if value is not None and not spec.has(asked):
+            raise UserError(
+                f"this base does not follow {asked}",
+                where=f"--{asked}",
+                fix=f"leave --{asked} out, or use a base that does, e.g. google/magenta-realtime-2",
+            )
+
+
 def read_score(request: "Request", spec: LMSpec, known_frames: int) -> PieceScore | None:
     """None where neither notes nor drums are asked for.
 
@@ -43,13 +58,7 @@ def read_score(request: "Request", spec: LMSpec, known_frames: int) -> PieceScor
     """
     if request.notes is None and request.drums is None:
         return None
-    asked = NOTES if request.notes is not None else DRUMS
-    if not spec.has(asked):
-        raise UserError(
-            f"this base does not follow {asked}",
-            where=f"--{asked}",
-            fix=f"leave --{asked} out, or use a base that does, e.g. google/magenta-realtime-2",
-        )
+    refuse_unfollowed_score(request, spec)
     n_frames = round(request.settings.duration_sec * spec.frame_rate)
     score = Score([], []) if request.notes is None else read_midi(request.notes)
     found, said = {}, []

@@ -29,7 +29,7 @@ from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
 from data_prep.progress import quiet_libraries
 from data_prep.safe_write import check_writable
-from finetune.sampling.followed import Followed, read_context_track, read_followed
+from finetune.sampling.followed import Followed, read_context_track, read_followed, refuse_unfollowed
 from finetune.sampling.line import Request, Words
 from finetune.sampling.score import read_score
 from finetune.terminal import forced_lines, harmless
@@ -47,6 +47,7 @@ def play_line(request: Request) -> int:
         check_writable(request.out / "piece")  # before the time is spent, not after
     with console.status("loading …"):
         files = resolve_base(request.base_id, request.revision)
+        refuse_unfollowed(request, files.spec)
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
     assert sampler.codec is not None
     console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
