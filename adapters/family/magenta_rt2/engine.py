@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from weakref import proxy
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -181,7 +182,10 @@ class MagentaTapeSteps(Steps[Told]):
         self._written = self.tape.tokens
         self._state = self.lm.start(self.tape.n_rows).contiguous()
         self._played = torch.empty_like(self._state)
-        self.graphs = GraphedSteps(self.levels, lambda at: 0, lambda: self.knobs.form, self.engine)
+        me = proxy(self)  # graphs that held on to these steps would keep all buffers until the collector comes
+        self.graphs = GraphedSteps(
+            lambda at, reach: me.levels(at, reach), lambda at: 0, lambda: me.knobs.form, self.engine
+        )
 
     def _tell(self) -> None:
         if self.player is not None and self.told is not None:
