@@ -125,8 +125,17 @@ def test_cards_that_are_not_ready_are_refused(server, adapter, words):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no block", "---\n[1\n---\n", "---\n- a\n---\n", "---\na: &x 1\nb: *x\n---\n", "---\na"]
-    + ["---\na: !!python/name:os.system\n---\n", "---\na: " + "[" * 9000 + "]" * 9000 + "\n---\n"],
+    "text",
+    [
+        "",
+        "no block",
+        "---\n[1\n---\n",
+        "---\n- a\n---\n",
+        "---\na: &x 1\nb: *x\n---\n",
+        "---\na",
+        "---\na: !!python/name:os.system\n---\n",
+        "---\na: " + "[" * 9000 + "]" * 9000 + "\n---\n",
+    ],
 )
 def test_front_matter_that_is_none(text):
     with pytest.raises(ValueError, match=r"block|front matter"):

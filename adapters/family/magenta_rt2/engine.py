@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adapters.conditions import Conditions
-from adapters.decode.cuda_graphs import GraphedSteps
+from adapters.decode.cuda_graphs import GraphedSteps, can_be_captured
 from adapters.decode.engine import Blend, Engine, Packing, Steps
 from adapters.decode.sampling import Knobs
 from adapters.decode.strengths import StrengthBank
@@ -55,7 +55,7 @@ class MagentaEngine(Engine[Told]):
         self.device, self.dtype = lm.device, lm.dtype
         self.strengths = strengths or StrengthBank([], lm.device, lm.dtype)
         self.bytes_per_step = bytes_per_step or bytes_per_frame(lm, torch.finfo(lm.dtype).bits / 8)
-        self.capturable = not any(type(module).__module__.startswith("bitsandbytes") for module in lm.modules())
+        self.capturable = can_be_captured(lm)
 
     @classmethod
     def pack(cls, lm: MagentaLM, packing: Packing) -> "MagentaEngine":
