@@ -42,7 +42,10 @@ def front_matter(text: str) -> dict[str, Any]:
         raise ValueError("it does not begin with a block between two lines of ---")
     if any(isinstance(event, yaml.AliasEvent) for event in _events(block)):
         raise ValueError("its front matter has aliases")
-    fields = yaml.safe_load(block)
+    try:
+        fields = yaml.safe_load(block)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError("its front matter is not YAML of plain fields") from error
     if not isinstance(fields, dict):
         raise ValueError("its front matter holds no fields")
     return fields

@@ -13,7 +13,7 @@ from data_prep.families import module_kind
 
 
 def describe(adapter: Adapter) -> dict[str, Any]:
-    """One nested dictionary: `method`, `size`, `groups`, `follows`, `told` (woodshed.json), `header`."""
+    """One nested dictionary: `method`, `size`, `groups`, `follows`, `stated` (woodshed.json), `header`."""
     updates = adapter.updates
     return {
         "label": adapter.label,

@@ -5,6 +5,7 @@ divides by √r, that DoRA also rescales the base's own rows, or that an embeddi
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -82,6 +83,14 @@ class LowRank:
         """Frobenius norm of scale · B A, without making it dense: ‖BA‖² = tr((BᵀB)(AAᵀ))."""
         a, b = self.a.double(), self.b.double()
         return self.scale * math.sqrt(max(0.0, float(((b.T @ b) * (a @ a.T)).sum())))
+
+
+def merged_weight(weight: Tensor, updates: Sequence[tuple[LowRank, float]]) -> Tensor:
+    """W + Σ strength · ΔW in fp32, each ΔW against W itself; weight and updates are on one device."""
+    result = weight.float()
+    for update, strength in updates:
+        result = result + strength * update.delta(weight)
+    return result
 
 
 def layer_number(module: str) -> int | None:

@@ -20,7 +20,7 @@ from adapters.card import plain
 from adapters.family.lm import DTYPES
 from adapters.family.port import family_of
 from adapters.fit import check_fit
-from adapters.low_rank import LowRank
+from adapters.low_rank import LowRank, merged_weight
 from adapters.metadata import license_of, public_id
 from adapters.moved import refuse_moved
 from adapters.tensor_stream import rewrite
@@ -72,14 +72,6 @@ def merge(
         _write_weights(files, adapters, made, dtype, sound)
         (made / "README.md").write_text(_card(files, adapters, decoder), encoding="utf-8")
     return forced
-
-
-def merged_weight(weight: Tensor, updates: Sequence[tuple[LowRank, float]]) -> Tensor:
-    """W + Σ strength · ΔW in fp32."""
-    result = weight.float()
-    for update, strength in updates:
-        result = result + strength * update.delta(weight)
-    return result
 
 
 def tuned_for(files: "BaseFiles", decoder: Path) -> dict[str, Tensor]:

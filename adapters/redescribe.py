@@ -7,6 +7,7 @@ from pathlib import Path
 
 from adapters.adapter_files import CARD, DESCRIPTION
 from adapters.card import card
+from adapters.card_check import front_matter
 from adapters.low_rank import LowRank
 from adapters.metadata import Woodshed
 from adapters.shareable import SAMPLE
@@ -35,13 +36,10 @@ def redescribe(folder: Path, woodshed: Woodshed, updates: Mapping[str, LowRank])
 
 def samples_of(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Prompt → audio file of the adapter and of the base, as far as the card names them and they are there."""
-    import yaml
-
     try:
-        text = (folder / CARD).read_text(encoding="utf-8")
-        matter = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else {}
-        listed = [(entry["text"], entry["output"]["url"]) for entry in matter.get("widget") or []]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError, KeyError, TypeError, IndexError):
+        fields = front_matter((folder / CARD).read_text(encoding="utf-8"))
+        listed = [(entry["text"], entry["output"]["url"]) for entry in fields.get("widget") or []]
+    except (OSError, ValueError, KeyError, TypeError):
         return {}, {}
     known = [(str(words), str(file)) for words, file in listed if SAMPLE.fullmatch(str(file))]
     samples = {words: file for words, file in known if (folder / file).is_file()}

@@ -9,8 +9,10 @@ from decode_fixtures import generate, packed, piece
 from torch import Tensor
 
 from adapters import lora
+from adapters.decode.engine import Packing
 from adapters.decode.sampling import Sampling
 from adapters.decode.untouched import untouched
+from adapters.decode.whole_sequence import with_adapters
 from adapters.family.lm import LM
 from adapters.family.load import load_lm
 from adapters.family.musicgen.engine import MusicgenEngine
@@ -65,6 +67,17 @@ def test_live_equals_merged_at_any_strength(lm: LM, dora: bool) -> None:
         live.strengths.set(strengths)
         for got, expected in zip(products(live, x), products(packed(lm, "plain", adapters, strengths), x), strict=True):
             torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_several_are_merged_each_against_the_base_and_rounded_once(lm: LM) -> None:
+    adapters = {"a": updates(lm, 1, dora=True), "b": updates(lm, 2, dora=True)}
+    base = {name: lm.get_parameter(f"{name}.weight").detach().clone() for name in adapters["a"]}
+    packing = Packing("plain", torch.device("cpu"), torch.bfloat16, adapters, {"a": 0.6, "b": 0.9})
+    made, _ = with_adapters(lm, packing)
+    for name, weight in base.items():
+        expected = weight + 0.6 * adapters["a"][name].delta(weight) + 0.9 * adapters["b"][name].delta(weight)
+        got = made.get_parameter(f"{name}.weight")
+        torch.testing.assert_close(got, expected.bfloat16(), rtol=0, atol=0, check_stride=False)
 
 
 def test_strength_zero_is_the_base(lm: LM) -> None:

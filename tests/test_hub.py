@@ -12,6 +12,7 @@ from huggingface_hub import constants
 
 from adapters import adapter_files, hub
 from adapters.card_check import check_card, front_matter
+from adapters.redescribe import samples_of
 from adapters.shareable import shared_files
 from configs.errors import UserError
 from finetune.cli import main
@@ -124,11 +125,33 @@ def test_cards_that_are_not_ready_are_refused(server, adapter, words):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no block", "---\n[1\n---\n", "---\n- a\n---\n", "---\na: &x 1\nb: *x\n---\n", "---\na"]
+    "text",
+    [
+        "",
+        "no block",
+        "---\n[1\n---\n",
+        "---\n- a\n---\n",
+        "---\na: &x 1\nb: *x\n---\n",
+        "---\na",
+        "---\na: !!python/name:os.system\n---\n",
+        "---\na: " + "[" * 9000 + "]" * 9000 + "\n---\n",
+    ],
 )
 def test_front_matter_that_is_none(text):
     with pytest.raises(ValueError, match=r"block|front matter"):
         front_matter(text)
+
+
+def test_samples_are_read_off_a_card_without_believing_it(adapter):
+    (adapter / "samples").mkdir(exist_ok=True)
+    (adapter / "samples" / "a.wav").write_bytes(b"")
+    widget = [{"text": "soft piano", "output": {"url": "samples/a.wav"}}]
+    edit_card(adapter, widget=widget)
+    assert samples_of(adapter) == ({"soft piano": "samples/a.wav"}, {})
+    card = (adapter / "README.md").read_text()
+    for words in ("*k", "2020-13-45", "!!python/name:os.system"):
+        (adapter / "README.md").write_text(card.replace("soft piano", words).replace("---\n", "---\nk: &k [a]\n", 1))
+        assert samples_of(adapter) == ({}, {})
 
 
 def test_a_path_of_this_machine_is_not_told(adapter):

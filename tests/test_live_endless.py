@@ -94,6 +94,14 @@ def test_a_mix_moves_in_a_straight_line_and_keeps_its_sum() -> None:
     assert sum(mix.moved(["a"], [1.0], 11.0, 2.0).shares(11.7)) == pytest.approx(1.0)
 
 
+def test_the_same_text_twice_is_one_with_both_weights() -> None:
+    mix = PromptMix.of(["a", "b", "a"], [1.0, 2.0, 1.0])
+    assert (list(mix.texts), mix.shares(0.0)) == (["a", "b"], [0.5, 0.5])
+    moved = mix.moved(["c", "a", "c"], [1.0, 2.0, 1.0], 1.0, 2.0)
+    assert (list(moved.texts), moved.shares(3.0)) == (["a", "b", "c"], [0.5, 0.0, 0.5])
+    assert moved.shares(1.0) == [0.5, 0.5, 0.0]
+
+
 @pytest.mark.parametrize("weights", [[0.0, 0.0], [-1.0, 2.0], [float("nan"), 1.0], [float("inf"), 1.0]])
 def test_weights_that_mean_nothing_are_refused(weights: list[float]) -> None:
     with pytest.raises(UserError, match="weights"):

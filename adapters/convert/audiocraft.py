@@ -18,7 +18,8 @@ from adapters.family.lm import DTYPES
 from adapters.family.musicgen_melody.format import MelodySpec
 from adapters.family.port import family_of
 from adapters.fit import check_fit
-from adapters.merge import copy_rest, merged_weight
+from adapters.low_rank import merged_weight
+from adapters.merge import copy_rest
 from adapters.safe_files import check_header
 from adapters.tensor_stream import StoredTensors, StoredWeights, rewrite, write
 from configs.errors import UserError

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 WARM_UPS = 2
 """Steps run before a capture: libraries choose their kernels and workspaces in them."""
@@ -28,8 +28,16 @@ class Holder(Protocol):
 
     @property
     def capturable(self) -> bool:
-        """False for 8-bit and 4-bit layers, which ask the host in the middle of a product."""
+        """As `can_be_captured` says."""
         ...
+
+
+def can_be_captured(lm: nn.Module) -> bool:
+    """Whether no product waits for the host: in 8 bits bitsandbytes (0.50) asks whether there are outliers.
+
+    In 4 bits it does not: all kernels run on the current stream, and what they need besides torch allocates.
+    """
+    return not any(kind.__name__ == "Linear8bitLt" for module in lm.modules() for kind in type(module).__mro__)
 
 
 class GraphedSteps:

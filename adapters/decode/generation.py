@@ -324,14 +324,15 @@ class Generation:
         if self.mix is None or all(max(share) >= 1 for share in shares):
             return None
         if self._mixed is None or self._mixed[0] != shares:
-            texts = [self._mixed_text(row, share) for row, share in zip(self.rows, shares, strict=True)]
-            self._mixed = shares, None if any(text is None for text in texts) else self._encode(texts)
+            mixed = [self._mixed_text(row, share) for row, share in zip(self.rows, shares, strict=True)]
+            texts = [text for text in mixed if text is not None]
+            self._mixed = shares, self._encode(texts) if len(texts) == len(mixed) else None
         return self._mixed[1]
 
     def _mixed_text(self, row: _Row, share: Sequence[float]) -> Tensor | None:
         assert self.mix is not None
-        heard = [(_text_of(row, number), weight) for number, weight in enumerate(share) if weight > 0]
-        texts, weights = [text for text, _ in heard if text is not None], [weight for _, weight in heard]
+        present = [number for number, weight in enumerate(share) if weight > 0]
+        texts, weights = [_text_of(row, number) for number in present], [share[number] for number in present]
         return texts[0] if len(texts) == 1 else self.mix(texts, weights)
 
     def _forget(self) -> None:
@@ -339,12 +340,12 @@ class Generation:
         self._encoded.clear()
         self._mixed = None
 
-    def _encode(self, texts: Sequence[Tensor | None]) -> Any:
+    def _encode(self, texts: Sequence[Tensor]) -> Any:
         rows = [self._conditions(row, text) for row, text in zip(self.rows, texts, strict=True)]
         return self.engine.encode(batch_conditions(rows, self.engine.spec))
 
-    def _conditions(self, row: _Row, text: Tensor | None) -> RowConditions:
-        found = {} if text is None else {TEXT: text}
+    def _conditions(self, row: _Row, text: Tensor) -> RowConditions:
+        found = {TEXT: text}
         for name, values in row.request.also.items():
             kind = self.engine.spec.condition(name)
             if kind.per == "frame":
@@ -355,7 +356,7 @@ class Generation:
         return found | {name: held.between(row.origin, row.end(self.plan)) for name, held in row.changed.items()}
 
 
-def _text_of(row: _Row, number: int) -> Tensor | None:
+def _text_of(row: _Row, number: int) -> Tensor:
     """A row's text of this number; its last, where it has fewer."""
     texts = row.request.prompts.texts
-    return texts[min(number, len(texts) - 1)] if texts else None
+    return texts[min(number, len(texts) - 1)]

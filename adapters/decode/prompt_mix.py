@@ -32,12 +32,12 @@ class PromptMix(Generic[Text]):
 
     @classmethod
     def of(cls, texts: Sequence[Text], weights: Sequence[float]) -> "PromptMix[Text]":
-        """These texts from beginning to end; only the ratio of the weights counts.
+        """These texts from beginning to end; only the ratio of the weights counts. The same text twice is one.
 
         Raises:
             UserError: no text, a weight below 0, or none above.
         """
-        shares = _shares(texts, weights)
+        texts, shares = _shares(texts, weights)
         return cls(texts, shares, shares)
 
     def moved(
@@ -48,14 +48,10 @@ class PromptMix(Generic[Text]):
         Raises:
             UserError: as for `of`.
         """
-        wanted = _shares(texts, weights)
-        heard = [(text, share) for text, share in zip(self.texts, self.shares(second), strict=True) if share > 0]
-        known = [text for text, _ in heard]
-        every = list(known)
-        for text in texts:
-            every += [] if any(_same(other, text) for other in every) else [text]
-        before = [share for _, share in heard] + [0.0] * (len(every) - len(heard))
-        after = [sum((w for own, w in zip(texts, wanted, strict=True) if _same(own, text)), 0.0) for text in every]
+        texts, wanted = _shares(texts, weights)
+        now = zip(self.texts, self.shares(second), strict=True)
+        every, before = _joined([(text, share) for text, share in now if share > 0] + [(text, 0.0) for text in texts])
+        _, after = _joined([(text, 0.0) for text in every] + list(zip(texts, wanted, strict=True)))
         return PromptMix(every, before, after, second, fade_sec)
 
     def shares(self, second: float) -> list[float]:
@@ -85,11 +81,24 @@ def read_prompt_mix(parts: Sequence[str]) -> PromptMix[str]:
     return PromptMix.of([prompt for _, prompt in weighed], [float(weight) for weight, _ in weighed])
 
 
-def _shares(texts: Sequence[object], weights: Sequence[float]) -> list[float]:
+def _shares(texts: Sequence[Text], weights: Sequence[float]) -> tuple[list[Text], list[float]]:
     total = sum(weights)
     if not texts or min(weights) < 0 or not 0 < total < float("inf"):
         raise UserError("prompts need weights of 0 or more, one of them above 0", fix="e.g. 1 for a single prompt")
-    return [weight / total for weight in weights]
+    return _joined([(text, weight / total) for text, weight in zip(texts, weights, strict=True)])
+
+
+def _joined(weighed: Sequence[tuple[Text, float]]) -> tuple[list[Text], list[float]]:
+    """Each text once, in order, with the sum of its weights."""
+    texts: list[Text] = []
+    sums: list[float] = []
+    for text, weight in weighed:
+        place = next((number for number, other in enumerate(texts) if _same(other, text)), len(texts))
+        if place == len(texts):
+            texts.append(text)
+            sums.append(0.0)
+        sums[place] += weight
+    return texts, sums
 
 
 def _same(one: object, other: object) -> bool:

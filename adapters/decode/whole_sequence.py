@@ -19,7 +19,7 @@ from adapters.decode.sampling import Knobs, guide
 from adapters.decode.strengths import Adapted, StrengthBank, Turnable
 from adapters.decode.tape import Tape
 from adapters.family.lm import LM
-from adapters.low_rank import LowRank
+from adapters.low_rank import LowRank, merged_weight
 from configs.errors import UserError
 from data_prep.lm_spec import TEXT
 
@@ -134,11 +134,10 @@ def with_adapters(lm: AnyLM, packing: Packing) -> tuple[AnyLM, StrengthBank]:
     strengths = StrengthBank(
         [] if packing.merged_at is not None else list(packing.adapters), packing.device, packing.dtype
     )
-    lm = lm.to(packing.device, packing.dtype)
     if packing.merged_at is not None:
-        for name, updates in packing.adapters.items():
-            _merge(lm, updates, packing.merged_at[name])
-    else:
+        _merge(lm, packing.adapters, packing.merged_at)
+    lm = lm.to(packing.device, packing.dtype)  # merged first: rounded once
+    if packing.merged_at is None:
         _hook(lm, packing.adapters, strengths)
     return lm, strengths
 
@@ -163,16 +162,16 @@ def _module(lm: LM, name: str) -> Any:
 
 
 @torch.no_grad()
-def _merge(lm: LM, updates: Mapping[str, LowRank], strength: float) -> None:
-    for name, update in updates.items():
+def _merge(lm: LM, adapters: Mapping[str, Mapping[str, LowRank]], strengths: Mapping[str, float]) -> None:
+    for name in _touched(adapters):
         weight: Tensor = _module(lm, name).weight
-        merged = weight.float() + strength * update.delta(weight.float().cpu()).to(weight.device)
-        weight.copy_(merged.to(weight.dtype))
+        touching = [(updates[name], strengths[adapter]) for adapter, updates in adapters.items() if name in updates]
+        weight.copy_(merged_weight(weight.cpu(), touching))
 
 
 def _hook(lm: LM, adapters: Mapping[str, Mapping[str, LowRank]], strengths: StrengthBank) -> None:
     """Let every adapted linear layer add its adapters, each at the strength it has at that moment."""
-    for name in sorted({module for updates in adapters.values() for module in updates}):
+    for name in _touched(adapters):
         layer = _module(lm, name)
         touched = [
             {0: Turnable.of(updates[name], layer.weight.detach().float().cpu(), name)} if name in updates else {}
@@ -180,6 +179,10 @@ def _hook(lm: LM, adapters: Mapping[str, Mapping[str, LowRank]], strengths: Stre
         ]
         adapted = strengths.adapt(layer, [layer.weight.shape[0]], touched)
         layer.register_forward_hook(_adding(adapted))
+
+
+def _touched(adapters: Mapping[str, Mapping[str, LowRank]]) -> list[str]:
+    return sorted({module for updates in adapters.values() for module in updates})
 
 
 def _adding(adapted: Any):

@@ -18,11 +18,12 @@ from adapters.family.magenta_rt2.spec import DRUMS as DRUMS_KIND
 from adapters.family.magenta_rt2.spec import NOTES, PREVIOUS, STRENGTHS, STYLE
 from data_prep.lm_spec import TEXT
 from data_prep.magenta_rt2.sizes import N_CONDITION_IDS, N_NOTES, N_RESERVED, N_STYLE_TOKENS, STYLE_CARD
+from data_prep.note_slots import HELD, OFF, ONSET
 
 KIND_NAMES = (STYLE, NOTES, DRUMS_KIND, STRENGTHS)
 UNKNOWN = -1
 """In style, notes and drums: nothing is said of it, the model is free."""
-NOTE_OFF, NOTE_HELD, NOTE_ONSET, NOTE_ON = 0, 1, 2, 3
+NOTE_OFF, NOTE_HELD, NOTE_ONSET, NOTE_ON = OFF, HELD, ONSET, 3
 """A note slot (the index is the MIDI pitch): silent; sounding since before; struck in this frame; sounding, struck or
 held as the model likes."""
 NO_DRUMS, DRUMS = 0, 1

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from weakref import proxy
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from adapters.conditions import Conditions
-from adapters.decode.cuda_graphs import GraphedSteps
+from adapters.decode.cuda_graphs import GraphedSteps, can_be_captured
 from adapters.decode.engine import Blend, Engine, Packing, Steps
 from adapters.decode.sampling import Knobs
 from adapters.decode.strengths import StrengthBank
@@ -54,7 +55,7 @@ class MagentaEngine(Engine[Told]):
         self.device, self.dtype = lm.device, lm.dtype
         self.strengths = strengths or StrengthBank([], lm.device, lm.dtype)
         self.bytes_per_step = bytes_per_step or bytes_per_frame(lm, torch.finfo(lm.dtype).bits / 8)
-        self.capturable = not any(type(module).__module__.startswith("bitsandbytes") for module in lm.modules())
+        self.capturable = can_be_captured(lm)
 
     @classmethod
     def pack(cls, lm: MagentaLM, packing: Packing) -> "MagentaEngine":
@@ -181,7 +182,10 @@ class MagentaTapeSteps(Steps[Told]):
         self._written = self.tape.tokens
         self._state = self.lm.start(self.tape.n_rows).contiguous()
         self._played = torch.empty_like(self._state)
-        self.graphs = GraphedSteps(self.levels, lambda at: 0, lambda: self.knobs.form, self.engine)
+        me = proxy(self)  # graphs that held on to these steps would keep all buffers until the collector comes
+        self.graphs = GraphedSteps(
+            lambda at, reach: me.levels(at, reach), lambda at: 0, lambda: me.knobs.form, self.engine
+        )
 
     def _tell(self) -> None:
         if self.player is not None and self.told is not None:

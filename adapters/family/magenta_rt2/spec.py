@@ -17,7 +17,6 @@ LICENSE = "cc-by-4.0"
 SIZES: dict[str, MagentaSpec] = {"mrt2_small": SMALL, "mrt2_base": BASE}
 """The official checkpoints by file name."""
 FRAME_RATE_HZ = SAMPLE_RATE_HZ / HOP_SAMPLES
-N_CHANNELS = CHANNELS
 
 STYLE, NOTES, DRUMS, STRENGTHS, PREVIOUS = "style", "notes", "drums", "strengths", "previous"
 OFTEN_LEFT_OUT = 0.5

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adapters.decode.cuda_graphs import can_be_captured
 from adapters.decode.projections import Projection
 from adapters.decode.strengths import StrengthBank
 from adapters.family.musicgen.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
@@ -45,16 +46,8 @@ def borrow(lm: nn.Module, spec: LMSpec) -> DecoderWeights:
         dtype=norm.dtype,
         bytes_per_step=sum(p.numel() * p.element_size() for p in stack.layers.parameters()),
         copied=False,
-        capturable=not any(_asks_host(module) for module in lm.modules()),
+        capturable=can_be_captured(lm),
     )
-
-
-def _asks_host(module: nn.Module) -> bool:
-    """Whether a product waits for the host: in 8 bits bitsandbytes (0.50) asks whether there are outliers.
-
-    In 4 bits it does not: all kernels run on the current stream, and what they need besides torch allocates.
-    """
-    return any(kind.__name__ == "Linear8bitLt" for kind in type(module).__mro__)
 
 
 def _find(lm: nn.Module, name: str, kind: str) -> Any:

@@ -19,7 +19,7 @@ from adapters.decode.engine import Packing
 from adapters.decode.projections import Biased, Kind, Projection, projection
 from adapters.decode.strengths import StrengthBank, Turnable
 from adapters.family.musicgen.kv_cache import loops_pay
-from adapters.low_rank import LowRank
+from adapters.low_rank import LowRank, merged_weight
 from configs.errors import UserError
 from data_prep.lm_spec import LMSpec
 
@@ -234,12 +234,10 @@ class _Packer:
     def merged(self, name: str, weight: Tensor) -> Tensor:
         if self.packing.merged_at is None:
             return weight
-        for adapter, strength in self.packing.merged_at.items():
-            update = self.packing.adapters[adapter].get(name)
-            if update is not None:
-                self.used.add(name)
-                weight = weight.float() + strength * update.delta(self.weight(name)).to(weight.device)
-        return weight
+        touching = [(self.packing.adapters[adapter].get(name), at) for adapter, at in self.packing.merged_at.items()]
+        updates = [(update, strength) for update, strength in touching if update is not None]
+        self.used.update([name] if updates else [])
+        return merged_weight(weight, updates) if updates else weight
 
     def refuse_unused(self) -> None:
         wanted = {name for deltas in self.packing.adapters.values() for name in deltas}
