@@ -25,6 +25,7 @@ from finetune.codec_tune.learner import DecoderLearner
 from finetune.codec_tune.low_rank import LowRankDecoder
 from finetune.codec_tune.recordings import Crops, hold_out, read_recordings
 from finetune.codec_tune.settings import TuneSettings
+from finetune.codec_tune.state import STATE, start_folder
 from finetune.codec_tune.strength import choose_strength
 from finetune.codec_tune.tune import Tuned, tune
 
@@ -333,3 +334,14 @@ def test_a_sampled_file_says_which_decoder_made_its_sound(
     told = " ".join(probe(piece).tags.values())
     assert hashlib.sha256(path.read_bytes()).hexdigest() in told and str(tuned) not in told
     assert json.dumps("decoder.safetensors") in told
+
+
+def test_what_a_kill_left_half_written_is_no_other_thing(tmp_path: Path) -> None:
+    """A state that was never renamed into place; somebody's own file is another matter."""
+    (tmp_path / f".{STATE}.123.part").write_bytes(b"half")
+    start_folder(tmp_path, "the codec", ("log.jsonl",), ["log.jsonl"])
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="The folder for the codec holds other things"):
+        start_folder(tmp_path, "the codec", ("log.jsonl",), [])
+    assert (tmp_path / "letter.txt").read_text() == "dear"

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
-from configs.errors import UserError
 from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_codec
 from data_prep.codec.resolve import resolve_codec
@@ -28,7 +27,7 @@ from finetune.codec_train.figures import MEASURED_SEC, Figures, as_audio, figure
 from finetune.codec_train.learner import Learner, lr_factor
 from finetune.codec_train.settings import CodecSettings
 from finetune.codec_tune.recordings import hold_out
-from finetune.codec_tune.state import STATE, load_state, read_told, save_state
+from finetune.codec_tune.state import STATE, load_state, read_told, refuse_another, save_state, start_folder
 
 CODEC, LOG, FIGURES, PAGE = "codec", "log.jsonl", "figures.json", "report.html"
 LOG_EVERY = 20
@@ -159,20 +158,11 @@ def load_trained(folder: Path) -> Codec:
 def _begin(out: Path, run: dict[str, Any], learner: Learner) -> dict[str, Any]:
     """Where an earlier run in this folder stands, or the beginning."""
     if not (out / STATE).exists():
-        if out.exists() and any(path.name not in (CODEC, LOG, FIGURES, PAGE) for path in out.iterdir()):
-            raise UserError("The folder for the codec holds other things.", where=str(out), fix="Give another one.")
-        out.mkdir(parents=True, exist_ok=True)
-        (out / LOG).unlink(missing_ok=True)
+        start_folder(out, "the codec", (CODEC, LOG, FIGURES, PAGE), [LOG])
         return {**run, "step": 0, "best": None, "best_step": 0, "trained_sec": 0.0}
     held = read_told(out)
     changed = [name for name, value in run["settings"].items() if held["settings"].get(name) != value]
-    changed += [] if held["songs"] == run["songs"] else ["songs"]
-    if changed:
-        raise UserError(
-            f"This folder holds a run with another {', '.join(changed)}.",
-            where=str(out),
-            fix="Give the same songs and settings to go on with it, or another folder.",
-        )
+    refuse_another(out, changed + ([] if held["songs"] == run["songs"] else ["songs"]))
     return load_state(out, learner.modules, learner.optimizers)
 
 

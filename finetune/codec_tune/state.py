@@ -1,7 +1,7 @@
 """What a tuning run keeps so that it goes on exactly where it was: decoder, optimizers, step, best."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,46 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from data_prep.safe_write import written_beside
+from configs.errors import UserError
+from data_prep.safe_write import remove, written_beside
 from finetune.state_tree import pack, unpack
 
 STATE = "state.safetensors"
+
+
+def start_folder(out: Path, holding: str, ours: Collection[str], stale: Collection[str]) -> None:
+    """Make the folder of a run that has no state yet; what a kill left half written or unused goes.
+
+    Args:
+        out: the folder.
+        holding: what it is for, in a message: `the codec`.
+        ours: names that an earlier run may have left there.
+        stale: which of these are of no use without a state.
+
+    Raises:
+        UserError: it holds anything else.
+    """
+    for part in out.glob(".*.part"):
+        remove(part)
+    if out.exists() and any(path.name not in ours for path in out.iterdir()):
+        raise UserError(f"The folder for {holding} holds other things.", where=str(out), fix="Give another one.")
+    out.mkdir(parents=True, exist_ok=True)
+    for name in stale:
+        (out / name).unlink(missing_ok=True)
+
+
+def refuse_another(out: Path, changed: Sequence[str]) -> None:
+    """Refuse to go on with a run that was begun with something else.
+
+    Raises:
+        UserError: anything has changed.
+    """
+    if changed:
+        raise UserError(
+            f"This folder holds a run with another {', '.join(changed)}.",
+            where=str(out),
+            fix="Give the same songs and settings to go on with it, or another folder.",
+        )
 
 
 def save_state(

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from configs.errors import UserError
 from data_prep.codec.low_rank_decoder import is_low_rank, part_way, whole_of
 from data_prep.codec.transformers_codec import TransformersCodec
 from data_prep.codec.tuned_decoder import decoder_in_place, read_decoder, save_decoder, use_decoder
@@ -25,7 +24,7 @@ from finetune.codec_tune.learner import CONTEXT_SEC, DecoderLearner
 from finetune.codec_tune.losses import MelLoss
 from finetune.codec_tune.recordings import Crops, Recording, hold_out, read_recordings
 from finetune.codec_tune.settings import TuneSettings
-from finetune.codec_tune.state import STATE, load_state, read_told, save_state
+from finetune.codec_tune.state import STATE, load_state, read_told, refuse_another, save_state, start_folder
 from finetune.codec_tune.strength import choose_strength
 
 MEASURED_SEC = 10.0
@@ -170,20 +169,10 @@ def measure(codec: TransformersCodec, mel: MelLoss, recordings: Sequence[Recordi
 def _begin(out: Path, run: dict[str, Any], learner: DecoderLearner) -> dict[str, Any] | None:
     """What an earlier run kept, or None where there is none."""
     if not (out / STATE).exists():
-        if out.exists() and any(path.name not in (DECODER, FULL, LOG) for path in out.iterdir()):
-            raise UserError("The folder for the decoder holds other things.", where=str(out), fix="Give another one.")
-        out.mkdir(parents=True, exist_ok=True)
-        for name in (LOG, FULL):
-            (out / name).unlink(missing_ok=True)
+        start_folder(out, "the decoder", (DECODER, FULL, LOG), (LOG, FULL))
         return None
     held = read_told(out)
-    changed = [name for name, value in run.items() if held["run"].get(name) != value]
-    if changed:
-        raise UserError(
-            f"This folder holds a run with another {', '.join(changed)}.",
-            where=str(out),
-            fix="Give the same songs and settings to go on with it, or another folder.",
-        )
+    refuse_another(out, [name for name, value in run.items() if held["run"].get(name) != value])
     told = load_state(out, learner.modules, learner.optimizers)
     learner.sync()
     return told

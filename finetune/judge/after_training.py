@@ -1,7 +1,7 @@
 """`train --evaluate`: the verdict at the end of a run, where it costs little next to the run itself.
 
 Called when training has let its model go and the adapter is written. What it costs is measured, not guessed: the base
-plays one short piece, and everything that a quick evaluation does is counted in pieces like it.
+plays as many short pieces as are played at once, and everything that an evaluation does is counted in such companies.
 """
 
 import math
@@ -18,8 +18,8 @@ SHARE = 0.1
 """Of the run's time: below this an evaluation is done without being asked for."""
 LEAST_SEC = 5.0
 """No evaluation takes less, so it need not be asked how much."""
-PROBE_SEC, WARM_UP_SEC = 3.2, 0.2
-"""The piece that is timed, and one before it that is not: the first one loads kernels and compiles."""
+PROBE_SEC, WARM_UP_SEC = 1.6, 0.2
+"""The pieces that are timed, and those before them that are not: the first ones load kernels and compile."""
 OVERHEAD = 2.0
 """Playing is about half of an evaluation: the rest is listening, the grid on codes and the audit."""
 
@@ -67,24 +67,25 @@ def evaluate_run(
 
 
 def expected_sec(run: Path, settings: EvaluateSettings) -> float:
-    """About how long a quick evaluation takes on this machine, from one short piece that the base plays."""
+    """About how long a quick evaluation takes on this machine, from short pieces that the base plays."""
     from finetune.judge.plan import Ask
     from finetune.judge.play import AT_ONCE, play, sampler
     from finetune.judge.subject import open_subject
 
     subject = open_subject(run)
     probe = settings.model_copy(update={"duration_sec": PROBE_SEC})
-    player, asks = sampler(subject.files, probe), [Ask("foreign", "slow ballad, piano", 0)]
+    player = sampler(subject.files, probe)
+    asks = [Ask("foreign", "slow ballad, piano", seed) for seed in range(min(settings.count, AT_ONCE))]
     usual = player.settings
     player.settings = usual.model_copy(update={"duration_sec": WARM_UP_SEC})
     play(player, asks)
     player.settings = usual
     started = time.perf_counter()
     play(player, asks)
-    one_sec = (time.perf_counter() - started) * settings.duration_sec / PROBE_SEC
+    at_once_sec = (time.perf_counter() - started) * settings.duration_sec / PROBE_SEC
     batches = math.ceil(settings.count / AT_ONCE)
     played = (3 + 2 * settings.grid.finalists + 1) * batches + 2 * settings.completions
-    return OVERHEAD * played * one_sec
+    return OVERHEAD * played * at_once_sec
 
 
 def _evaluate(run: Path, settings: EvaluateSettings, say: Callable[[str], None]) -> Verdict:
