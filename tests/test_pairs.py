@@ -177,7 +177,8 @@ def test_a_file_that_several_parts_share_counts_for_each(tmp_path):
     assert {row.stems for row in made.rows} == {"bass"}
     dataset = PreparedDataset(made.out)
     for row in made.rows:
-        assert np.array_equal(dataset.condition("context", row.id), dataset.codes(row.id).T)
+        context = dataset.condition("context", row.id)
+        assert context is not None and np.array_equal(context, dataset.codes(row.id).T)
     shutil.copytree(songs / "song0", songs / "song1")
     shutil.copytree(songs / "song0", songs / "song2")
     (songs / "song2" / "Snare.wav").unlink()
