@@ -17,7 +17,9 @@ WIDTH = 4
 """Numbers per frame: click on the beat, click on the downbeat, cosine and sine of the place in the beat."""
 RATE_HZ = 22_050
 SILENT_DB = -60.0
-MOST_BEATS = 1_000_000
+MOST_BEATS, MAX_BYTES = 1_000_000, 64 * 2**20
+LEAST_SEC = 0.01
+"""Between beats of a table: closer ones are no beats, and a piece filled up in their tempo would have no end."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ def read_beats(path: Path) -> Beats:
         UserError: it is no such file.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError("this is no table of beats", where=f"{path}: larger than {MAX_BYTES // 2**20} MiB")
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the beats cannot be read ({error})", where=str(path)) from error
@@ -98,6 +102,9 @@ def read_beats(path: Path) -> Beats:
     except (ValueError, OverflowError) as error:
         fix = "a line per beat: its second, and its number in the bar if you know it (0.52 1)"
         raise UserError("this is no table of beats", where=f"{path}: {error}", fix=fix) from error
-    if not 2 <= len(at_sec) <= MOST_BEATS or not np.isfinite(at_sec).all() or (np.diff(at_sec) <= 0).any():
-        raise UserError("the beats must be two or more, each later than the one before", where=str(path))
+    if not 2 <= len(at_sec) <= MOST_BEATS or not np.isfinite(at_sec).all() or (np.diff(at_sec) < LEAST_SEC).any():
+        said = f"the beats must be two or more, each at least {LEAST_SEC:g} s later than the one before"
+        raise UserError(said, where=str(path))
+    if at_sec[0] < 0:
+        raise UserError("the beats must be counted from the recording's beginning, second 0", where=str(path))
     return Beats(at_sec, downbeats)

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import IO
 
 _STDERR = 2
 _KNOWN = re.compile(
@@ -28,11 +29,11 @@ def known_remarks_dropped() -> Iterator[None]:
     Where there is no such descriptor, or no room for a temporary file, nothing is held back.
     """
     with _LOCK:
-        try:
-            terminal, held = os.dup(_STDERR), tempfile.TemporaryFile()  # noqa: SIM115
-        except OSError:
+        taken = _terminal_and_file()
+        if taken is None:
             yield
             return
+        terminal, held = taken
         os.dup2(held.fileno(), _STDERR)
         try:
             yield
@@ -44,3 +45,15 @@ def known_remarks_dropped() -> Iterator[None]:
                 os.write(terminal, rest)
             os.close(terminal)
             held.close()
+
+
+def _terminal_and_file() -> tuple[int, IO[bytes]] | None:
+    try:
+        terminal = os.dup(_STDERR)
+    except OSError:
+        return None
+    try:
+        return terminal, tempfile.TemporaryFile()
+    except OSError:
+        os.close(terminal)
+        return None

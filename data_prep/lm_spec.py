@@ -5,7 +5,7 @@ preparation, the memory planner, the sampler and the adapter files all ask it, a
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -157,9 +157,3 @@ def interleaved_lags(n_codebooks: int, channels: int) -> tuple[int, ...]:
     if channels not in (1, 2) or n_codebooks < 1 or n_codebooks % channels:
         raise ValueError(f"{n_codebooks} codebooks cannot be shared out among {channels} channels")
     return tuple(k // channels for k in range(n_codebooks))
-
-
-def describe_kinds(kinds: Sequence[ConditionKind]) -> str:
-    """For people: "text and melody"."""
-    names = [kind.name for kind in kinds] or ["nothing"]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -13,7 +13,6 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from configs.errors import UserError
 from data_prep.cache import Cache, work_key
 from data_prep.clips import Version
 from data_prep.decode import stream
@@ -22,7 +21,7 @@ from data_prep.pairs import Pair
 from data_prep.progress import stage
 from data_prep.scan import Rejection
 from data_prep.stem_names import stem_of
-from data_prep.stems import MIX
+from data_prep.stems import INSTRUMENTAL, MIX, VOCALS, Selection
 from data_prep.tracks import MEASURE_VERSION, Track
 from data_prep.write_audio import FloatWavWriter
 
@@ -39,32 +38,30 @@ class OwnStems:
     rejected: list[Rejection]
 
 
-def own_stems(files: Sequence[Track], pair: Pair, table: Mapping[str, str], cache: Cache) -> OwnStems:
-    """One file per stem and their sum, for every folder; kept in the cache.
-
-    Raises:
-        UserError: no folder has what the pair asks for.
-    """
+def own_stems(
+    files: Sequence[Track], pair: Pair, selections: Sequence[Selection], table: Mapping[str, str], cache: Cache
+) -> OwnStems:
+    """One file per selection and the sum of all files, for every folder that fits the pair; kept in the cache."""
     folders: dict[str, list[Track]] = {}
     for track in files:
         folders.setdefault(str(PurePosixPath(track.song.relative).parent), []).append(track)
     found = OwnStems([], [], [])
+    first_with: dict[str, str] = {}
     with stage("multitracks", len(folders), unit="folders") as progress:
         for folder, tracks in folders.items():
+            stems = [stem_of(track.song.relative, table) for track in tracks]
+            digest = _digest(tracks, stems)
             why = mismatch(tracks, pair, table)
+            if not why and digest in first_with:
+                why = f"duplicate of {first_with[digest]}: the same files"
             if why:
                 found.rejected.append(Rejection("multitrack", folder, why))
             else:
-                track, versions = _summed(folder, tracks, pair, table, cache)
+                first_with[digest] = folder
+                track, versions = _summed(folder, tracks, stems, digest, selections, cache)
                 found.tracks.append(track)
                 found.versions.extend(versions)
             progress.advance()
-    if not found.tracks:
-        first = found.rejected[0]
-        raise UserError(
-            f"No folder of multitracks can be used; {first.where}: {first.why}",
-            fix="Keep one folder per song, with one file per part, all equally long and at one rate.",
-        )
     return found
 
 
@@ -86,20 +83,28 @@ def mismatch(tracks: Sequence[Track], pair: Pair, table: Mapping[str, str]) -> s
     return ""
 
 
+def _digest(tracks: Sequence[Track], stems: Sequence[str]) -> str:
+    joined = "\n".join(sorted(f"{track.source_sha256} {stem}" for track, stem in zip(tracks, stems, strict=True)))
+    return hashlib.sha256(joined.encode()).hexdigest()
+
+
 def _summed(
-    folder: str, tracks: Sequence[Track], pair: Pair, table: Mapping[str, str], cache: Cache
+    folder: str,
+    tracks: Sequence[Track],
+    stems: Sequence[str],
+    digest: str,
+    selections: Sequence[Selection],
+    cache: Cache,
 ) -> tuple[Track, list[Version]]:
-    stems = {track.source_sha256: stem_of(track.song.relative, table) for track in tracks}
-    joined = "\n".join(sorted(f"{digest} {stem}" for digest, stem in stems.items()))
-    digest = hashlib.sha256(joined.encode()).hexdigest()
     mix = _version(MIX, tracks, digest, cache)
     first = tracks[0].song
     words = [caption for track in tracks for caption in track.song.own_captions]
     song = replace(first, path=mix[0], relative=folder, own_captions=list(dict.fromkeys(words)))
     whole = Track(song, digest, mix[1])
     versions = []
-    for selection in pair.selections:
-        parts = [track for track in tracks if stems[track.source_sha256] in selection.parts]
+    for selection in selections:
+        wanted = set(stems) - {VOCALS} if selection.parts == (INSTRUMENTAL,) else set(selection.parts)
+        parts = [track for track, stem in zip(tracks, stems, strict=True) if stem in wanted]
         path, scan = _version(selection.name, parts, digest, cache, silent_as=tracks[0])
         versions.append(Version(whole, selection.name, path, scan, work_key(1, own=digest, stems=selection.name)))
     return whole, versions

@@ -134,7 +134,7 @@ _GENRE_WORDS = _words("|".join(sorted(_GENRES.split("|"), key=len, reverse=True)
 _INSTRUMENT_WORDS = {name: _words(pattern) for name, pattern in _INSTRUMENTS.items()}
 _TRAIT_WORDS = {axis: {name: _words(p) for name, p in names.items()} for axis, names in _TRAITS.items()}
 _ABSENT = re.compile(
-    rf"(?<!\w){_WITHOUT} (?P<what>[\w&]+(?: (?:or|and|nor|und|oder|et|ni|y|e) [\w&]+)*)|(?P<less>\w+)less(?!\w)"
+    rf"(?<!\w)(?:{_WITHOUT} (?P<what>[\w&]+(?: (?:or|and|nor|und|oder|et|ni|y|e) [\w&]+)*)|(?P<less>\w+)less(?!\w))"
 )
 _SUNG_WORDS, _INSTRUMENTAL_WORDS = _words(_SUNG), _words(_INSTRUMENTAL)
 _KINDS = {wide: frozenset(kinds.split("|")) for wide, kinds in _KINDS_OF.items()}
@@ -163,9 +163,8 @@ def absent_instruments(text: str) -> frozenset[str]:
 def is_exclusive(text: str) -> bool:
     """Whether words say that what they name is all there is: `solo piano`, `vocals only`, `a cappella`."""
     plain = _plain(text)
-    found = {match.group() for match in _ONLY.finditer(plain)}
     present = _present(plain)
-    return bool(found) and bool(_instruments(present) or _SUNG_WORDS.search(present))
+    return bool(_ONLY.search(plain)) and bool(_instruments(present) or _SUNG_WORDS.search(present))
 
 
 def traits(text: str) -> dict[str, frozenset[str]]:

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.errors import UserError
-from configs.prep import PrepSettings
 from data_prep.clips import Clip, Version
 from data_prep.scan import Rejection
-from data_prep.stem_names import STEMS as OWN_STEMS
-from data_prep.stem_names import read_table
-from data_prep.stems import FOUR, INSTRUMENTAL, MIX, PUBLISHED, REST, Selection
+from data_prep.stems import INSTRUMENTAL, MIX, REST, Selection
 
 ACTIVE_SHARE = 0.25
 """Of a clip, in how much the context must sound at least; the target is judged when it is cut."""
@@ -34,26 +31,9 @@ class Pair:
     context: tuple[Selection, ...]
 
     @property
-    def selections(self) -> list[Selection]:
-        """Everything that must be made of a track."""
-        return [self.target, *self.context]
-
-    @property
     def context_name(self) -> str:
         """`bass+other+vocals`."""
         return "+".join(stem.name for stem in self.context)
-
-
-def asked_pair(settings: PrepSettings) -> Pair | None:
-    """The pair that the settings ask for, if they do.
-
-    Raises:
-        UserError: it makes no sense.
-    """
-    if settings.pair is None:
-        return None
-    own = tuple(dict.fromkeys([*OWN_STEMS, *read_table(settings.stem_names).values()]))
-    return parse_pair(settings.pair, own if settings.multitracks else PUBLISHED.get(settings.stems.model, FOUR))
 
 
 def parse_pair(text: str, stems: Sequence[str]) -> Pair:

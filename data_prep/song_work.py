@@ -5,7 +5,7 @@ setting, does only what is not there, and so that some of the songs can be worke
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,12 +24,12 @@ from data_prep.device import pick_device
 from data_prep.encode import encode_clips
 from data_prep.move import Move
 from data_prep.multitracks import own_stems
-from data_prep.pairs import Pair, asked_pair, with_both
+from data_prep.pairs import Pair, parse_pair, with_both
 from data_prep.scan import Rejection
 from data_prep.separate import Selection, parse_selection
 from data_prep.song_file import SongFile
-from data_prep.stem_names import read_table
-from data_prep.stems import check_published
+from data_prep.stem_names import STEMS, read_table
+from data_prep.stems import FOUR, PUBLISHED, check_published, check_selections
 from data_prep.text_encoders.port import text_encoder_fingerprint
 from data_prep.track_sound import TrackSounds, listen_to_tracks
 from data_prep.tracks import Track, measure_tracks
@@ -43,6 +43,11 @@ class Wishes:
     selections: list[Selection]
     pair: Pair | None
     stem_table: Mapping[str, str]
+
+    @property
+    def own_stems(self) -> tuple[str, ...]:
+        """The stems of a person's own multitracks."""
+        return tuple(dict.fromkeys([*STEMS, *self.stem_table.values()]))
 
     @property
     def context(self) -> list[Selection]:
@@ -85,12 +90,22 @@ def read_wishes(settings: PrepSettings) -> Wishes:
     Raises:
         UserError: they name a stem that there is not, or contradict each other.
     """
-    pair = asked_pair(settings)
-    selections = [pair.target] if pair else list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
-    wishes = Wishes(selections, pair, read_table(settings.stem_names))
-    if not settings.multitracks:
-        check_published([*selections, *wishes.context], settings.stems.model)
+    selections = list({s.name: s for s in map(parse_selection, settings.stems.use)}.values())
+    wishes = Wishes(selections, None, read_table(settings.stem_names))
+    if settings.pair is not None:
+        there = wishes.own_stems if settings.multitracks else PUBLISHED.get(settings.stems.model, FOUR)
+        pair = parse_pair(settings.pair, there)
+        wishes = replace(wishes, selections=[pair.target], pair=pair)
+    _check_stems([*wishes.selections, *wishes.context], wishes, settings)
     return wishes
+
+
+def _check_stems(selections: Sequence[Selection], wishes: Wishes, settings: PrepSettings) -> None:
+    """Whether there are such stems: a person's own, or those that the separation model makes."""
+    if settings.multitracks:
+        check_selections(selections, wishes.own_stems)
+    else:
+        check_published(selections, settings.stems.model)
 
 
 def base_for(settings: PrepSettings) -> BaseFiles:
@@ -134,19 +149,23 @@ def work_on(
     files, cache, pair, device = place.files, place.cache, wishes.pair, place.device
     wanted = wanted_conditions(files.spec, settings)
     read_from = selections_of(wanted, [selection.name for selection in wishes.selections])
-    check_published(read_from, settings.stems.model)
+    _check_stems(read_from, wishes, settings)
 
     # 1. Read and measure.
-    tracks, rejected = measure_tracks(songs, cache, max_track_sec=settings.max_track_sec, workers=settings.workers)
+    tracks, rejected = measure_tracks(
+        songs,
+        cache,
+        max_track_sec=settings.max_track_sec,
+        workers=settings.workers,
+        keep_copies=settings.multitracks,
+    )
 
     # 2. Stems of whole tracks, then clips of each version.
-    own = own_stems(tracks, pair, wishes.stem_table, cache) if pair and settings.multitracks else None
+    every = list({one.name: one for one in [*wishes.selections, *wishes.context, *read_from]}.values())
+    own = own_stems(tracks, pair, every, wishes.stem_table, cache) if pair and settings.multitracks else None
     if own is not None:
         tracks, rejected = own.tracks, [*rejected, *own.rejected]
     tracks, silent = with_music(tracks, settings.segment, files)
-    every = list(
-        {selection.name: selection for selection in [*wishes.selections, *wishes.context, *read_from]}.values()
-    )
     if own is not None:
         with_clips = {track.source_sha256 for track in tracks}
         made = Separation([v for v in own.versions if v.track.source_sha256 in with_clips], None)

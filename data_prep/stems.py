@@ -62,7 +62,7 @@ def rest_of(model: str, version: str = MIX) -> Selection | None:
 
 
 def check_selections(selections: Sequence[Selection], sources: Sequence[str]) -> None:
-    """Whether a model separates all that is asked for.
+    """Whether all that is asked for is among the stems that there are: a model's, or a person's own.
 
     Raises:
         UserError: with the nearest stem the model has.
@@ -73,7 +73,7 @@ def check_selections(selections: Sequence[Selection], sources: Sequence[str]) ->
             guess = f"did you mean {near[0]}? " if near else ""
             six = " guitar and piano come with stems.model htdemucs_6s" if part in ("guitar", "piano") else ""
             known = ", ".join([MIX, INSTRUMENTAL, *sources])
-            raise _refused(selection.name, f"the model has no stem {part}", f"{guess}it has: {known}.{six}")
+            raise _refused(selection.name, f"there is no stem {part}", f"{guess}there are: {known}.{six}")
 
 
 def check_published(selections: Sequence[Selection], model: str) -> None:

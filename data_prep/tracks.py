@@ -30,27 +30,32 @@ class Track:
 
 
 def measure_tracks(
-    songs: Sequence[SongFile], cache: Cache, *, max_track_sec: float, workers: int
+    songs: Sequence[SongFile], cache: Cache, *, max_track_sec: float, workers: int, keep_copies: bool = False
 ) -> tuple[list[Track], list[Rejection]]:
-    """Measure every song, those measured before from the cache. A file identical to an earlier one is left out."""
+    """Measure every song, those measured before from the cache. A file identical to an earlier one is left out, unless
+    `keep_copies`: one loop, or silence, may be a part of several multitracks.
+    """
     found = dict(_hashes(songs, cache, workers))
     tracks: list[Track] = []
     rejected: list[Rejection] = []
     unique: dict[str, SongFile] = {}
+    copies: list[tuple[str, SongFile]] = []
     for song in songs:
         digest = found[song.relative]
         if not isinstance(digest, str):
             rejected.append(_rejection(song, digest))
             continue
         first = unique.setdefault(digest, song)
-        if first is not song:
+        if first is not song and keep_copies:
+            copies.append((digest, song))
+        elif first is not song:
             unique[digest] = first.with_words_of(song)
             why = f"duplicate of {first.relative}: the same file"
             why += "; what you wrote for it goes there" if song.read else ""
             rejected.append(Rejection("track", song.relative, why))
     scans = _scans(unique, cache, max_track_sec, workers)
     first_with: dict[str, str] = {}
-    for digest, song in unique.items():
+    for digest, song in [*unique.items(), *copies]:
         outcome = scans[digest]
         if not isinstance(outcome, TrackScan):
             rejected.append(_rejection(song, outcome))

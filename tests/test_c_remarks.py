@@ -35,6 +35,20 @@ def test_an_error_inside_does_not_keep_the_terminal(capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == "here\n"
 
 
+def test_without_room_for_a_file_nothing_stays_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("data_prep.c_remarks.tempfile.TemporaryFile", full)
+    before = os.dup(2)
+    os.close(before)
+    with known_remarks_dropped():
+        pass
+    after = os.dup(2)
+    os.close(after)
+    assert after == before
+
+
 def test_without_a_terminal_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(_: int) -> int:
         raise OSError("bad file descriptor")

@@ -62,7 +62,7 @@ def test_the_tracker_finds_the_tempo_of_clicks_and_nothing_in_silence():
     assert tracked(np.zeros(RATE_HZ, np.float32)) is None
 
 
-@pytest.mark.parametrize("text", ["", "1.0", "1 1\n0.5 2", "one\ntwo", "nan\n2"])
+@pytest.mark.parametrize("text", ["", "1.0", "1 1\n0.5 2", "one\ntwo", "nan\n2", "0\n1e-9", "-1e12\n0"])
 def test_a_table_of_beats_that_is_none_is_refused(tmp_path, text):
     path = tmp_path / "beats.txt"
     path.write_text(text)

@@ -54,6 +54,7 @@ def test_every_kind_gives_the_states_of_its_text_side(kind: str, encoders: dict[
     whole = {
         "t5": lambda: transformers.T5ForConditionalGeneration.from_pretrained(encoders["t5"]).encoder,
         "flan": lambda: transformers.T5EncoderModel.from_pretrained(encoders["flan"]),
+        "long-t5": lambda: transformers.LongT5ForConditionalGeneration.from_pretrained(encoders["long-t5"]).encoder,
         "clap": lambda: transformers.ClapModel.from_pretrained(encoders["clap"]).text_model,
         "bert": lambda: transformers.BertModel.from_pretrained(encoders["bert"]),
     }[kind]()

@@ -1,5 +1,6 @@
 """`--pair`: what may be asked for, which clips have both sides, and the context side in step with the target."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,14 @@ import soundfile
 from configs.errors import UserError
 from configs.prep import PrepSettings
 from data_prep.base_files import resolve_base
+from data_prep.cache import Cache
 from data_prep.condition_sources.clips import wanted_conditions
 from data_prep.context_side import degrade, low_pass
 from data_prep.pairs import parse_pair
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
+from data_prep.scan import scan
+from data_prep.song_work import find_place, read_wishes, work_on
 from data_prep.stem_names import read_table, stem_of
 
 FOUR = ("drums", "bass", "other", "vocals")
@@ -151,6 +155,48 @@ def test_mismatched_multitracks_are_one_sentence(tmp_path, spoil, why):
     spoil(songs / "song0")
     with pytest.raises(UserError, match=why):
         prepare(songs, tmp_path / "data", settings_of())
+
+
+def test_conditions_are_read_from_stems_that_the_pair_does_not_name(tmp_path):
+    songs = write_multitracks(tmp_path / "songs", n_songs=1, sec=8.0)
+    tone, rate_hz = soundfile.read(songs / "song0" / "bass.wav", dtype="float32")
+    soundfile.write(songs / "song0" / "synth.wav", 0.5 * tone, rate_hz, subtype="FLOAT")
+    segment = {"max_sec": 8, "min_sec": 3}
+    for beat in ("drums", "instrumental"):
+        made = prepare(songs, tmp_path / beat, settings_of(pair="bass|other", beat=beat, segment=segment))
+        assert made.conditions["beat"] == len(made.rows)
+    with pytest.raises(UserError, match="there is no stem drms"):
+        prepare(songs, tmp_path / "no", settings_of(pair="bass|other", beat="drms"))
+
+
+def test_a_file_that_several_parts_share_counts_for_each(tmp_path):
+    """As a loop does; a folder that is the same all through is one song."""
+    songs = write_multitracks(tmp_path / "songs", n_songs=1)
+    (songs / "song0" / "synth.wav").write_bytes((songs / "song0" / "bass.wav").read_bytes())
+    made = prepare(songs, tmp_path / "data", settings_of(pair="bass|other"))
+    assert {row.stems for row in made.rows} == {"bass"}
+    dataset = PreparedDataset(made.out)
+    for row in made.rows:
+        context = dataset.condition("context", row.id)
+        assert context is not None and np.array_equal(context, dataset.codes(row.id).T)
+    shutil.copytree(songs / "song0", songs / "song1")
+    shutil.copytree(songs / "song0", songs / "song2")
+    (songs / "song2" / "Snare.wav").unlink()
+    again = prepare(songs, tmp_path / "data", settings_of(pair="bass|other"))
+    assert {row.source for row in again.rows} == {"song0", "song2"}
+    assert [(r.where, r.why) for r in again.rejected if r.what == "multitrack"] == [
+        ("song1", "duplicate of song0: the same files")
+    ]
+
+
+def test_a_share_of_songs_of_which_none_can_be_used_is_no_error(tmp_path):
+    """Elsewhere, on another machine of a cluster, there may be some."""
+    songs, settings = write_multitracks(tmp_path / "songs", n_songs=1), settings_of()
+    (songs / "song0" / "bass.wav").unlink()
+    place = find_place(settings, Cache(tmp_path / "cache"))
+    work = work_on(scan(songs).songs, settings, read_wishes(settings), place)
+    assert not work.clips
+    assert ["nothing of the context" in r.why for r in work.rejected] == [True]
 
 
 def test_a_base_that_cannot_learn_to_follow_is_refused_before_any_work() -> None:

@@ -130,7 +130,7 @@ def test_stems_are_checked_by_name(text: str, model: str, known: bool) -> None:
     if known:
         check_published([parse_selection(text)], model)
     else:
-        with pytest.raises(UserError, match="has no stem"):
+        with pytest.raises(UserError, match="there is no stem"):
             check_published([parse_selection(text)], model)
 
 
@@ -139,7 +139,7 @@ def test_stems_off_is_told_before_anything_is_fetched(tmp_path: Path, capsys: py
     words = ["prep", str(tmp_path / "songs"), str(tmp_path / "out"), "--base", "debug", "--stems", "off"]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "has no stem off" in said and "read files" not in said
+    assert "there is no stem off" in said and "read files" not in said
 
 
 def row(source: str, split: str, seconds: float) -> ClipRow:

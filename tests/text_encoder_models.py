@@ -8,11 +8,11 @@ import torch
 from data_prep.debug_tokenizer import write_tokenizer
 
 SMALL: dict[str, Any] = {"num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
-KINDS = ("t5", "flan", "clap", "bert")
+KINDS = ("t5", "flan", "long-t5", "clap", "bert")
 
 
 def write_text_encoder(folder: Path, kind: str, width: int = 20, seed: int = 0) -> Path:
-    """T5 whole, with its decoder; Flan-T5 (gated) as an encoder; CLAP with its audio side; BERT."""
+    """T5 and LongT5 whole, with their decoders; Flan-T5 (gated) as an encoder; CLAP with its audio side; BERT."""
     import transformers
 
     folder.mkdir(parents=True)
@@ -24,6 +24,8 @@ def write_text_encoder(folder: Path, kind: str, width: int = 20, seed: int = 0) 
         model = transformers.T5ForConditionalGeneration(transformers.T5Config(**t5))
     elif kind == "flan":
         model = transformers.T5EncoderModel(transformers.T5Config(**t5, feed_forward_proj="gated-gelu"))
+    elif kind == "long-t5":
+        model = transformers.LongT5ForConditionalGeneration(transformers.LongT5Config(**t5))
     elif kind == "clap":
         text: dict[str, Any] = {**SMALL, "hidden_size": width, "vocab_size": n_tokens, "max_position_embeddings": 40}
         audio: dict[str, Any] = {"patch_embeds_hidden_size": 8, "hidden_size": 16, "depths": [1, 1]}

@@ -83,7 +83,7 @@ class VqCodec(EncodecCodec):
     def to(self, device: str | torch.device) -> "VqCodec":
         """Move the weights."""
         self.search.to(device)
-        self.model.to(device)
+        super().to(device)
         return self
 
 

@@ -7,7 +7,6 @@ nor constant. The style model is not part of it (`data_prep.style_tokens` has a 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -74,11 +73,6 @@ def cached_debug_mrt2(cache: Path) -> Path:
     finally:
         shutil.rmtree(made.parent, ignore_errors=True)
     return folder
-
-
-def with_window(spec: MagentaSpec, window_frames: int) -> MagentaSpec:
-    """The same sizes with another window."""
-    return replace(spec, window_frames=window_frames)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -26,6 +26,8 @@ EDGE_FRAMES, KEPT_FRAMES = 15, 142
 """Of each window, frames that the edge may have spoilt, and those behind them that count."""
 LOWEST_PITCH, N_PITCHES = 21, 88
 """MIDI numbers of a piano's keys."""
+ONSETS, NOTES = "StatefulPartitionedCall:2", "StatefulPartitionedCall:1"
+"""Names of the outputs in the published file."""
 INSIDE_PACKAGE = ("saved_models", "icassp_2022", "nmp.onnx")
 MAX_BYTES = 64 * 2**20
 INSTALL = "pip install onnxruntime && pip install --no-deps basic-pitch"
@@ -94,10 +96,10 @@ class NotesModel:
             session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has no class of its own for files that it cannot read
             raise wrong from error
-        inputs, outputs = session.get_inputs(), session.get_outputs()
+        inputs, outputs = session.get_inputs(), {one.name: one.shape[-1] for one in session.get_outputs()}
         if [one.shape[1:] for one in inputs] != [[WINDOW_SAMPLES, 1]]:
             raise wrong
-        if [one.shape[-1] for one in outputs].count(N_PITCHES) != 2:
+        if [outputs.get(name) for name in (ONSETS, NOTES)] != [N_PITCHES, N_PITCHES]:
             raise wrong
         return cls(session)
 
@@ -116,10 +118,6 @@ class NotesModel:
         outputs = self._session.run([ONSETS, NOTES], {self._input: window[None, :, None]})
         onsets, notes = (output[0, EDGE_FRAMES : EDGE_FRAMES + KEPT_FRAMES] for output in outputs)
         return onsets, notes
-
-
-ONSETS, NOTES = "StatefulPartitionedCall:2", "StatefulPartitionedCall:1"
-"""Names of the outputs in the published file."""
 
 
 def _windows(audio: Float[np.ndarray, " N"], n_frames: int) -> Iterator[Float32[np.ndarray, " W"]]:

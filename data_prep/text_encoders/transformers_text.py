@@ -124,7 +124,7 @@ def folder_of(id: str) -> Path:
 
 
 def _model(kind: Any, folder: Path, given: dict[str, Any]) -> Any:
-    """The text side; any other model whole, where transformers lists no text encoder of its kind."""
+    """The text side; where transformers lists no text encoder of its kind, the whole model without its decoder."""
     from transformers import AutoModel
 
     try:
@@ -132,7 +132,8 @@ def _model(kind: Any, folder: Path, given: dict[str, Any]) -> Any:
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
-        return AutoModel.from_pretrained(folder, trust_remote_code=False, **given)
+        whole = AutoModel.from_pretrained(folder, trust_remote_code=False, **given)
+        return whole.get_encoder() if whole.config.is_encoder_decoder else whole
 
 
 def _positions(config: Any) -> int | None:
