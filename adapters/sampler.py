@@ -295,7 +295,6 @@ class Sampler:
         also: Sequence[RowConditions] | None,
     ) -> Generation:
         settings = self.settings
-        self._check_guidance()
         also = [{**self.conditions, **more} for more in (also or [{}] * len(prompts))]
         known = None if continue_from is None else torch.from_numpy(continue_from.astype(np.int64))
         total = self._total_frames(0 if known is None else known.shape[1], n_frames)
@@ -323,14 +322,6 @@ class Sampler:
         if pattern is not None and pattern.span_frames:
             window, overlap = min(window, pattern.span_frames), min(overlap, pattern.span_frames // 2)
         return WindowPlan(max(window, 2), min(max(overlap, 1), max(window, 2) - 1), self.frame_rate)
-
-    def _check_guidance(self) -> None:
-        spec = self.engine.spec
-        if self.settings.context_guidance is not None and not spec.follows_frames:
-            raise UserError(
-                "context_guidance is for an adapter that follows a context track, a melody or beats: nothing here does",
-                fix="leave --context_guidance out: --guidance counts for everything",
-            )
 
     def _direct(self, second: float) -> bool:
         """Set the adapters to their strengths at this moment."""

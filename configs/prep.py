@@ -163,6 +163,8 @@ class PrepSettings(Section):
             yield "pair says what is learnt, and so does stems.use. Give one of them."
         if self.pair is not None and self.stem_names is not None and not self.multitracks:
             yield "stem_names is for multitracks of your own. Add --multitracks true, or leave it out."
+        if self.notes_model is not None and self.notes == "none":
+            yield "notes_model is the model that reads notes, and notes is none. Leave one of them out."
         if self.max_track_sec < self.segment.min_sec:
             yield (
                 f"max_track_sec ({self.max_track_sec:g}) is less than segment.min_sec ({self.segment.min_sec:g}): "

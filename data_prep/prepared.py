@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from itertools import islice
@@ -24,6 +25,8 @@ INFO_FILE, CLIPS_FILE, REJECTED_FILE, TOKENS_FOLDER, TEXT_FOLDER, CONDITIONS_FOL
     "text_states",
     "conditions",
 )
+_KIND = re.compile(r"\w[\w.-]*")
+"""Names of conditions are names of folders too."""
 _STATES_IN_MEMORY = 512
 _STATES_MAPPED = 30_000
 
@@ -75,8 +78,7 @@ class PreparedDataset:
             self._tokens = TokenReader(self.folder / TOKENS_FOLDER)
         except (OSError, ValueError, TypeError) as error:
             raise _damaged(self.folder, str(error)) from error
-        made = {kind: said for kind, said in self.info.get("conditions", {}).items() if said["clips"]}
-        self._conditions = {kind: self._open_condition(kind) for kind in made}
+        self._conditions = {kind: self._open_condition(kind) for kind in self._kinds_made()}
         self._check()
         self._mapped = self._map_states()
         self._state = lru_cache(maxsize=_STATES_IN_MEMORY)(self._read_state)
@@ -139,6 +141,15 @@ class PreparedDataset:
             raise self._damaged_state(caption, error) from error
         states.flags.writeable = False
         return states
+
+    def _kinds_made(self) -> list[str]:
+        try:
+            made = [kind for kind, said in self.info.get("conditions", {}).items() if said["clips"]]
+            if all(_KIND.fullmatch(kind) for kind in made):
+                return made
+        except (AttributeError, LookupError, TypeError) as error:
+            raise _damaged(self.folder, f"{INFO_FILE}: conditions: {error!r}") from error
+        raise _damaged(self.folder, f"{INFO_FILE}: conditions: {made} are not all names")
 
     def _open_condition(self, kind: str) -> TokenReader:
         try:

@@ -107,7 +107,11 @@ def test_stereo_goes_channel_by_channel(tmp_path: Path) -> None:
 def test_a_damaged_codec_of_ours_is_refused(tmp_path: Path) -> None:
     save_codec(model_of(replace(TINY, cosine=True, codebook_dim=4)), tmp_path / "codec")
     config = json.loads((tmp_path / "codec" / "config.json").read_text())
-    for change in ({"strides": [1, 1]}, {"strides": [1, 1, 1, "2"]}, {"directions": 5}, {"directions": None}):
+    changes: list[dict[str, Any]] = [{"strides": [1, 1]}, {"strides": [1, 1, 1, "2"]}, {"strides": 1}]
+    changes += [{"directions": 5}, {"directions": None}]
+    sizes = [{"upsampling_ratios": "x"}, {"upsampling_ratios": [0]}, {"sampling_rate": -1}, {"target_bandwidths": []}]
+    changes += [{"encodec": "EnCodec"}, {"encodec": None}, *({"encodec": config["encodec"] | size} for size in sizes)]
+    for change in changes:
         (tmp_path / "codec" / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(UserError, match="do not fit together"):
             mono(tmp_path / "codec")

@@ -14,6 +14,7 @@ CONFLICTS = [
     ("prep", {"stem_names": "x.csv"}, "belong to pair"),
     ("prep", {"pair": "drums|rest", "stems.use": "bass"}, "Give one of them"),
     ("prep", {"pair": "drums|rest", "stem_names": "x.csv"}, "multitracks of your own"),
+    ("prep", {"notes_model": "nmp.onnx"}, "notes_model is the model that reads notes"),
     ("prep", {"captions.listeners.clap_words": "w.txt"}, "a list for clap"),
     ("sample", {"window_sec": "10"}, "overlap_sec (12) must be shorter than window_sec (10)"),
     ("live", {"overlap_sec": "20"}, "overlap_sec (20) must be shorter than window_sec (20)"),

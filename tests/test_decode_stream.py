@@ -96,6 +96,11 @@ def test_every_knob_counts_from_the_next_chunk_on(mono_base, knob: str) -> None:
     assert turned.shape == straight.shape and (turned[:, n:] - straight[:, n:]).abs().max() > 1e-3
 
 
+def test_a_scale_for_what_is_not_followed_is_refused_while_playing(sampler: Sampler) -> None:
+    with sampler.stream("drums", seed=4) as music, pytest.raises(UserError, match="context_guidance is for an adapter"):
+        music.set_sampling(context_guidance=4.0)
+
+
 def test_stories() -> None:
     story = read_prompt_schedule(["0:00 calm piano", "0:15 add drums", "1:02.5 end"])
     assert list(story.starts_sec) == [0, 15, 62.5] and story.texts[1] == "add drums"

@@ -98,6 +98,10 @@ def test_many_chunks_read_the_same(tmp_path):
         (lambda p: next((p / "tokens").glob("*.arrow")).unlink(), "damaged"),
         (lambda p: next((p / "text_states").iterdir()).unlink(), "no text states"),
         (lambda p: next((p / "text_states").iterdir()).write_bytes(b"{"), "damaged"),
+        (lambda p: _say_conditions(p, {"beat": {}}), "damaged"),
+        (lambda p: _say_conditions(p, ["beat"]), "damaged"),
+        (lambda p: _say_conditions(p, {"../../tokens": {"clips": 3}}), "not all names"),
+        (lambda p: _say_conditions(p, {"/tmp": {"clips": 3}}), "not all names"),
         (lambda p: _change_row(p, n_frames=17), "tokens are"),
         (lambda p: _change_row(p, id="zzz"), "has no tokens"),
     ],
@@ -106,6 +110,11 @@ def test_an_incomplete_dataset_is_refused(folder, break_it, says):
     break_it(folder[0])
     with pytest.raises(UserError, match=says):
         PreparedDataset(folder[0])
+
+
+def _say_conditions(folder, conditions):
+    info = yaml.safe_load((folder / "prep.yaml").read_text())
+    (folder / "prep.yaml").write_text(yaml.safe_dump(info | {"conditions": conditions}))
 
 
 def test_a_dataset_that_is_replaced_stays_readable(folder):

@@ -23,6 +23,7 @@ from adapters.decode.prompt_mix import PromptMix
 from adapters.decode.prompt_schedule import PromptSchedule
 from adapters.decode.sampling import Knobs, Sampling
 from adapters.decode.tape import OPEN, Layout, Tape
+from configs.errors import UserError
 from data_prep.lm_spec import TEXT
 
 CHANGE_SEC = 0.2
@@ -116,6 +117,7 @@ class Generation:
 
     def __post_init__(self) -> None:
         spec = self.engine.spec
+        self._check_scales(self.sampling)
         self.knobs = Knobs(self.sampling, spec.n_codebooks, spec.card, self.engine.device)
         self.change_frames = max(1, round(CHANGE_SEC * self.plan.frame_rate))
         self.rows = [self._row(request) for request in self.requests]
@@ -169,7 +171,12 @@ class Generation:
                 self._advance(min(self.change_frames, target - self.generated))
 
     def set_sampling(self, sampling: Sampling) -> None:
-        """Other settings from here on."""
+        """Other settings from here on.
+
+        Raises:
+            UserError: a scale for a context that the model does not follow.
+        """
+        self._check_scales(sampling)
         self.sampling = sampling
         self.knobs.turn(sampling)
         with self.engine.quietly():
@@ -197,6 +204,13 @@ class Generation:
                 held = FrameValues(0, row.request.also[name])
             row.changed[name] = FrameValues(now, new) if held is None else held.followed_by(new, now, row.origin)
         self._forget()
+
+    def _check_scales(self, sampling: Sampling) -> None:
+        if sampling.context_guidance is not None and not self.engine.spec.follows_frames:
+            raise UserError(
+                "context_guidance is for an adapter that follows a context track, a melody or beats: nothing here does",
+                fix="leave --context_guidance out: --guidance counts for everything",
+            )
 
     def _check_per_frame(self, name: str) -> None:
         spec = self.engine.spec

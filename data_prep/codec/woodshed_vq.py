@@ -93,10 +93,9 @@ def load(source: CodecSource, device: str | torch.device = "cpu") -> VqCodec:
     Raises:
         UserError: the configuration or the weights do not fit together.
     """
-    from transformers import EncodecConfig, EncodecModel
+    from transformers import EncodecModel
 
-    config: Any = EncodecConfig.from_dict(dict(source.config.get("encodec") or {}))
-    strides = tuple(source.config.get("strides") or ())
+    config, strides = _configuration(source)
     every = source.tensors()
     own = {name.removeprefix("search."): value for name, value in every.items() if name.startswith("search.")}
     model_part = {name: value for name, value in every.items() if not name.startswith("search.")}
@@ -116,6 +115,23 @@ def load(source: CodecSource, device: str | torch.device = "cpu") -> VqCodec:
     return codec
 
 
+def _configuration(source: CodecSource) -> tuple[Any, tuple[Any, ...]]:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import EncodecConfig
+
+    said, strides = source.config.get("encodec"), source.config.get("strides")
+    if not isinstance(said, Mapping) or not isinstance(strides, list):
+        raise _misfit(source)
+    try:
+        config: Any = EncodecConfig.from_dict(dict(said))
+        whole = config.hop_length > 0 and config.num_quantizers > 0  # both are worked out from the others
+    except (StrictDataclassError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise _misfit(source) from error
+    if not whole:
+        raise _misfit(source)
+    return config, tuple(strides)
+
+
 def _check(source: CodecSource, config: Any, strides: tuple[Any, ...], own: Mapping[str, Tensor]) -> None:
     K, dim, width = config.num_quantizers, source.config.get("directions"), config.hidden_size
     wanted: dict[str, tuple[int, ...]] = {}
@@ -124,8 +140,12 @@ def _check(source: CodecSource, config: Any, strides: tuple[Any, ...], own: Mapp
         wanted = {f"{number}.{name}": shape for number in range(K) for name, shape in shapes.items()}
     fits = len(strides) == K and all(isinstance(stride, int) and 1 <= stride <= 64 for stride in strides)
     if not fits or {name: tuple(value.shape) for name, value in own.items()} != wanted:
-        raise UserError(
-            "This codec's configuration and weights do not fit together.",
-            where=str(source.where),
-            fix="Copy the folder again, or train the codec again with `woodshed codec train`.",
-        )
+        raise _misfit(source)
+
+
+def _misfit(source: CodecSource) -> UserError:
+    return UserError(
+        "This codec's configuration and weights do not fit together.",
+        where=str(source.where),
+        fix="Copy the folder again, or train the codec again with `woodshed codec train`.",
+    )
