@@ -1,6 +1,8 @@
 """Shared by all tests: no network, shapes checked at run time, and the debug bases."""
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +15,34 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 from jaxtyping import install_import_hook
 
+gc.disable()  # until all is imported: nothing of it is ever free
 install_import_hook(["configs", "data_prep", "adapters", "finetune"], "beartype.beartype")
+
+
+MANY_MODULES = 100
+_seen = {"modules": 0}
+
+
+def pytest_collection_finish() -> None:
+    """Half a million objects of modules and tests are set aside: else every look for garbage goes through them all,
+    and a run of six steps spends half its time there.
+    """
+    gc.enable()
+    _set_aside()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Again when a file has ended, after its own fixtures are gone, and when a test has imported much."""
+    yield
+    if nextitem is None or nextitem.path != item.path or len(sys.modules) > _seen["modules"] + MANY_MODULES:
+        _set_aside()
+
+
+def _set_aside() -> None:
+    gc.collect()
+    gc.freeze()
+    _seen["modules"] = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
