@@ -1,5 +1,4 @@
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from training_fixtures import quick
+from warm_processes import both_ended, free_port
 
 from adapters.family.load import load_lm
 from configs.errors import UserError
@@ -21,14 +21,8 @@ from finetune.sharded import check_sharding, shard
 from finetune.train import train
 
 
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return asked.getsockname()[1]
-
-
 def train_in_two(data: Path, run: Path, settings: TrainSettings) -> None:
-    """`woodshed train` in two processes."""
+    """`woodshed train` in two processes, as Accelerate's launcher starts them."""
     config = run.with_suffix(".yaml")
     config.write_text(to_yaml(settings))
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
@@ -67,7 +61,11 @@ def test_a_base_spread_over_two_processes_learns_as_one_does(tiny_data: Path, tm
     """Each holds half of every layer; micro-batches that hold on to the base fall to one process and not the other."""
     more = {"steps": 3, "accumulation": 3, "max_clip_sec": 0.8, "condition_dropout": 0.3, "prior_share": 0.4}
     more["prior_pieces"] = 0
-    train_in_two(tiny_data, tmp_path / "two", quick(**more, batch_size=1, shard_base=True))
+    config = tmp_path / "two.yaml"
+    config.write_text(to_yaml(quick(**more, batch_size=1, shard_base=True)))
+    words = ["train", tiny_data, tmp_path / "two", "--config", config]
+    codes, told = both_ended("import sys; from finetune.cli import main; sys.exit(main())", *words, folder=tmp_path)
+    assert codes == [0, 0], told
     train(tiny_data, tmp_path / "one", quick(**more, batch_size=2))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
     steps = [[line for line in log if line["kind"] in ("step", "eval", "base")] for log in (two, one)]
@@ -138,34 +136,8 @@ def test_out_of_memory_in_one_process_ends_all_of_them(tiny_data: Path, tmp_path
     """No launcher watches over these two: the one that waits for the other would wait for a day."""
     config = tmp_path / "two.yaml"
     config.write_text(to_yaml(quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8)))
-    words = [
-        sys.executable,
-        "-c",
-        OUT_OF_MEMORY.replace("MODULE", module),
-        "train",
-        str(tiny_data),
-        str(tmp_path / "run"),
-        "--config",
-        str(config),
-    ]
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    shared |= {"GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true"}
-    root = Path(__file__).resolve().parent.parent
-    both = [
-        subprocess.Popen(
-            words,
-            cwd=root,
-            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        told = [process.communicate(timeout=240)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [2, 2], told
+    program = OUT_OF_MEMORY.replace("MODULE", module)
+    codes, told = both_ended(program, "train", tiny_data, tmp_path / "run", "--config", config, folder=tmp_path)
+    assert codes == [2, 2], told
     assert what in told[1] and (module == "evaluate" or "--resume" in told[1])
     assert "stopped, because another process did: process 1" in told[0] and "--resume" in told[0]

@@ -1,15 +1,13 @@
 """A run that is stopped in any way and goes on ends exactly like one that was never stopped."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm_processes
 from safetensors.torch import load_file
 from training_fixtures import quick
 
@@ -31,7 +29,6 @@ CLOCKS = ("sec", "memory_bytes", "idle_share")
 DIES_WHILE_SAVING = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
 from test_resume import FULL
 from training_fixtures import quick
 from finetune import checkpoint
@@ -46,7 +43,7 @@ def write(path, content):
     plain(path, content)
 
 checkpoint._write = write
-train(Path({data!r}), Path({run!r}), quick(**FULL))
+train(Path(sys.argv[1]), Path(sys.argv[2]), quick(**FULL))
 """
 
 
@@ -74,10 +71,9 @@ def plain_log(run: Path) -> list[dict[str, Any]]:
 
 def test_after_kill_9_in_the_middle_of_saving(tiny_data: Path, straight: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    script = DIES_WHILE_SAVING.format(tests=str(Path(__file__).parent), data=str(tiny_data), run=str(run))
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, env={**os.environ, "PYTHONPATH": str(root)})
-    assert done.returncode == -signal.SIGKILL
+    process = warm_processes.start(DIES_WHILE_SAVING, tiny_data, run, said=tmp_path / "said")
+    process.join(240)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "said").read_text()
     assert all_steps(run / "checkpoints")[-1] == 4
     assert len(list((run / "checkpoints").glob(".checkpoint-6.*.part"))) == 1
     assert read_log(run / "log.jsonl")[-1]["step"] >= 6 and not (run / "adapter").exists()

@@ -2,9 +2,6 @@
 
 import copy
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_distributed import free_port
 from torch.testing import assert_close
+from warm_processes import both_ended
 
 pytest.importorskip("vector_quantize_pytorch", reason="the recipe's own dependency (group `recipe`)")
 
@@ -32,7 +29,6 @@ from starter.recipe.stage import load_module
 from starter.recipe.tokens import Tokens
 from starter.recipe.train_lm import build, crop_frames, hidden_steps, loss_of_step, make_optimizers, set_lr, train_lm
 
-ROOT = Path(__file__).resolve().parent.parent
 CODEC = replace(CODEC_SIZES["cpu"], upsampling=(5, 4, 4, 4), filters=2, width=12, codebook_dim=6, card=16)
 LM = replace(
     LM_SIZES["cpu"], hidden=16, layers=2, heads=2, ffn=32, text_width=12, text_layers=1, text_heads=2, text_kv=4,
@@ -159,26 +155,16 @@ def test_with_and_without_drums_are_drawn_equally_often(tokens: Tokens) -> None:
 
 def test_two_processes_take_the_mean_of_their_steps(tokens: Tokens, tmp_path: Path) -> None:
     """Against one process that hears both halves: the same weights after three steps."""
-    program = f"""
+    program = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_starter_lm import CODEC, LM, Tokens, train_lm
 train_lm(Tokens(Path(sys.argv[1])), Path(sys.argv[2]), replace(LM, steps=3), CODEC, minutes=1)
 """
-    (tmp_path / "program.py").write_text(program)
-    size = replace(LM, steps=3)
-    words = [sys.executable, tmp_path / "program.py", tokens.folder, tmp_path / "team"]
-    # as torch.distributed.run starts them, which itself takes as long to import as each of them
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "TORCHELASTIC_RUN_ID": "test"}
-    place |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    ranks = ("0", "1")
-    both = [
-        subprocess.Popen(words, cwd=ROOT, env={**os.environ, **place, "RANK": rank, "LOCAL_RANK": rank})
-        for rank in ranks
-    ]
-    assert [process.wait() for process in both] == [0, 0]
+    size, words = replace(LM, steps=3), (tokens.folder, tmp_path / "team")
+    codes, said = both_ended(program, *words, folder=tmp_path, TORCHELASTIC_RUN_ID="test")
+    assert codes == [0, 0], said
 
     torch.manual_seed(0)
     reference = build(tmp_path / "team", size, CODEC)
