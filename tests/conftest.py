@@ -13,10 +13,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker with a pool of all cores: they wait for each other
 
 import pytest
-from jaxtyping import install_import_hook
+from sparing_checks import install
 
 gc.disable()  # until all is imported: nothing of it is ever free
-install_import_hook(["configs", "data_prep", "adapters", "finetune"], "beartype.beartype")
+install(["configs", "data_prep", "adapters", "finetune"])
 
 
 MANY_MODULES = 100
