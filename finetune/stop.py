@@ -47,13 +47,22 @@ def stop_in_words() -> None:
             return
         number = unraisable.exc_value.code - 128
         signal.signal(number, first)
-        again = threading.Timer(_AGAIN_SEC, _thread.interrupt_main, (number,))
+        again = threading.Timer(_AGAIN_SEC, _send_again, (number,))
         again.daemon = True
         again.start()
 
     sys.unraisablehook = lost
     for number in SIGNALS:
         signal.signal(number, first)
+
+
+def _send_again(number: int) -> None:
+    """A real signal where there are any: what only marks one as come would not end a wait of the main thread."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        _thread.interrupt_main(number)
 
 
 def no_more_words() -> None:

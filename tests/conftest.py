@@ -62,6 +62,18 @@ def fresh_processes() -> Iterator[None]:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.fixture(scope="module")
+def prep_in_this_process() -> Iterator[None]:
+    """Starting other processes costs seconds each time. See test_prep_command for a run as it is."""
+    from data_prep import clip_features, track_sound, tracks
+    from data_prep.pool import run_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (tracks, track_sound, clip_features):
+            patch.setattr(module, "run_each", lambda function, inputs, workers: run_here(function, inputs))
+        yield
+
+
 @pytest.fixture(scope="session")
 def mono_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny random mono MusicGen in the hub's format."""

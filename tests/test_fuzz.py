@@ -107,7 +107,7 @@ def run_cases(spoil, source: Path, tmp_path: Path, seeds: range) -> dict[str, in
     return outcomes
 
 
-CASES = {"folder": (spoil_folder, 800), "bundle": (spoil_bundle, 500), "kohya": (spoil_kohya, 300)}
+CASES = {"folder": (spoil_folder, 300), "bundle": (spoil_bundle, 200), "kohya": (spoil_kohya, 150)}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -122,7 +122,7 @@ def test_spoilt_adapters(kind, sound, files, tmp_path):
 @pytest.mark.parametrize("kind", CASES)
 def test_many_more_spoilt_adapters(kind, sound, files, tmp_path):
     spoil, n_cases = CASES[kind]
-    run_cases(spoil, sound if kind == "folder" else files, tmp_path, range(10**6, 10**6 + 20 * n_cases))
+    run_cases(spoil, sound if kind == "folder" else files, tmp_path, range(10**6, 10**6 + 50 * n_cases))
 
 
 def test_a_case_that_crashes_would_be_seen(sound, tmp_path):

@@ -26,6 +26,7 @@ SETTINGS = EvaluateSettings(
     pieces=2, duration_sec=3.2, completions=1, embedding="spectrum", device="cpu", precision="fp32",
     grid=GridSettings(strengths=[0.5, 1.0], finalists=1),
 )  # fmt: skip
+ONE_STRENGTH = SETTINGS.model_copy(update={"grid": GridSettings(strengths=[1.0], finalists=1)})
 FLAGS = ["--pieces", "2", "--duration_sec", "3.2", "--completions", "0", "--embedding", "spectrum"]
 FLAGS += ["--grid.strengths", "[1.0]", "--grid.finalists", "1", "--precision", "fp32"]
 
@@ -91,7 +92,7 @@ def test_an_adapter_that_does_nothing_forgets_and_copies_nothing(
     assert adapter.woodshed is not None
     still = {name: type(one)(one.a, 0 * one.b, one.alpha, one.rslora, None) for name, one in adapter.updates.items()}
     save(run.parent / "still", still, adapter.woodshed)
-    judged = judge(run.parent / "still", SETTINGS, base=str(mono_base))
+    judged = judge(run.parent / "still", ONE_STRENGTH, base=str(mono_base))
     moved = judged.verdict["forgetting"]
     assert moved.estimate is not None and moved.estimate.value == pytest.approx(0, abs=1e-9)
     assert all(cell.kl_nats == 0 for cell in judged.verdict.cells)
@@ -109,7 +110,7 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str], fresh_proces
 
 def test_no_tracks_held_out_and_one_song(mono_base: Path, run: Path, tmp_path: Path, fresh_processes: None) -> None:
     alone = write_dataset(tmp_path / "alone", mono_base, train=(340,), validation=())
-    judged = judge(run / "adapter", SETTINGS, data=alone)
+    judged = judge(run / "adapter", ONE_STRENGTH, data=alone)
     notes = " ".join(judged.verdict.notes)
     assert "No track was held out" in notes and "a single song" in notes
     assert judged.verdict["copying"].numbers["completion_held_out"] is None

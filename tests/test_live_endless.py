@@ -16,14 +16,18 @@ from data_prep.base_files import BaseFiles
 SECONDS = {"window_sec": 1.0, "overlap_sec": 0.4, "precision": "fp32"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sampler(mono_base: Path) -> Sampler:
     settings = SampleSettings.model_validate({"duration_sec": 6.0, **SECONDS})
     return Sampler.load(BaseFiles("debug", None, mono_base), (), settings)
 
 
-def test_an_endless_piece_is_the_long_piece_in_constant_memory(sampler: Sampler) -> None:
-    whole = sampler.sample(["drums"], seeds=[4])[0].waveform
+@pytest.fixture(scope="module")
+def whole(sampler: Sampler) -> Tensor:
+    return sampler.sample(["drums"], seeds=[4])[0].waveform
+
+
+def test_an_endless_piece_is_the_long_piece_in_constant_memory(sampler: Sampler, whole: Tensor) -> None:
     with sampler.stream("drums", seed=4, endless=True) as music:
         chunks, kept = [], []
         for chunk in islice(music, 6):
@@ -36,9 +40,8 @@ def test_an_endless_piece_is_the_long_piece_in_constant_memory(sampler: Sampler)
 
 
 @pytest.mark.parametrize("chunk_sec", [0.1, 0.3])
-def test_chunks_are_equally_long_where_a_window_ends_too(sampler: Sampler, chunk_sec: float) -> None:
+def test_chunks_are_equally_long_where_a_window_ends_too(sampler: Sampler, whole: Tensor, chunk_sec: float) -> None:
     """What a window reads again is no new music: it must neither shorten a chunk nor make one empty."""
-    whole = sampler.sample(["drums"], seeds=[4])[0].waveform
     with sampler.stream("drums", seed=4, endless=True) as music:
         music.chunk_frames = round(chunk_sec * sampler.frame_rate)
         chunks = list(islice(music, round(4 / chunk_sec)))

@@ -20,6 +20,7 @@ from finetune.cli import main
 from finetune.train import train
 
 RATE_HZ = 22_050
+pytestmark = pytest.mark.usefixtures("prep_in_this_process")
 
 
 def clicks(bpm: float, seconds: float) -> np.ndarray:

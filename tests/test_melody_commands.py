@@ -18,7 +18,10 @@ from finetune.train import condition_facts
 from tests.test_chroma import line
 
 RATE_HZ = 32_000
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.usefixtures("prep_in_this_process"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,7 @@ def run(data: Path, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "r"
     targets = ["--lora.targets", "[attention,ffn,text_projection,melody_projection]", "--lora.rank", "4"]
     quick = ["--steps", "3", "--batch_size", "2", "--accumulation", "1", "--device", "cpu", "--max_clip_sec", "1"]
+    quick += ["--preview.every_steps", "0"]
     assert main(["train", str(data), str(out), *targets, *quick, "--lr", "0.02"]) == 0
     return out / "adapter"
 

@@ -19,6 +19,7 @@ from data_prep.write_audio import write_audio
 from tests.test_chroma import line
 
 RATE_HZ = 32_000
+pytestmark = pytest.mark.usefixtures("prep_in_this_process")
 
 
 @pytest.fixture

@@ -55,6 +55,7 @@ def test_the_description_follows_the_codec(mono_base: Path, stereo_base: Path, d
     assert stereo.n_codebooks == 10 and stereo.lags == (0, 0, 1, 1, 2, 2, 3, 3, 4, 4)
 
 
+@pytest.mark.usefixtures("prep_in_this_process")
 def test_songs_become_a_dataset_of_the_other_codec_and_an_adapter(
     mono_base: Path, dac: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

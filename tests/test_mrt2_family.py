@@ -248,6 +248,7 @@ def test_a_clip_that_is_learnt_with_dora_comes_back(files: BaseFiles, tmp_path: 
     assert shares[0] > 0.95 and shares[1] < 0.2, "chance is one in a card"
 
 
+@pytest.mark.usefixtures("prep_in_this_process")
 def test_prep_from_sound_to_tokens(tmp_path: Path) -> None:
     songs = tmp_path / "songs"
     songs.mkdir()

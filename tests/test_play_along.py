@@ -24,6 +24,7 @@ from finetune.cli import main
 from finetune.train import train
 
 CONDITIONS = "conditions.safetensors"
+pytestmark = pytest.mark.usefixtures("prep_in_this_process")
 
 
 @pytest.fixture(scope="module")

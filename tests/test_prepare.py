@@ -17,10 +17,9 @@ import soundfile
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, text_encoder, track_sound, tracks
+from data_prep import clip_features, text_encoder, tracks
 from data_prep import prepare as prepare_module
 from data_prep.codec.transformers_codec import TransformersCodec
-from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
 from data_prep.write_audio import write_audio
@@ -39,15 +38,7 @@ def song(seed: int, seconds: float) -> np.ndarray:
     return np.stack([tune, np.roll(tune, 10)]).astype(np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def in_this_process():
-    """Starting other processes costs seconds each time, and what is counted must be done here. See test_prep_command
-    for a run as it is.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (tracks, track_sound, clip_features):
-            patch.setattr(module, "run_each", lambda function, inputs, workers: run_here(function, inputs))
-        yield
+pytestmark = pytest.mark.usefixtures("prep_in_this_process")  # what is counted must be done here
 
 
 @pytest.fixture(scope="module")

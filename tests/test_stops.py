@@ -94,8 +94,9 @@ try:
 except Interrupted as stop:
     print("stopped", stop.code)
 """
-    process = start(code=code)
+    process, begun = start(code=code), time.monotonic()
     said, complaint = process.communicate(timeout=60)
+    assert time.monotonic() - begun < 20, "it slept to the end"
     assert said == "stopped 143\n" and complaint == "" and process.returncode == 0
 
 

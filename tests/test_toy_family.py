@@ -30,6 +30,9 @@ SETTINGS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("prep_in_this_process")
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     register_toy()

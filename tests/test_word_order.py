@@ -22,8 +22,9 @@ def line(command: str, *words: str) -> Any:
 
 def test_options_between_prompts() -> None:
     parts = [["ADAPTER"], ["--strength", "0"], ["p1", "p2"], ["--seed=3"], ["--play"]]
+    declared = declare("sample", COMMANDS["sample"], import_module("finetune.commands.sample"))
     for order in permutations(parts):
-        found = line("sample", *[word for part in order for word in part])
+        found = read(declared, [word for part in order for word in part])
         assert sorted(found.args.words) == ["ADAPTER", "p1", "p2"], order
         assert (found.args.strength, found.settings.seed, found.args.play) == ("0", 3, True)
 
