@@ -62,6 +62,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.usefixtures("prep_in_this_process")
 def test_the_same_dataset_as_from_one_process(
     ray, mono_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,11 +13,10 @@ import pytest
 from configs.errors import UserError
 from configs.listeners import ListenerSettings
 from configs.prep import CaptionSettings, PrepSettings, SegmentSettings
-from data_prep import clip_features, encode, tracks
+from data_prep import encode
 from data_prep.caption_edits import read_edits, write_edits
 from data_prep.listeners.listener import VOCALS_FOUND, Answer, Known
 from data_prep.listeners.registry import LISTENERS, Entry
-from data_prep.pool import run_here
 from data_prep.prepare import prepare
 from data_prep.prepared import ClipRow, PreparedDataset
 from data_prep.text_encoder import TextEncoder
@@ -59,11 +58,9 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ear(monkeypatch: pytest.MonkeyPatch) -> Ear:
+def ear(monkeypatch: pytest.MonkeyPatch, prep_in_this_process: None) -> Ear:
     listener = Ear()
     monkeypatch.setitem(LISTENERS, "ear", Entry(lambda *_: listener, lambda *_: listener.fingerprint))
-    for module in (tracks, clip_features):
-        monkeypatch.setattr(module, "run_each", lambda function, inputs, workers: run_here(function, inputs))
     return listener
 
 
