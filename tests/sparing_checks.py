@@ -84,7 +84,10 @@ def sparing(fn: types.FunctionType, typechecker: Any) -> Callable:
             whole = None
         if whole is None or whole not in known:
             given.result = found
-            checked[1](*args, **kwargs)
+            try:
+                checked[1](*args, **kwargs)
+            finally:
+                del given.result  # what is counted as memory in use must not stay for it
             known.add(whole or key)
         return found
 

@@ -1,5 +1,6 @@
 """What has been checked is not checked again, and nothing else is left out."""
 
+import weakref
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -106,6 +107,15 @@ def test_such_a_call_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         same(ONE)
         same(TWO)
     assert len(checks) == 2 + 2, "arguments, and once more with the result"
+
+
+def test_nothing_is_kept_alive() -> None:
+    @checked
+    def added(x: Float[Tensor, "B D"]) -> Float[Tensor, "B D"]:
+        return x + 1
+
+    made = [weakref.ref(added(ONE)) for _ in range(3)]
+    assert [ref() for ref in made] == [None] * 3
 
 
 def test_our_own_packages_are_checked() -> None:
