@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from training_fixtures import quick
-from warm_processes import both_ended, free_port
+from warm_processes import all_ended, both_ended, free_port
 
 from adapters.family.load import load_lm
 from configs.errors import UserError
@@ -20,19 +21,25 @@ from finetune.run_log import read_log
 from finetune.sharded import check_sharding, shard
 from finetune.train import train
 
+WHERE_IT_IS = """
+import json, os, sys
+from pathlib import Path
+Path(sys.argv[1], os.environ["RANK"]).write_text(json.dumps(dict(os.environ)))
+"""
+TRAINS = "import sys; from finetune.cli import main; sys.exit(main())"
 
-def train_in_two(data: Path, run: Path, settings: TrainSettings) -> None:
-    """`woodshed train` in two processes, as Accelerate's launcher starts them."""
-    config = run.with_suffix(".yaml")
-    config.write_text(to_yaml(settings))
+
+def as_launched(folder: Path) -> list[dict[str, str]]:
+    """What Accelerate's launcher tells each of two processes by their environments."""
+    (folder / "where.py").write_text(WHERE_IT_IS)
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"]
     launch += ["--num_processes", "2", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", str(free_port()), "-m", "finetune.cli"]
-    words = ["train", str(data), str(run), "--config", str(config)]
+    launch += ["--main_process_port", str(free_port()), str(folder / "where.py"), str(folder)]
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run([*launch, *words], cwd=root, env=environment, capture_output=True, text=True)
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    told = [json.loads((folder / rank).read_text()) for rank in ("0", "1")]
+    return [{**one, "TORCHELASTIC_USE_AGENT_STORE": "False"} for one in told]  # the launcher's own has ended
 
 
 def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
@@ -41,7 +48,10 @@ def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
     """
     prior = {"prior_share": 0.4, "prior_prompts": ["slow piano", "loud organ"], "prior_pieces": 2}
     settings = quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3, **prior)
-    train_in_two(tiny_data, tmp_path / "two", settings)
+    (tmp_path / "two.yaml").write_text(to_yaml(settings))
+    words = ["train", tiny_data, tmp_path / "two", "--config", tmp_path / "two.yaml"]
+    codes, told = all_ended(TRAINS, *words, folder=tmp_path, environments=as_launched(tmp_path))
+    assert codes == [0, 0], told
     train(tiny_data, tmp_path / "one", quick(**{**settings.model_dump(exclude_unset=True), "batch_size": 2}))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
     assert [line["kind"] for line in two] == [line["kind"] for line in one]
@@ -64,7 +74,7 @@ def test_a_base_spread_over_two_processes_learns_as_one_does(tiny_data: Path, tm
     config = tmp_path / "two.yaml"
     config.write_text(to_yaml(quick(**more, batch_size=1, shard_base=True)))
     words = ["train", tiny_data, tmp_path / "two", "--config", config]
-    codes, told = both_ended("import sys; from finetune.cli import main; sys.exit(main())", *words, folder=tmp_path)
+    codes, told = both_ended(TRAINS, *words, folder=tmp_path)
     assert codes == [0, 0], told
     train(tiny_data, tmp_path / "one", quick(**more, batch_size=2))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))

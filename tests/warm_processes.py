@@ -42,18 +42,23 @@ def both_ended(program: str, *words: object, folder: Path, **environment: str) -
     """The codes with which this program ended in two processes that know of each other, and what each said."""
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     shared |= {"GLOO_SOCKET_IFNAME": "lo", "ACCELERATE_USE_CPU": "true", **environment}
-    said = [folder / f"said by {rank}" for rank in range(2)]
-    both = [
-        start(program, *words, said=file, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
-        for rank, file in enumerate(said)
-    ]
+    environments = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    return all_ended(program, *words, folder=folder, environments=environments)
+
+
+def all_ended(
+    program: str, *words: object, folder: Path, environments: list[dict[str, str]]
+) -> tuple[list[int | None], list[str]]:
+    """The same of a process in each of these environments."""
+    said = [folder / f"said by {rank}" for rank in range(len(environments))]
+    started = [start(program, *words, said=file, **given) for file, given in zip(said, environments, strict=True)]
     try:
-        for process in both:
+        for process in started:
             process.join(240)
     finally:
-        for process in both:
+        for process in started:
             process.kill()
-    return [process.exitcode for process in both], [file.read_text() for file in said]
+    return [process.exitcode for process in started], [file.read_text() for file in said]
 
 
 def free_port() -> int:
