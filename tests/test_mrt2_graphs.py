@@ -75,8 +75,8 @@ def test_frames_replay_one_graph_and_nothing_waits() -> None:
     with FakeCard() as card:
         engine = MagentaEngine.pack(lm, Packing("plain", CUDA, torch.bfloat16, {"one": {name: update}}, None))
         text = torch.zeros(1, 12, dtype=torch.long)
-        piece = Request(PromptSchedule.of(text), 15, 1)
-        plan = WindowPlan(10, 4, 25.0)
+        piece = Request(PromptSchedule.of(text), 10, 1)
+        plan = WindowPlan(7, 3, 25.0)
         direct = lambda second: engine.strengths.set({"one": second % 1.0})  # noqa: E731
         made = Generation(engine, [piece], Sampling(3.0, 1.0, 20), plan, direct)
         card.ledger.clear()
@@ -87,7 +87,7 @@ def test_frames_replay_one_graph_and_nothing_waits() -> None:
     steps = made.steps
     assert isinstance(steps, MagentaTapeSteps) and steps.graphs.usable
     told = card.ledger
-    assert set(told.waits) <= CHANGES_OF_WINDOWS and told.replays == 15 and told.captures <= 3
+    assert set(told.waits) <= CHANGES_OF_WINDOWS and told.replays == 10 and told.captures <= 3
 
 
 @needs_known_torch
