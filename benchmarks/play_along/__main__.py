@@ -48,6 +48,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10, help="clips of a step")
     parser.add_argument("--clip-sec", type=float, default=4.0)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--way", choices=("added", "prefix"), default="added")
+    parser.add_argument("--lookahead-sec", type=float, default=0.32)
+    parser.add_argument("--degraded-share", type=float, default=0.5)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
     parser.add_argument("--name", help="of the run, to keep several of a task")
@@ -82,6 +85,11 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         "checkpointing": False,
         "optim": {"lr": args.lr},
         "lora": {"rank": 16},
+        "context": {
+            "way": args.way,
+            "lookahead_sec": args.lookahead_sec,
+            "degraded_share": args.degraded_share,
+        },
         "eval": {"every_steps": 0, "max_clips": 8},
         "preview": {"every_steps": 0},
         "checkpoint": {"every_steps": 50},
