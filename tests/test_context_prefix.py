@@ -161,7 +161,7 @@ def test_a_captured_step_reads_what_the_plain_one_does():
     steps: Any = generation.steps
     at = torch.tensor([steps.at])
     with torch.no_grad():
-        while int(at) < generation.tape.n_columns - 1:
+        while int(at) < steps.tape.n_columns - 1:
             steps.captured_step(at, steps._reach(int(at)))
     steps.at = int(at)
     for one, other in zip(generation.codes(), plain, strict=True):
@@ -180,13 +180,13 @@ def test_log_likelihoods_and_strength():
 
 
 def test_it_learns_and_two_kinds_stand_side_by_side():
-    lm = load_lm(resolve_base("debug"))
+    lm: Any = load_lm(resolve_base("debug"))
     infos = {
         CONTEXT: info_of(lm.spec, stride_frames=STRIDE),
         "melody": info_of(lm.spec, name="melody", values="floats", width=12, stride_frames=2),
         "beat": info_of(lm.spec, name="beat", values="floats", width=4),
     }
-    modules = added_conditions.start(lm, infos, seed=0)
+    modules: Any = added_conditions.start(lm, infos, seed=0)
     added_conditions.attach(lm, modules)
     n = 12
     rows = [
