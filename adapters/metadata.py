@@ -131,6 +131,10 @@ class AddedInfo(_Part):
     pair: Annotated[str, StringConstraints(max_length=200)] = ""
     """The part that was learnt and its context: `drums|rest`."""
 
+    def entries_in_front(self, n_frames: int) -> int:
+        """Entries of the prefix for so many frames; none where it is added to the steps."""
+        return -(-(n_frames + self.lookahead_frames) // self.stride_frames) if self.stride_frames else 0
+
 
 class PatternInfo(_Part):
     """Another codebook pattern than the base's own."""

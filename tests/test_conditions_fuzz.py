@@ -33,6 +33,7 @@ def adapter(tmp_path_factory):
     infos = {
         "context": AddedInfo(name="context", values="codes", width=4, size=4, lookahead_frames=3, pair="drums|rest"),
         "beat": AddedInfo(name="beat", values="floats", width=4, size=4),
+        "melody": AddedInfo(name="melody", values="floats", width=12, size=4, stride_frames=4),
     }
     trainable.add_conditions(infos, 0)
     told = Woodshed(
