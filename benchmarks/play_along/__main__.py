@@ -53,6 +53,7 @@ def main() -> None:
     parser.add_argument("--degraded-share", type=float, default=0.5)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
+    parser.add_argument("--window-sec", type=float, help="shorter windows than the base's own")
     parser.add_argument("--measure", choices=("scores", "rests", "family"), default="scores")
     parser.add_argument("--brief", action="store_true", help="the parts alone, without control and base")
     parser.add_argument("--side", default="", help="of the held-out bands that is followed, where it is another")
@@ -120,7 +121,7 @@ def judge(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
     """Scores of every held-out band: the part, the control, the base, and the true part through the codec."""
     spec = resolve_base("starter").spec
     how = {"guidance": args.guidance, "context_guidance": args.context_guidance}
-    adapted, plain = samplers(run, play_sec=PLAY_SEC, **how)
+    adapted, plain = samplers(run, play_sec=PLAY_SEC, window_sec=args.window_sec, **how)
     others = [other_band(band, bands) for band in bands]
     words = [task.words(band.piece) for band in bands]
     follow = followed(task, bands, spec, PLAY_SEC, args.side or task.judged_with)

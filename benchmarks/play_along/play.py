@@ -18,9 +18,12 @@ from data_prep.lm_spec import LMSpec
 Followed = Mapping[str, Tensor]
 
 
-def samplers(run: Path, *, play_sec: float, guidance: float, context_guidance: float | None) -> tuple[Sampler, Sampler]:
-    """The run's adapter, and its base, which knows words only."""
+def samplers(
+    run: Path, *, play_sec: float, guidance: float, context_guidance: float | None, window_sec: float | None = None
+) -> tuple[Sampler, Sampler]:
+    """The run's adapter, and its base, which knows words only. Windows overlap by a third."""
     how = {"duration_sec": play_sec, "guidance": guidance, "context_guidance": context_guidance}
+    how |= {} if window_sec is None else {"window_sec": window_sec, "overlap_sec": window_sec / 3}
     settings = SampleSettings.model_validate({**how, "device": "cpu", "seed": 0})
     files = resolve_base("starter")
     adapted = Sampler.load(files, [AdapterSpec(run / "adapter")], settings)
