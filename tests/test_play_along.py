@@ -53,7 +53,7 @@ def test_training_moves_the_added_weights_and_the_files_hold_it(adapter):
     assert "from peft import" not in card
 
 
-def test_a_prefix_is_trained_resumed_saved_inspected_and_played(data, demo, tmp_path, capsys):
+def test_a_prefix_is_trained_saved_inspected_and_played(data, demo, tmp_path, capsys):
     settings = quick(
         steps=2, max_clip_sec=2.0, context={"size": 8, "lookahead_sec": 0.1, "way": "prefix", "stride_frames": 4}
     )
@@ -65,16 +65,13 @@ def test_a_prefix_is_trained_resumed_saved_inspected_and_played(data, demo, tmp_
     assert read.woodshed is not None
     assert read.woodshed.conditions[0].stride_frames == 4
     assert "context (drums|rest), as a prefix" in (made / "README.md").read_text().replace("\\", "")
-    shutil.rmtree(made)
-    again = train(data, made.parent, settings, resume=True)
-    assert torch.equal(adapter_files.load(again).added["context"].out.weight, read.added["context"].out.weight)
-    assert main(["inspect", str(again)]) == 0
+    assert main(["inspect", str(made)]) == 0
     assert "as a prefix with an entry for 4 frames" in " ".join(capsys.readouterr().out.split())
     with pytest.raises(UserError, match="asks for"):
-        adapter_files.load(spoilt(again, tmp_path, told(stride_frames=5)))
+        adapter_files.load(spoilt(made, tmp_path, told(stride_frames=5)))
     words = [
         "sample",
-        str(again),
+        str(made),
         "tight drums",
         "--with",
         str(demo),
@@ -88,7 +85,7 @@ def test_a_prefix_is_trained_resumed_saved_inspected_and_played(data, demo, tmp_
 
 
 def test_a_description_without_a_prefix_says_nothing_of_one(adapter):
-    assert "stride_frames" not in (adapter / "woodshed.json").read_text()
+    assert "stride_frames" not in json.loads((adapter / "woodshed.json").read_text())["conditions"][0]
 
 
 def test_a_run_goes_on_to_the_bit(data, adapter, tmp_path):
