@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from fake_card.card import FakeCard, needs_known_torch
 from test_added_conditions import CONTEXT, CPU, conditions_of, info_of, inputs_of, played, requests_of, with_context
 from torch.testing import assert_close
 
@@ -166,6 +167,20 @@ def test_a_captured_step_reads_what_the_plain_one_does():
     steps.at = int(at)
     for one, other in zip(generation.codes(), plain, strict=True):
         assert torch.equal(one, other)
+
+
+@needs_known_torch
+def test_on_a_card_it_is_played_through_graphs_that_nothing_waits_for():
+    lm = with_prefix(moved=False)
+    with FakeCard() as card:
+        engine = MusicgenEngine.pack(lm, lm.spec, Packing("plain", torch.device("cuda"), torch.bfloat16))
+        requests = [*requests_of(lm, (60,)), *requests_of(lm, (60,), context=False)]
+        plan = WindowPlan(80, 20, lm.spec.frame_rate)
+        generation = Generation(engine, requests, Sampling(3.0, 1.0, 20, context_guidance=5.0), plan)
+        generation.advance(20)
+        card.ledger.clear()
+        generation.advance(30)
+    assert not card.ledger.copies and not card.ledger.waits and card.ledger.replays == 30
 
 
 def test_log_likelihoods_and_strength():

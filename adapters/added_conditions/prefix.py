@@ -62,7 +62,7 @@ def prefix_of(module: FrameCondition, given: Condition, pattern: Pattern, positi
     x = module.entries(given.values.to(weight.device))
     x = functional.pad(x, (0, 0, 0, mask.shape[1] - n_frames)) * mask[..., None].to(x)  # [B, P·stride, d]
     at = first_steps(pattern, n_frames)[::stride]
-    places = positions(int(at[-1]) + 1)[at.to(weight.device)]  # [P, D]
+    places = positions(int(at[-1]) + 1)[at.to(weight.device, non_blocking=True)]  # [P, D]
     there = mask.unflatten(1, (n_entries, stride)).any(2) & (module.strength > 0)
     entries = module.out(x.unflatten(1, (n_entries, stride)).flatten(2)) * module.strength  # [B, P, D]
     return Prefix((entries + places.to(entries)) * there[..., None].to(entries), there)

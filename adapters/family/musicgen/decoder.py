@@ -60,21 +60,20 @@ def attend_from_start(cache: KeyValueCache, at: int, front: Bool[Tensor, "N P"] 
 
 
 def _attend_with_front(cache: KeyValueCache, at: int, front: Bool[Tensor, "N P"]) -> Attend:
-    """The same where rows see different parts of what stands in front; the mask is made once for all layers."""
-
+    """The same where rows see different parts of what stands in front; the mask is made once, as numbers."""
     masks: list[Tensor] = []
 
-    def mask(n_places: int) -> Tensor:
+    def mask(n_places: int, dtype: torch.dtype) -> Tensor:
         if not masks:
             one = functional.pad(front, (0, n_places - front.shape[1]), value=True)[:, None, None]  # [N, 1, 1, s]
-            masks.append(one if at else visible(front, n_places - front.shape[1]))
+            masks.append(as_bias(one if at else visible(front, n_places - front.shape[1]), dtype))
         return masks[0]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if cache.loops and at:
             return cache.look_back(layer, at, q, k, v, front)
         keys, values = (held.to(q.dtype) for held in cache.append(layer, at, k, v))
-        return functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask(keys.shape[2]))
+        return functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask(keys.shape[2], q.dtype))
 
     return attend
 
