@@ -238,16 +238,6 @@ def test_nothing_fits_is_an_error_that_says_what_would():
         fit.choose(table(1), fit.Cap(GIB))
 
 
-def test_after_an_out_of_memory_the_total_batch_stays():
-    option = table(24)[0]
-    sizes = []
-    while option is not None:
-        assert option.plan.batch_size * option.accumulation == 8
-        sizes.append(option.plan.batch_size)
-        option = fit.smaller(option, fit.Cap(24 * GIB))
-    assert sizes == sorted(sizes, reverse=True) and sizes[-1] == 1
-
-
 def test_bigger_micro_batches_are_not_predicted_slower():
     one = audio_sec_per_sec(StepPlan(SMALL, batch_size=1), 8)
     eight = audio_sec_per_sec(StepPlan(SMALL, batch_size=8), 1)

@@ -3,8 +3,9 @@
 function held(element) { return element === document.activeElement && element.type !== "range" || element.dataset.held === "1"; }
 function hold(element) {
   element.addEventListener("pointerdown", () => element.dataset.held = "1");
-  addEventListener("pointerup", () => element.dataset.held = "");
 }
+for (const end of ["pointerup", "pointercancel"])
+  addEventListener(end, () => { for (const element of document.querySelectorAll("[data-held='1']")) element.dataset.held = ""; });
 function turned(input) {                     // a knob shows where its (unseen) range stands
   const knob = input.parentElement;
   if (knob.classList.contains("knob")) knob.style.setProperty("--at", placeOf(input, Number(input.value)));
