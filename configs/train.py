@@ -39,7 +39,7 @@ class ContextSettings(Section):
 
     way: Literal["added", "prefix"] = "added"
     """added: to the decoder's input at each step. prefix: entries before the first step, each for `stride_frames`."""
-    stride_frames: int = Field(default=8, ge=1, le=1024)
+    stride_frames: int = Field(default=10, ge=1, le=1024)
     """With `way` prefix: frames that become one entry. Fewer cost more: an entry is as long to read as a step."""
     size: int = Field(default=64, ge=4, le=1024)
     """Width of the small vector that a frame becomes first."""
@@ -51,7 +51,7 @@ class ContextSettings(Section):
 
     def conflicts(self) -> Iterator[str]:
         """A prefix's stride without a prefix."""
-        if self.way == "added" and self.stride_frames != 8:
+        if self.way == "added" and self.stride_frames != type(self).model_fields["stride_frames"].default:
             yield (
                 f"context.stride_frames ({self.stride_frames}) is for a prefix, but context.way is added: each step "
                 "reads its own frames. Give context.way prefix, or leave context.stride_frames out."

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--clip-sec", type=float, default=4.0)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--way", choices=("added", "prefix"), default="added")
+    parser.add_argument("--stride-frames", type=int, default=8, help="with --way prefix")
     parser.add_argument("--lookahead-sec", type=float, default=0.32)
     parser.add_argument("--degraded-share", type=float, default=0.5)
     parser.add_argument("--guidance", type=float, default=3.0)
@@ -100,6 +101,7 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         "lora": {"rank": 16},
         "context": {
             "way": args.way,
+            **({"stride_frames": args.stride_frames} if args.way == "prefix" else {}),
             "lookahead_sec": args.lookahead_sec,
             "degraded_share": args.degraded_share,
         },
