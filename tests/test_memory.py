@@ -71,6 +71,8 @@ REAL = [
     StepPlan(CODEC.applied(TINY), "fp32", "fp32", 3, 2, 150),
     StepPlan(CODEC.applied(TINY), "bf16", "bf16", 0, 2, 150, optimizer="adamw8bit"),
     StepPlan(TEXT.applied(TINY), "bf16", "bf16", 3, 2, 150, ema=True),
+    StepPlan(replace(TINY, adds_frames=True), "fp32", "fp32", 0, 2, 150, in_front=50),
+    StepPlan(replace(TINY, adds_frames=True), "bf16", "bf16", 2, 2, 150, in_front=38),
 ]
 
 

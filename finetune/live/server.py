@@ -160,6 +160,7 @@ def hello(session: LiveSession) -> dict[str, Any]:
         "sample_rate_hz": about.sample_rate_hz,
         "channels": about.channels,
         "plays": sorted(about.plays),
+        "context": about.context,
     }
 
 

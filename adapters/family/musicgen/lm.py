@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import MusicgenConfig, MusicgenForCausalLM
 
-from adapters.added_conditions.hook import adding
+from adapters.added_conditions.hook import adding, giving
+from adapters.added_conditions.prefix import Prefix, visible
 from adapters.conditions import Conditions
 from adapters.family.musicgen.decoder_lm import DecoderLM, config_parts, plain_decoder_config
 from data_prep.known_remarks import drop_known_remarks
@@ -60,6 +61,9 @@ class MusicgenLM(DecoderLM):
         states, attend = self.project(conditions)
         flat = inputs.reshape(-1, inputs.shape[2])  # [B * K, S]
         added = None if self.added is None else self.added(conditions, self.pattern, inputs.shape[2])  # [B, S, D]
+        prefix = None if self.added is None else self.added.prefix(conditions, self.pattern, self._positions)
+        if prefix is not None:
+            return self._behind(prefix, inputs, added, states, attend)
         with adding(self.decoder.model.decoder.embed_positions, added):
             out = self.decoder(
                 input_ids=flat,  # pyright: ignore[reportArgumentType]
@@ -68,6 +72,34 @@ class MusicgenLM(DecoderLM):
                 use_cache=False,
             )
         return out.logits.view(*inputs.shape, -1)  # [B, K, S, card]
+
+    def _behind(
+        self, prefix: Prefix, inputs: Tensor, added: Tensor | None, states: Tensor, attend: Tensor
+    ) -> Float[Tensor, "B K S card"]:
+        """Logits of the steps behind a prefix."""
+        stack: Any = self.decoder.model.decoder
+        n_steps = inputs.shape[2]
+        x = sum(table(inputs[:, k]) for k, table in enumerate(stack.embed_tokens))  # [B, S, D]
+        place = self._positions(n_steps)
+        x = x + (place if added is None else place + added.to(place.dtype))
+        x = torch.cat([prefix.entries.to(x.dtype), x], dim=1)  # [B, P + S, D]
+        with giving(stack.embed_positions, x.new_zeros(1)):  # they are in it already
+            out = self.decoder.model(
+                inputs_embeds=x,
+                attention_mask=visible(prefix.mask, n_steps),  # pyright: ignore[reportArgumentType]
+                encoder_hidden_states=states,  # pyright: ignore[reportArgumentType]
+                encoder_attention_mask=attend,  # pyright: ignore[reportArgumentType]
+                use_cache=False,
+            )
+        hidden = out.last_hidden_state[:, -n_steps:]  # [B, S, D]
+        return torch.stack([head(hidden) for head in self.decoder.lm_heads], dim=1)  # [B, K, S, card]
+
+    def _positions(self, n_steps: int) -> Float[Tensor, "{n_steps} D"]:
+        """The decoder's own, for the first steps."""
+        table: Any = self.decoder.model.decoder.embed_positions
+        if n_steps > len(table.weights):
+            table.make_weights(n_steps, table.embedding_dim)
+        return table.weights[:n_steps]
 
     def project(self, conditions: Conditions) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
         """What cross-attention reads: projected states, zero where masked, and the mask to attend with.
