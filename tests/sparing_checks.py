@@ -20,8 +20,8 @@ import torch
 PLAIN = jaxtyping.jaxtyped
 ARRAYS = (torch.Tensor, torch.nn.Parameter, np.ndarray)
 HOLDERS = (tuple, list, dict, set, frozenset)
-MANY = 32
-"""Of a container with more, nothing is concluded."""
+MANY, DEEP = 32, 4
+"""Of a container with more, or inside more of them, nothing is concluded: it may hold itself."""
 
 
 class UnknownKindError(Exception):
@@ -100,7 +100,7 @@ def values_matter(fn: types.FunctionType) -> bool:
     return any(word in annotation for annotation in asked for word in ("{", "Literal", "Annotated"))
 
 
-def kind(value: Any) -> Any:
+def kind(value: Any, depth: int = 0) -> Any:
     """All that a check of this value may depend on.
 
     Raises:
@@ -110,10 +110,12 @@ def kind(value: Any) -> Any:
     if made in ARRAYS:
         return made, value.dtype, value.shape
     if made in HOLDERS:
-        if len(value) > MANY:
+        if len(value) > MANY or depth > DEEP:
             raise UnknownKindError
-        inside = tuple(map(kind, value))
-        return (made, inside, tuple(map(kind, value.values()))) if made is dict else (made, inside)
+        inside = tuple(kind(part, depth + 1) for part in value)
+        if made is not dict:
+            return made, inside
+        return made, inside, tuple(kind(part, depth + 1) for part in value.values())
     if isinstance(value, torch.Tensor):
         raise UnknownKindError
     return value if made is str else made

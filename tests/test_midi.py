@@ -118,7 +118,7 @@ def test_the_music_changes_with_them(tmp_path: Path) -> None:
 def test_the_line_says_which_file_is_missing(tmp_path: Path) -> None:
     names = (
         "adapter story mix prompts_file continued melody context heard from_sec loop play pipe strength out revision "
-        "beat page"
+        "beat page style style_weight"
     )
     blank: dict[str, Any] = dict.fromkeys(names.split())
     flags = {**blank, "words": ["piano"], "base": "debug-mrt2", "drums": None, "notes": tmp_path / "no.mid"}

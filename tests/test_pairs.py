@@ -22,7 +22,10 @@ from data_prep.stem_names import read_table, stem_of
 
 FOUR = ("drums", "bass", "other", "vocals")
 RATE_HZ = 32_000
-pytestmark = pytest.mark.usefixtures("prep_in_this_process")
+pytestmark = [
+    pytest.mark.usefixtures("prep_in_this_process"),
+    pytest.mark.filterwarnings("ignore:Trying to estimate tuning from empty:UserWarning"),  # of clicks and tones
+]
 
 
 def test_sides_are_stems_sums_and_the_rest():

@@ -71,6 +71,16 @@ def test_what_is_inside_containers_counts() -> None:
             of_all(parts, names)
 
 
+def test_a_container_that_holds_itself() -> None:
+    @checked
+    def size(parts: dict[str, Any]) -> int:
+        return len(parts)
+
+    endless: dict[str, Any] = {}
+    endless["again"] = endless
+    assert [size(endless) for _ in range(3)] == [1] * 3
+
+
 def test_dataclasses_and_methods() -> None:
     @checked
     @dataclass
