@@ -56,7 +56,7 @@ def stop_in_words() -> None:
         signal.signal(number, first)
 
 
-def _send_again(number: int) -> None:
+def _send_again(number: Any) -> None:
     """A real signal where there are any: what only marks one as come would not end a wait of the main thread."""
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:

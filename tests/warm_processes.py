@@ -9,6 +9,7 @@ import socket
 import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ IMPORTED = [
 def start(program: str, *words: object, said: Path, **environment: str) -> BaseProcess:
     """This text as a program with these words after it; what it says on stdout and stderr goes to the file `said`."""
     forks = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload(IMPORTED)
     process = context.Process(target=_run, args=(program, [str(word) for word in words], said, environment))
