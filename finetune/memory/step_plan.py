@@ -24,7 +24,7 @@ def step_plan(
         targets=tuple(settings.lora.targets),
         optimizer=settings.optim.name,
         ema=settings.ema_decay > 0,
-        prior=bool(settings.prior_share),
+        prior=(1 if settings.prior_guidance == 1 else 2) if settings.prior_share else 0,
     )
 
 
