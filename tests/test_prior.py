@@ -155,7 +155,8 @@ def test_the_base_is_asked_without_conditions_only_for_guidance(
     draws = [Draw(clip.id, clip.bare[0], 0, 20, prior=True) for clip in clips]
     assert accumulate(learner, draws, 0, lambda: False) is not None
     assert heard == ([True, False, True] if guidance != 1 else [True, True])
-    learner.lm.spec = replace(learner.lm.spec, conditions=(*learner.lm.spec.conditions, ConditionKind("strengths", 3, per="clip")))
+    spec, strengths = learner.lm.spec, ConditionKind("strengths", 3, per="clip")
+    learner.lm.spec = replace(spec, conditions=(*spec.conditions, strengths))
     assert accumulate(learner, draws, 1, lambda: False) is not None
     assert len(heard) == passes + 2, "a model whose guidance is a condition is compared as it is"
 
