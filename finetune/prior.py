@@ -7,9 +7,9 @@ The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with
 (`finetune.prior_pieces`).
 
 Music is sampled with guidance: null + g · (shown − null). That makes whatever the adapter changes in a prompt g times
-as large, so a difference that hardly counts in the plain predictions is heard. Base and adapter are therefore compared
-as they are sampled, at the scale `prior_guidance`, from the base's own null predictions; those of the adapter are held
-by the clips that have no caption.
+as large, so a difference that hardly counts in the plain predictions is heard. `prior_guidance` compares base and
+adapter as they are sampled, from the base's own null predictions; those of the adapter are held by the clips that have
+no caption.
 """
 
 from collections.abc import Sequence
