@@ -25,7 +25,7 @@ PROMPTS = (
 """Two that ask for the new style, and an old one that should sound as before."""
 SEED = 7
 SONGS_SHOWN = 2
-STRENGTH = 1.4
+STRENGTH = 1.3
 """How strong the adapter plays: held to the base as it is sampled, it learns less than held-out music likes best (1.2),
 and its trigger wants more (docs/log.md, "The prior as it is sampled")."""
 
