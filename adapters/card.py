@@ -182,7 +182,10 @@ def _base_note(base: str) -> str:
 
 def _follows(woodshed: Woodshed) -> str:
     """The conditions that it adds to its base's own."""
-    return "; ".join(f"{info.name} ({info.pair})" if info.pair else info.name for info in woodshed.conditions)
+    return "; ".join(
+        info.name + (f" ({info.pair})" if info.pair else "") + (", as a prefix" if info.stride_frames else "")
+        for info in woodshed.conditions
+    )
 
 
 def _data(woodshed: Woodshed) -> str:

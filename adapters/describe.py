@@ -35,6 +35,7 @@ def follows(adapter: Adapter) -> list[dict[str, Any]]:
             "kind": name,
             "pair": pairs.get(name, ""),
             "lookahead_frames": module.kind.lookahead,
+            "stride_frames": module.stride,
             "numbers": sum(parameter.numel() for parameter in module.parameters()),
             "norm": float(module.out.weight.norm()),
         }

@@ -126,8 +126,14 @@ class AddedInfo(_Part):
     """Width of the small vector that a frame becomes first."""
     lookahead_frames: Annotated[int, Field(ge=0, le=10_000)] = 0
     """How far ahead of the frame that it predicts a step reads."""
+    stride_frames: Annotated[int, Field(ge=0, le=1024)] = 0
+    """0: it is added to the input of each step. Else it is a prefix with an entry for so many frames."""
     pair: Annotated[str, StringConstraints(max_length=200)] = ""
     """The part that was learnt and its context: `drums|rest`."""
+
+    def entries_in_front(self, n_frames: int) -> int:
+        """Entries of the prefix for so many frames; none where it is added to the steps."""
+        return -(-(n_frames + self.lookahead_frames) // self.stride_frames) if self.stride_frames else 0
 
 
 class PatternInfo(_Part):
@@ -287,8 +293,11 @@ class Woodshed(_Part):
         return self
 
     def as_json(self) -> str:
-        """As woodshed.json holds it; what only version 3 knows is left out where there is nothing to say of it."""
-        return self.model_dump_json(indent=2, exclude={"moved"} if self.moved is None else None) + "\n"
+        """As woodshed.json holds it; what came later is left out where there is nothing to say of it."""
+        unsaid: dict[str, Any] = {} if self.moved is not None else {"moved": True}
+        if not any(info.stride_frames for info in self.conditions):
+            unsaid["conditions"] = {"__all__": {"stride_frames"}}
+        return self.model_dump_json(indent=2, exclude=unsaid) + "\n"
 
     def flat(self) -> dict[str, str]:
         """The same in short as flat strings, for a safetensors header: ModelSpec's keys where they fit, then ours.

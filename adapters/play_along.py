@@ -27,6 +27,7 @@ class ContextTrack:
     audio: Float[Tensor, "C N"]
     codes: Int[Tensor, "T K"]
     sample_rate_hz: int
+    hop_samples: int
 
     @property
     def duration_sec(self) -> float:
@@ -41,6 +42,11 @@ class ContextTrack:
     def cut(self, part: Float[Tensor, "C _"]) -> Float[Tensor, "C N"]:
         """What was played, as long as this to the sample: whole frames may be a little longer."""
         return part[:, : self.audio.shape[1]]
+
+    def from_sample(self, first: int, n_samples: int) -> Float[Tensor, "C n_samples"]:
+        """A stretch of the recording where it plays again and again, in whole frames: the last one ends in silence."""
+        index = torch.arange(first, first + n_samples) % (len(self.codes) * self.hop_samples)
+        return self.audio[:, index.clamp(max=self.audio.shape[1] - 1)] * (index < self.audio.shape[1])
 
     def mix(self, part: Float[Tensor, "C N"]) -> Float[Tensor, "C N"]:
         """Both at once, the part brought to this track's loudness (ITU-R BS.1770), the peak below full scale."""
@@ -72,7 +78,7 @@ def read_context(path: Path, from_sec: float | None, duration_sec: float | None,
     stretch = round(STRETCH_SEC * codec.frame_rate) * codec.hop_samples
     codes = [codec.encode([part])[0] for part in audio.split(stretch, dim=1)]
     joined = torch.cat([torch.from_numpy(part.astype("int64")) for part in codes], dim=1)  # [K, T]
-    return ContextTrack(path.name, start, audio, joined.T.contiguous(), rate_hz)
+    return ContextTrack(path.name, start, audio, joined.T.contiguous(), rate_hz, codec.hop_samples)
 
 
 def _read(path: Path, start_sec: float, duration_sec: float | None, codec: Codec) -> Float[Tensor, "C N"]:

@@ -40,7 +40,7 @@ from data_prep.device import pick_device
 if TYPE_CHECKING:
     from adapters.added_conditions.attach import AddedConditions
 
-Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor]
+Prompt = str | Tensor | PromptSchedule[str] | PromptMix[str] | PromptMix[Tensor] | PromptMix[str | Tensor]
 """Words; or text states [L, D_text] that somebody has already made; or prompts over time, or several with weights."""
 
 
@@ -67,6 +67,7 @@ class Sampler:
         forced: Sequence[str] = (),
         added: "Mapping[str, AddedConditions] | None" = None,
         mix: MixTexts | None = None,
+        encode_sound: "Callable[[np.ndarray, int], Tensor] | None" = None,
     ) -> None:
         self.engine = engine
         self.encode = encode
@@ -81,6 +82,8 @@ class Sampler:
         """What every piece follows that has no condition of that kind of its own; for the whole piece."""
         self._guard = guard
         self._mix = mix
+        self.encode_sound = encode_sound
+        """A recording [C, N] at a rate in Hz as an entry in the place of a text; None: the base follows words alone."""
         self.most_at_once: int | None = None
         """Pieces that memory has room for at once; None until more were asked for than that."""
 
@@ -143,6 +146,7 @@ class Sampler:
             forced=forced,
             added=added,
             mix=encoder.mix if isinstance(encoder, MixingTextEncoder) else None,
+            encode_sound=encoder.encode_sound if isinstance(encoder, MixingTextEncoder) else None,
         )
 
     @classmethod

@@ -15,12 +15,13 @@ from typing import Any
 
 import torch
 
+from adapters.family.load import load_lm
 from adapters.family.magenta_rt2.conditions import MagentaConditions
 from adapters.family.magenta_rt2.lm import MagentaLM
-from adapters.family.magenta_rt2.load import load_magenta_lm
 from adapters.family.magenta_rt2.playing import bytes_per_frame, laid_out_for_playing
 from adapters.family.magenta_rt2.spec import FRAME_RATE_HZ, SIZES
 from adapters.family.magenta_rt2.steps import MagentaSteps
+from data_prep.base_files import resolve_base
 from data_prep.codec.spectrostream.shape import CodecShape
 from data_prep.magenta_rt2.debug_base import write_debug_mrt2
 from data_prep.magenta_rt2.files import find_files, load_magenta_codec
@@ -45,7 +46,8 @@ def seconds(run: Callable[[], object]) -> float:
 
 def measure_lm(name: str, kinds: list[Any], n_frames: int, folder: Path) -> None:
     """Print the language model's time per frame in each kind of product."""
-    lm = load_magenta_lm(find_files(write_debug_mrt2(folder, spec=SIZES[name], codec=None, name=name)))
+    lm = load_lm(resolve_base(str(write_debug_mrt2(folder, spec=SIZES[name], codec=None, name=name))))
+    assert isinstance(lm, MagentaLM)
     print(f"{name}: {lm.sizes.n_parameters:,} parameters, random")
     for kind in kinds:
         played = lm if kind == "plain" else laid_out_for_playing(lm, kind)

@@ -37,13 +37,25 @@ class LoraSettings(Section):
 class ContextSettings(Section):
     """How an adapter follows a context track, a melody or beats (datasets made with `--pair`, `--melody`, `--beat`)."""
 
+    way: Literal["added", "prefix"] = "added"
+    """added: to the decoder's input at each step. prefix: entries before the first step, each for `stride_frames`."""
+    stride_frames: int = Field(default=10, ge=1, le=1024)
+    """With `way` prefix: frames that become one entry. Fewer cost more: an entry is as long to read as a step."""
     size: int = Field(default=64, ge=4, le=1024)
-    """Width of the small vector that a frame becomes before it is added to the decoder's input."""
+    """Width of the small vector that a frame becomes first."""
     lookahead_sec: float = Field(default=0.32, ge=0, le=10)
     """How far ahead in it each step reads: it is a recording, so what comes next may be known."""
     degraded_share: float = Field(default=0.5, ge=0, le=1)
     """Share of clips that get a degraded version of the context track (noise, low-pass, gain, a stem left out), so that
     what separation leaks is no cue."""
+
+    def conflicts(self) -> Iterator[str]:
+        """A prefix's stride without a prefix."""
+        if self.way == "added" and self.stride_frames != type(self).model_fields["stride_frames"].default:
+            yield (
+                f"context.stride_frames ({self.stride_frames}) is for a prefix, but context.way is added: each step "
+                "reads its own frames. Give context.way prefix, or leave context.stride_frames out."
+            )
 
 
 class OptimSettings(Section):

@@ -27,7 +27,8 @@ class ConditionKind:
     `before`: the codes of the last `n_entries` frames before a crop; nothing where the crop begins with the clip."""
     values: Literal["floats", "ids"] = "floats"
     enters: Literal["cross-attention", "prefix", "frames"] = "cross-attention"
-    """How the LM reads it: cross-attention states, entries before the first step, or added at each frame."""
+    """How the LM reads it: cross-attention states, entries before the first step, or an entry for each codec frame
+    (which an adapter's settings may still put before the first step: `context.way`)."""
     n_entries: int | None = None
     """Entries of a value where all clips have equally many; None where they differ."""
     rate_hz: float | None = None

@@ -91,6 +91,10 @@ _ONLY = re.compile(
     r"(?<!\w)(?:solos?|only|alone|unaccompanied|nothing but|just|nur|allein|seul|solamente|da solo|a cappella|"
     r"acappella|acapella)(?!\w)"
 )
+_A_SOLO = re.compile(
+    r"(?<!\w)(?:with|featuring|feat|plus|then|mit|avec|con)(?:\s\w+){0,4}?\ssol(?:os?|i)(?!\w)|solos(?!\w)"
+)
+"""A solo in a piece that has more: `rock with a guitar solo`."""
 _WITHOUT = r"(?:no|without(?: any)?|minus|sans|ohne|kein(?:e|en)?|sin|senza|lacks?(?: any)?|free of)"
 _SUNG = (
     r"vocals?|vocalists?|voices?|singing|sings?|sung|singers?|choir|choral|chorus of|rap|rapping|raps|rapper|lyrics|"
@@ -164,7 +168,7 @@ def is_exclusive(text: str) -> bool:
     """Whether words say that what they name is all there is: `solo piano`, `vocals only`, `a cappella`."""
     plain = _plain(text)
     present = _present(plain)
-    return bool(_ONLY.search(plain)) and bool(_instruments(present) or _SUNG_WORDS.search(present))
+    return bool(_ONLY.search(_A_SOLO.sub(" ", plain))) and bool(_instruments(present) or _SUNG_WORDS.search(present))
 
 
 def traits(text: str) -> dict[str, frozenset[str]]:

@@ -70,7 +70,7 @@ def facts_of(stated: Mapping[str, str]) -> list[Fact]:
                 facts[alias] = fact = _fact(field, name, value, by_name)
                 if fact.text and texts and (name not in _SEVERAL or fact.text.casefold() in texts):
                     same = fact.text.casefold() in texts
-                    why = "says the same again" if same else f"{next(iter(texts.values()))} is used"
+                    why = "says the same again" if same else f"{next(iter(texts.values()))} is used instead"
                     facts[alias] = Fact(field, name, why=why)
                 elif fact.text:
                     texts[fact.text.casefold()] = field

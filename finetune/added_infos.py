@@ -22,6 +22,7 @@ def added_infos(dataset: "PreparedDataset", settings: TrainSettings, spec: LMSpe
             width=kind.width,
             size=wanted.size,
             lookahead_frames=round(wanted.lookahead_sec * spec.frame_rate),
+            stride_frames=wanted.stride_frames if wanted.way == "prefix" else 0,
             pair=pair_of(dataset.info) or "" if name == CONTEXT else "",
         )
         for name, kind in added_kinds(spec).items()

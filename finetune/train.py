@@ -104,9 +104,10 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     with accelerator.main_process_first():
         files = moved_for_run(resolve_base(settings.base, settings.revision), dataset, settings)
     check_fit(dataset, files)
+    added = added_infos(dataset, settings, files.spec)
     cap = bound(settings, precision)
     if cap is not None and not resume:
-        settings = of_first_process(fitted_to(settings, files, clips, precision, cap).settings)
+        settings = of_first_process(fitted_to(settings, files, clips, precision, cap, added.values()).settings)
         precision = settle(settings)
     standing = standing_on(dataset, files, base_fingerprint(files), per_step)
 
@@ -144,7 +145,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     # 7. The adapter, its optimizer, and where the run stands
     adapter = attach(lm, settings.lora, settings.seed)
     start_from_trigger(adapter, clips, bare.source, bare.pieces.states, settings.trigger_rows)
-    if added := added_infos(dataset, settings, lm.spec):
+    if added:
         adapter.add_conditions(added, settings.seed)
     lean_lora.install(lm)
     layers = lm.spec.layers
@@ -177,7 +178,7 @@ def learn(data: Path, run_path: Path, settings: TrainSettings, resume: bool, sta
     run.introduce({**about, **moved_facts(files), **condition_facts(files.spec, dataset)})
 
     if cap is not None:
-        bounds = bounds_of(settings, files, clips, precision, cap)
+        bounds = bounds_of(settings, files, clips, precision, cap, added.values())
         measure_and_adjust(learner, [*clips, *bare.pieces.clips], bounds, progress.say)
 
     # 8. The loop

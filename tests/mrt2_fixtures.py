@@ -12,7 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from adapters.family.load import load_lm
 from adapters.family.magenta_rt2.conditions import ID_OFFSET, MagentaConditions
+from adapters.family.magenta_rt2.lm import MagentaLM
+from configs.precisions import BaseWeights
+from data_prep.base_files import resolve_base
 from data_prep.codec.spectrostream.shape import CodecShape
 from data_prep.magenta_rt2.debug_base import TINY, TINY_CODEC, write_debug_mrt2
 from data_prep.magenta_rt2.sizes import MagentaSpec, StackSize
@@ -34,6 +38,13 @@ CASES: dict[str, tuple[MagentaSpec, CodecShape, int]] = {
 def write_case(name: str, folder: Path) -> Path:
     spec, codec, seed = CASES[name]
     return write_debug_mrt2(folder, spec=spec, codec=codec, seed=seed)
+
+
+def magenta_lm(folder: Path, weights: BaseWeights = "fp32") -> MagentaLM:
+    """The language model of a base."""
+    found = load_lm(resolve_base(str(folder)), weights=weights)
+    assert isinstance(found, MagentaLM)
+    return found
 
 
 def case_inputs(name: str) -> dict[str, Tensor]:

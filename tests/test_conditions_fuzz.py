@@ -31,7 +31,9 @@ def adapter(tmp_path_factory):
     lm = load_lm(files)
     trainable = attach(lm, LoraSettings(rank=2, targets=["q"]), 0)
     infos = {
-        "context": AddedInfo(name="context", values="codes", width=4, size=4, lookahead_frames=3, pair="drums|rest"),
+        "context": AddedInfo(
+            name="context", values="codes", width=4, size=4, lookahead_frames=3, pair="drums|rest", stride_frames=4
+        ),
         "beat": AddedInfo(name="beat", values="floats", width=4, size=4),
     }
     trainable.add_conditions(infos, 0)

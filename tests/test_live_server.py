@@ -20,6 +20,7 @@ connections = pytest.importorskip("websockets.sync.client", reason="`woodshed li
 from websockets.exceptions import InvalidStatus  # noqa: E402
 
 from configs.errors import UserError  # noqa: E402
+from data_prep.magenta_rt2.debug_base import write_debug_mrt2  # noqa: E402
 from finetune.live.access import Access, is_loopback  # noqa: E402
 from finetune.live.messages import MAX_MESSAGE_BYTES, read_message  # noqa: E402
 from finetune.live.server import HEADER, LiveServer  # noqa: E402
@@ -237,6 +238,28 @@ def test_whoever_is_quick_may_come_before_the_server_runs(server: LiveServer) ->
 def test_a_taken_port_is_told(server: LiveServer) -> None:
     with pytest.raises(UserError, match="cannot listen"):
         LiveServer(server.session, "127.0.0.1", server.port)
+
+
+def test_keys_of_a_page_that_vanished_are_let_go(tmp_path: Path) -> None:
+    base = write_debug_mrt2(tmp_path / "mrt2")
+    with opened(base, None, tmp_path / "out", idle_sec=600) as session:
+        server = LiveServer(session, "127.0.0.1", 0)
+        thread = running(server)
+        with Client(server) as other:
+            with Client(server) as page:
+                page.say(type="notes", pitches=[60, 64])
+                eventually(lambda: session.controls.keys.held == (60, 64))
+            eventually(lambda: session.controls.keys.held == ())
+            with Client(server) as page:
+                page.say(type="notes", pitches=[60])
+                eventually(lambda: session.controls.keys.held == (60,))
+                other.say(type="notes", pitches=[67])
+                eventually(lambda: session.controls.keys.held == (67,))
+            other.say(type="drums", drums="on")
+            eventually(lambda: session.controls.drums == "on")
+            assert session.controls.keys.held == (67,), "somebody else's keys stay held"
+        server.should_exit = True
+        thread.join(PATIENCE_SEC)
 
 
 def test_the_documentation_lists_every_message() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from mrt2_fixtures import write_case
+from mrt2_fixtures import magenta_lm, write_case
 from safetensors.torch import load_file
 from torch.testing import assert_close
 from training_fixtures import quick, write_dataset
@@ -28,7 +28,6 @@ from adapters.family.magenta_rt2.engine import MagentaEngine
 from adapters.family.magenta_rt2.family import FAMILY
 from adapters.family.magenta_rt2.format import FORMAT
 from adapters.family.magenta_rt2.lm import MagentaLM
-from adapters.family.magenta_rt2.load import load_magenta_lm
 from adapters.family.magenta_rt2.spec import GROUPS
 from adapters.merge import merge
 from adapters.sampler import AdapterSpec, Sampler
@@ -37,7 +36,6 @@ from configs.prep import PrepSettings
 from configs.sample import SampleSettings
 from data_prep.base_files import BaseFiles, resolve_base
 from data_prep.codec.registry import load_base_codec
-from data_prep.magenta_rt2.files import find_files
 from data_prep.prepare import prepare
 from data_prep.prepared import PreparedDataset
 from finetune.batches import Draw, collate
@@ -74,11 +72,10 @@ def adapter(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_base_is_what_its_own_reader_says(files: BaseFiles, lm: MagentaLM) -> None:
     assert files.format is FORMAT and files.spec.frame_rate == 25 and files.spec.channels == 2
-    own = load_magenta_lm(find_files(files.folder)).state_dict()
-    stored = FAMILY.stored(files)
+    stored, own = FAMILY.stored(files), lm.state_dict()
     assert dict(stored.shapes) == {name: tuple(tensor.shape) for name, tensor in own.items()}
-    for name, tensor in lm.state_dict().items():
-        assert torch.equal(tensor, own[name]) and stored[name].is_contiguous()
+    for name, tensor in own.items():
+        assert torch.equal(tensor, stored[name]) and stored[name].is_contiguous()
     assert load_base_codec(files).n_codebooks == 12
     one = resolve_base(str(files.folder / "checkpoints" / "mrt2_debug.safetensors"))
     assert replace(one.spec, conditions=()) == replace(files.spec, conditions=()) and one.format is FORMAT
@@ -277,6 +274,6 @@ def test_prep_from_sound_to_tokens(tmp_path: Path) -> None:
 
 def test_packed_kinds_on_a_cpu(files: BaseFiles, lm: MagentaLM) -> None:
     plain = played(MagentaEngine(lm), requests((12,)), 3.0)[0]
-    packed = MagentaEngine.pack(load_magenta_lm(find_files(files.folder)), Packing("fp32", CPU, torch.float32))
+    packed = MagentaEngine.pack(magenta_lm(files.folder), Packing("fp32", CPU, torch.float32))
     assert torch.equal(played(packed, requests((12,)), 3.0)[0], plain)
     assert packed.bytes_per_step > 0

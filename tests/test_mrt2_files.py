@@ -8,16 +8,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from mrt2_fixtures import CASES, OFFICIAL, case_inputs, conditions_of, official_environment, write_case, write_request
+from mrt2_fixtures import (
+    CASES,
+    OFFICIAL,
+    case_inputs,
+    conditions_of,
+    magenta_lm,
+    official_environment,
+    write_case,
+    write_request,
+)
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
+from adapters.adapter_files import Adapter
 from adapters.family.magenta_rt2 import spec as family
-from adapters.family.magenta_rt2.export import write_changed, write_weights
 from adapters.family.magenta_rt2.lm import MagentaLM
-from adapters.family.magenta_rt2.load import load_magenta_lm
-from adapters.family.magenta_rt2.names import to_official, to_ours
+from adapters.family.magenta_rt2.names import assemble, owners, pieces
+from adapters.low_rank import LowRank
+from adapters.merge import merge
 from configs.errors import UserError
+from data_prep.base_files import resolve_base
 from data_prep.magenta_rt2 import layout
 from data_prep.magenta_rt2.debug_base import cached_debug_mrt2, write_debug_mrt2
 from data_prep.magenta_rt2.files import find_files, is_magenta_folder, load_magenta_codec
@@ -31,8 +42,17 @@ def folder(tmp_path_factory) -> Path:
 
 def logits(folder: Path, **given) -> torch.Tensor:
     inputs = case_inputs("tiny")
-    lm = load_magenta_lm(find_files(folder), **given)
-    return lm(inputs["codes"].long(), conditions_of(inputs["ids"]))
+    return magenta_lm(folder, **given)(inputs["codes"].long(), conditions_of(inputs["ids"]))
+
+
+def moved(lm: torch.nn.Module, modules: str = "", by: float = 0.3) -> Adapter:
+    """An adapter that changes every linear map of these names by a random matrix of rank 2."""
+    draw, updates = torch.Generator().manual_seed(9), {}
+    for name, module in lm.named_modules():
+        if type(module) is torch.nn.Linear and re.fullmatch(modules or ".*", name) and name != "depth.reserved":
+            a, b = (torch.randn(shape, generator=draw) for shape in ((2, module.in_features), (module.out_features, 2)))
+            updates[name] = LowRank(a, b * by / module.in_features**0.5, alpha=2.0)
+    return Adapter(updates)
 
 
 def test_parameters_of_the_true_sizes():
@@ -46,15 +66,17 @@ def test_parameters_of_the_true_sizes():
 def test_names_both_ways(name, tmp_path):
     files = find_files(write_case(name, tmp_path))
     stored = {key: t for key, t in load_file(files.checkpoint).items() if key.startswith(layout.LM)}
-    ours = dict(to_ours(stored, files.spec))
+    assert owners(files.spec).keys() == stored.keys()
+    ours = {}
+    for theirs, names in owners(files.spec).items():
+        parts = pieces(theirs, stored[theirs], files.spec)
+        assert torch.equal(assemble(theirs, parts, files.spec), stored[theirs])
+        ours |= dict(zip(names, parts, strict=True))
     MagentaLM(files.spec).load_state_dict(ours)  # every name and shape, none missing, none left over
-    back = dict(to_official(ours, files.spec))
-    assert back.keys() == stored.keys()
-    assert all(torch.equal(back[key], stored[key]) for key in stored)
 
 
 def test_groups_cover_the_linear_maps_without_overlap(folder):
-    lm = load_magenta_lm(find_files(folder))
+    lm = magenta_lm(folder)
     linear = {name for name, module in lm.named_modules() if type(module) is torch.nn.Linear}
     matched = {group: {n for n in linear if re.fullmatch(pattern, n)} for group, pattern in family.GROUPS.items()}
     assert all(matched.values())
@@ -62,48 +84,51 @@ def test_groups_cover_the_linear_maps_without_overlap(folder):
     assert linear - set.union(*matched.values()) == {"depth.reserved"}
 
 
-def test_changed_weights_are_written_and_read(folder, tmp_path):
-    out = tmp_path / "merged"
-    changed = write_changed(find_files(folder), out, lambda name, weight: weight + 0.01 * torch.ones_like(weight))
-    before, after = load_file(find_files(folder).checkpoint), load_file(changed)
-    assert before.keys() == after.keys()
-    for name, tensor in before.items():
-        assert_close(after[name], tensor + (0.01 if name.startswith(layout.LM) else 0))
-    files = find_files(out)
+def test_merged_weights_are_written_and_read(folder, tmp_path):
+    """Every linear map is changed, in the files and in memory."""
+    lm, inputs = magenta_lm(folder), case_inputs("tiny")
+    adapter = moved(lm)
+    merge(resolve_base(str(folder)), [(adapter, 1.0)], tmp_path / "merged")
+    for name, update in adapter.updates.items():
+        weight = lm.get_submodule(name).weight
+        assert isinstance(weight, torch.nn.Parameter)
+        weight.data += update.b @ update.a
+    expected = lm(inputs["codes"].long(), conditions_of(inputs["ids"]))
+    assert_close(logits(tmp_path / "merged"), expected, rtol=1e-4, atol=1e-4)
+    assert (expected - logits(folder)).abs().max() > 0.1
+    files = find_files(tmp_path / "merged")
     assert files.spec == find_files(folder).spec
-    assert (logits(out) - logits(folder)).abs().max() > 1e-3
     assert load_magenta_codec(files).fingerprint == load_magenta_codec(find_files(folder)).fingerprint
-    assert not list(tmp_path.glob(".*"))
+    before, after = load_file(find_files(folder).checkpoint), load_file(files.checkpoint)
+    assert before.keys() == after.keys()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {theirs for theirs, names in owners(files.spec).items() if _weights_of(adapter) & set(names)}
+
+
+def _weights_of(adapter: Adapter) -> set[str]:
+    return {f"{name}.weight" for name in adapter.updates}
 
 
 def test_one_head_is_changed_alone(folder, tmp_path):
-    lm = load_magenta_lm(find_files(folder))
-    weights = {"depth.heads.7.bias": lm.state_dict()["depth.heads.7.bias"] + 1}
-    write_weights(find_files(folder), tmp_path / "out", weights)
-    moved = (logits(tmp_path / "out") - logits(folder)).abs().amax((0, 2, 3)) > 1e-3
-    assert moved.tolist() == [level == 7 for level in range(12)]
-    with pytest.raises(KeyError, match="nonsense"):
-        write_weights(find_files(folder), tmp_path / "other", {"nonsense": torch.zeros(1)})
+    adapter = moved(magenta_lm(folder), r"depth\.heads\.7")
+    merge(resolve_base(str(folder)), [(adapter, 1.0)], tmp_path / "out")
+    moves = (logits(tmp_path / "out") - logits(folder)).abs().amax((0, 2, 3)) > 1e-3
+    assert moves.tolist() == [level == 7 for level in range(12)]
 
 
 def test_half_precision_on_disk(folder, tmp_path):
-    out = write_changed(find_files(folder), tmp_path / "half", lambda name, weight: weight, dtype=torch.bfloat16)
-    stored = load_file(out)
+    merge(resolve_base(str(folder)), [(moved(magenta_lm(folder), by=1e-6), 1.0)], tmp_path / "half", dtype="bf16")
+    stored = load_file(find_files(tmp_path / "half").checkpoint)
     assert {t.dtype for key, t in stored.items() if key.startswith(layout.LM)} == {torch.bfloat16}
     assert {t.dtype for key, t in stored.items() if not key.startswith(layout.LM)} == {torch.float32}
     assert (logits(tmp_path / "half") - logits(folder)).abs().mean() < 0.05
-
-
-def test_a_folder_that_is_there_is_left_alone(folder):
-    with pytest.raises(UserError, match="there already"):
-        write_changed(find_files(folder), folder, lambda name, weight: weight)
 
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 @pytest.mark.filterwarnings("ignore")
 def test_fewer_bits(folder, kind):
     inputs = case_inputs("tiny")
-    lm = load_magenta_lm(find_files(folder), quantize=kind)
+    lm = magenta_lm(folder, kind)
     plain = [n for n, m in lm.named_modules() if type(m) is torch.nn.Linear and ".layers." in n]
     assert not plain and lm.get_submodule("temporal.layers.0.ffn.fc1").bias is not None
     got = lm(inputs["codes"].long(), conditions_of(inputs["ids"]))
@@ -157,7 +182,7 @@ def test_tensors_that_do_not_fit_are_named(harm, said, tmp_path):
     harm(tensors)
     save_file(tensors, files.checkpoint)
     with pytest.raises(UserError, match=said):
-        load_magenta_lm(find_files(tmp_path))
+        magenta_lm(tmp_path)
 
 
 def test_another_kind_of_file_is_refused(tmp_path):
@@ -192,17 +217,16 @@ def official_python(tmp_path_factory) -> Path:
 @pytest.mark.network
 @pytest.mark.parametrize("name", list(CASES))
 def test_the_official_package_gives_our_logits_of_what_we_wrote(name, official_python, tmp_path):
-    """Weights of our own drawing, through our exporter, into the official code: equal logits, codes and audio."""
-    base = find_files(write_case(name, tmp_path / "base"))
-    draw = torch.Generator().manual_seed(9)
-    write_changed(base, tmp_path / "out", lambda _, w: w + 0.1 * w.std() * torch.randn(w.shape, generator=draw))
+    """An adapter merged into the base, read by the official code: equal logits, codes and audio."""
+    base = write_case(name, tmp_path / "base")
+    merge(resolve_base(str(base)), [(moved(magenta_lm(base)), 1.0)], tmp_path / "out")
     spec, inputs = write_request(name, tmp_path)
     words = [official_python, OFFICIAL, "outputs", tmp_path / "out", spec, inputs, tmp_path / "out.safetensors"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     theirs, given = load_file(tmp_path / "out.safetensors"), case_inputs(name)
     files = find_files(tmp_path / "out")
-    ours = load_magenta_lm(files)(given["codes"].long(), conditions_of(given["ids"]))
+    ours = magenta_lm(tmp_path / "out")(given["codes"].long(), conditions_of(given["ids"]))
     assert_close(ours, theirs["logits"], rtol=1e-4, atol=1e-4)
     codec = load_magenta_codec(files)
     assert json.dumps(codec.encode([given["audio"]])[0].tolist()) == json.dumps(theirs["codec_codes"].tolist())

@@ -13,6 +13,7 @@ from mrt2_fixtures import (
     OFFICIAL,
     case_inputs,
     conditions_of,
+    magenta_lm,
     official_environment,
     reference,
     write_case,
@@ -23,13 +24,11 @@ from adapters.conditions import Condition, Conditions
 from adapters.decode.projections import has_fbgemm
 from adapters.family.magenta_rt2.conditions import MagentaConditions, strength_bins
 from adapters.family.magenta_rt2.lm import MagentaLM
-from adapters.family.magenta_rt2.load import load_magenta_lm
 from adapters.family.magenta_rt2.playing import laid_out_for_playing
 from adapters.family.magenta_rt2.ring import window_mask
 from adapters.family.magenta_rt2.spec import GROUPS
 from adapters.family.magenta_rt2.steps import MagentaSteps
 from adapters.pattern import IGNORE
-from data_prep.magenta_rt2.files import find_files
 
 K = 12
 
@@ -39,12 +38,12 @@ def case(request, tmp_path_factory):
     """Name, model, codes and conditions of a case."""
     folder = write_case(request.param, tmp_path_factory.mktemp("mrt2") / request.param)
     inputs = case_inputs(request.param)
-    return request.param, load_magenta_lm(find_files(folder)), inputs["codes"].long(), conditions_of(inputs["ids"])
+    return request.param, magenta_lm(folder), inputs["codes"].long(), conditions_of(inputs["ids"])
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> MagentaLM:
-    return load_magenta_lm(find_files(write_case("tiny", tmp_path_factory.mktemp("mrt2") / "tiny")))
+    return magenta_lm(write_case("tiny", tmp_path_factory.mktemp("mrt2") / "tiny"))
 
 
 def forced(steps: MagentaSteps, column: torch.Tensor) -> torch.Tensor:
@@ -237,9 +236,9 @@ def test_values_outside_their_slot_are_refused(name, value):
 
 
 def test_half_precision_is_close(tiny, tmp_path):
-    files = find_files(write_case("tiny", tmp_path))
+    folder = write_case("tiny", tmp_path)
     codes, conditions = case_inputs("tiny")["codes"].long(), conditions_of(case_inputs("tiny")["ids"])
-    half = load_magenta_lm(files, dtype=torch.bfloat16)(codes, conditions)
+    half = magenta_lm(folder, "bf16")(codes, conditions)
     assert half.dtype == torch.bfloat16
     assert (half.float() - tiny(codes, conditions)).abs().mean() < 0.1
 
@@ -254,7 +253,7 @@ def test_one_clip_is_learnt_by_heart_and_given_back(tmp_path):
     """LoRA on every group, as plain peft puts it there: near-zero loss, and the clip's own codes when played."""
     import peft
 
-    lm = load_magenta_lm(find_files(write_case("tiny", tmp_path)))
+    lm = magenta_lm(write_case("tiny", tmp_path))
     codes, conditions = case_inputs("tiny")["codes"].long()[:, :, :8], MagentaConditions.unknown(1)
     settings = peft.LoraConfig(r=8, lora_alpha=16, target_modules=f"^({'|'.join(GROUPS.values())})$")
     torch.manual_seed(0)

@@ -26,6 +26,7 @@ def everything(facts: ClipFacts, **changes: object) -> str:
     [
         ("jazz ballad", ["piano", "sad"], ["techno", "rock"]),
         ("solo piano", ["sad"], ["guitar", "strings", "female vocals"]),
+        ("rock with a long guitar solo", ["piano", "drums"], ["techno"]),
         ("piano only, jazzy", ["sad"], ["guitar", "drums"]),
         ("Klavier, ohne Gesang", ["guitar", "sad"], ["vocals"]),
         ("fröhlich, mit Gitarre", ["piano", "techno"], ["sad"]),
@@ -103,6 +104,10 @@ def test_instruments_and_voices() -> None:
     assert traits("tenor saxophone") == {} and traits("alto voice")["singer"] == {"female"}
     assert traits("no vocals")["voice"] == {"instrumental"} and traits("a woman sings")["voice"] == {"sung"}
     assert is_exclusive("just guitar") and not is_exclusive("just what I like") and is_exclusive("vocals only")
+    assert not any(
+        map(is_exclusive, ("rock with a guitar solo", "Ballade mit Gitarrensolo", "long guitar solos over drums"))
+    )
+    assert all(map(is_exclusive, ("sad piano solo", "solo piano, with feeling", "Klavier solo")))
 
 
 PHRASES = [

@@ -157,8 +157,8 @@ def test_a_prediction_that_was_off_is_adjusted_once(
 ):
     optimistic = adjust.fitted_to
 
-    def generous(settings, files, clips, precision, cap):
-        return optimistic(settings, files, clips, precision, replace(cap, total=cap.total * 100))
+    def generous(settings, files, clips, precision, cap, infos):
+        return optimistic(settings, files, clips, precision, replace(cap, total=cap.total * 100), infos)
 
     monkeypatch.setattr(adjust, "fitted_to", generous)
     monkeypatch.setattr("finetune.train.fitted_to", generous)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from live_fixtures import QUICK, Ear, opened
 from safetensors.torch import load_file, save_file
 from test_pairs import settings_of, write_multitracks
 from torch.testing import assert_close
@@ -15,12 +16,16 @@ from training_fixtures import quick
 from adapters import adapter_files, bundle
 from adapters.merge import merge
 from adapters.play_along import read_context
+from adapters.sampler import AdapterSpec, Sampler
 from configs.errors import UserError
+from configs.live import LiveSettings
+from configs.sample import SampleSettings
 from data_prep.base_files import resolve_base
 from data_prep.codec.registry import load_base_codec
 from data_prep.prepare import prepare
 from finetune.batches import Clip, Degraded, Stream
 from finetune.cli import main
+from finetune.live.run import open_session
 from finetune.train import train
 
 CONDITIONS = "conditions.safetensors"
@@ -51,6 +56,41 @@ def test_training_moves_the_added_weights_and_the_files_hold_it(adapter):
     card = (adapter / "README.md").read_text()
     assert "in two halves" in card
     assert "from peft import" not in card
+
+
+def test_a_prefix_is_trained_saved_inspected_and_played(data, demo, tmp_path, capsys):
+    settings = quick(
+        steps=2, max_clip_sec=2.0, context={"size": 8, "lookahead_sec": 0.1, "way": "prefix", "stride_frames": 4}
+    )
+    made = train(data, tmp_path / "run", settings)
+    read = adapter_files.load(made)
+    assert read.added["context"].stride == 4
+    assert read.added["context"].out.weight.shape[1] == 4 * 8
+    assert read.added["context"].out.weight.abs().max() > 0
+    assert read.woodshed is not None
+    assert read.woodshed.conditions[0].stride_frames == 4
+    assert "context (drums|rest), as a prefix" in (made / "README.md").read_text().replace("\\", "")
+    assert main(["inspect", str(made)]) == 0
+    assert "as a prefix with an entry for 4 frames" in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(UserError, match="asks for"):
+        adapter_files.load(spoilt(made, tmp_path, told(stride_frames=5)))
+    words = [
+        "sample",
+        str(made),
+        "tight drums",
+        "--with",
+        str(demo),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+    ]
+    assert main([*words, "--duration", "2", "--window_sec", "1", "--overlap_sec", "0.4"]) == 0
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 2
+
+
+def test_a_description_without_a_prefix_says_nothing_of_one(adapter):
+    assert "stride_frames" not in json.loads((adapter / "woodshed.json").read_text())["conditions"][0]
 
 
 def test_a_run_goes_on_to_the_bit(data, adapter, tmp_path):
@@ -210,10 +250,72 @@ def test_inspect_tells_what_it_follows(adapter, capsys):
     assert "context (drums|rest), 5 frames ahead" in " ".join(capsys.readouterr().out.split())
 
 
-def test_live_says_that_there_is_no_recording_to_play_along_with(adapter):
-    from adapters.sampler import AdapterSpec
-    from configs.live import LiveSettings
-    from finetune.live.run import open_session
+def test_the_recording_again_and_again(demo):
+    codec = load_base_codec(resolve_base("debug"), torch.device("cpu"))
+    track = read_context(demo, 1.201, None, codec)
+    period, length = len(track.codes) * codec.hop_samples, track.audio.shape[1]
+    assert length < period, "the last frame is not whole"
+    heard = track.from_sample(0, 2 * period + 5)
+    assert torch.equal(heard[:, :length], track.audio) and not heard[:, length:period].any()
+    assert torch.equal(heard[:, period : period + length], track.audio)
+    assert torch.equal(track.from_sample(length - 3, 50), heard[:, length - 3 : length + 47])
 
+
+@pytest.fixture
+def playing(adapter, demo, tmp_path):
+    """A session that plays along with the last 0.5 s of the demo, in windows shorter than what is heard of it."""
+    settings = LiveSettings.model_validate({**QUICK, "window_sec": 0.8, "overlap_sec": 0.3})
+    session = open_session([AdapterSpec(adapter)], settings, folder=tmp_path, context=demo, from_sec=2.0)
+    yield session
+    session.close()
+
+
+def test_live_plays_along_without_end(adapter, demo, playing):
+    ear = Ear(playing)
+    playing.start()
+    ear.until(lambda: ear.seconds() > 2.4)
+    playing.stop()
+    heard, codec = ear.audio(), load_base_codec(resolve_base("debug"), torch.device("cpu"))
+    track = read_context(demo, 2.0, None, codec)
+    settings = SampleSettings.model_validate(
+        {"duration_sec": 2.3, "window_sec": 0.8, "overlap_sec": 0.3, "precision": "fp32"}
+    )
+    sampler = Sampler.load(resolve_base("debug"), [AdapterSpec(adapter)], settings, live=True)
+    again = {"context": track.codes.repeat(5, 1)[: round(2.3 * sampler.frame_rate)]}
+    part = sampler.sample([playing.controls.first[0].text], also=[again])[0].waveform
+    n = part.shape[1] - round(0.3 * codec.sample_rate_hz)  # the codec hears what follows, and there nothing does
+    assert n > 2 * sampler.settings.window_sec * codec.sample_rate_hz
+    assert_close(heard[:, :n], part[:, :n] + track.from_sample(0, n), rtol=0, atol=2e-3)
+
+
+def test_the_recording_can_be_turned_down_to_the_part_alone(playing):
+    ear = Ear(playing)
+    playing.set_context_level(0.0)
+    with pytest.raises(UserError, match="between 0 and 2"):
+        playing.set_context_level(3.0)
+    playing.start()
+    ear.until(lambda: ear.seconds() > 0.5)
+    alone = ear.audio()
+    playing.reset()
+    playing.set_context_level(0.5)
+    ear.until(lambda: ear.seconds() > 1.5 and ear.chunks[-1].run == 2 and ear.chunks[-1].second > 0.5)
+    n = min(alone.shape[1], ear.audio(2).shape[1])
+    track = playing.worker.player._context
+    assert_close(ear.audio(2)[:, :n], alone[:, :n] + 0.5 * track.from_sample(0, n), rtol=0, atol=1e-4)
+
+
+def test_live_says_where_a_recording_is_missing_or_of_no_use(adapter, demo, tmp_path, capsys):
     with pytest.raises(UserError, match="plays along with a recording"):
         open_session([AdapterSpec(adapter)], LiveSettings())
+    for words, why in [
+        ([str(adapter), "--with", str(tmp_path / "none.wav")], "is not there"),
+        ([str(adapter), "--from", "3"], "--from says where in the recording"),
+        (["--base", "debug", "--with", str(demo)], "nothing here follows a context track"),
+    ]:
+        assert main(["live", *words, "--device", "cpu"]) == 2
+        assert why in " ".join(capsys.readouterr().err.split())
+    with (
+        opened(resolve_base("debug").folder, None, tmp_path) as plain,
+        pytest.raises(UserError, match="nothing is played along with"),
+    ):
+        plain.set_context_level(0.5)

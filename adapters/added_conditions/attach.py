@@ -1,4 +1,7 @@
-"""Added conditions on a model: the model then lists them among its kinds, and its decoder's input holds them."""
+"""Added conditions on a model: the model then lists them among its kinds, and its decoder reads them.
+
+Each is added to the input of the steps, or stands before the first as a prefix.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adapters.added_conditions.frames import FrameCodes, FrameCondition, FrameFeatures, build
-from adapters.conditions import Conditions
+from adapters.added_conditions.prefix import Positions, Prefix, joined, prefix_of
+from adapters.conditions import Condition, Conditions
 from adapters.family.lm import LM
 from adapters.lora_start import seed_of
 from adapters.metadata import AddedInfo
@@ -19,7 +23,7 @@ from data_prep.condition_sources.added import added_kinds
 
 
 class AddedConditions(nn.Module):
-    """Everything that is added to a decoder's input, by kind; `enabled` off leaves the base alone."""
+    """Everything that an adapter lets a decoder read, by kind; `enabled` off leaves the base alone."""
 
     def __init__(self, kinds: Mapping[str, FrameCondition]) -> None:
         super().__init__()
@@ -27,14 +31,31 @@ class AddedConditions(nn.Module):
         self.enabled = True
 
     def forward(self, conditions: Conditions, pattern: Pattern, n_steps: int) -> Float[Tensor, "B {n_steps} D"] | None:
-        """The sum over kinds for the first steps; None where no row has any."""
+        """What is added to the input of the first steps, summed over kinds; None where no row has any."""
         total: Tensor | None = None
-        for name, module in self.kinds.items() if self.enabled else ():
-            given = conditions.get(name)
-            if given is not None:
+        for module, given in self._given(conditions):
+            if not module.stride:
                 part = module(given, pattern, n_steps)
                 total = part if total is None else total + part
         return total
+
+    def prefix(self, conditions: Conditions, pattern: Pattern, positions: Positions) -> Prefix | None:
+        """What stands before the first step, of all kinds; None where there is none."""
+        given = [(module, held) for module, held in self._given(conditions) if module.stride]
+        return joined([prefix_of(module, held, pattern, positions) for module, held in given])
+
+    def places_in_front(self, n_frames: int) -> int:
+        """The longest prefix for so many frames."""
+        kinds = [module for module in self.kinds.values() if isinstance(module, FrameCondition) and module.stride]
+        return sum(-(-(n_frames + module.kind.lookahead) // module.stride) for module in kinds)
+
+    def _given(self, conditions: Conditions) -> list[tuple[FrameCondition, Condition]]:
+        found = []
+        for name, module in self.kinds.items() if self.enabled else ():
+            assert isinstance(module, FrameCondition)
+            if (given := conditions.get(name)) is not None:
+                found.append((module, given))
+        return found
 
     def set_strength(self, strength: float) -> None:
         """How much of it is added, as an adapter's strength multiplies its ΔW."""

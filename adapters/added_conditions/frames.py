@@ -5,6 +5,8 @@ looking ahead in it is no cheating. An entry becomes a small vector (`FrameCodes
 `FrameFeatures`: numbers such as a melody's chroma or beats); the vectors of the frames at `offsets` side by side become
 one of the decoder's width. That last product starts at zero and has no bias: at the start, and wherever a condition is
 absent, the base plays exactly what it would alone. Earlier frames reach a step through self-attention.
+
+With a `stride` the vectors are not added to steps but become a prefix (`prefix.py`).
 """
 
 from abc import abstractmethod
@@ -25,16 +27,19 @@ if TYPE_CHECKING:
 
 
 class FrameCondition(nn.Module):
-    """One kind of condition per frame. `size` is the width d of an entry's small vector, `hidden` the decoder's D."""
+    """One kind of condition per frame. `size` is the width d of an entry's small vector, `hidden` the decoder's D.
+
+    `stride`: 0 where it is added to steps, else how many frames become one entry of a prefix.
+    """
 
     offsets: Tensor
 
-    def __init__(self, kind: ConditionKind, size: int, hidden: int) -> None:
+    def __init__(self, kind: ConditionKind, size: int, hidden: int, stride: int = 0) -> None:
         super().__init__()
-        self.kind, self.size = kind, size
+        self.kind, self.size, self.stride = kind, size, stride
         self.strength = 1.0
         self.register_buffer("offsets", torch.tensor(offsets_of(kind.lookahead)), persistent=False)
-        self.out = nn.Linear(size * len(self.offsets), hidden, bias=False)
+        self.out = nn.Linear(size * (stride or len(self.offsets)), hidden, bias=False)
         nn.init.zeros_(self.out.weight)
 
     @abstractmethod
@@ -56,8 +61,8 @@ class FrameCondition(nn.Module):
 class FrameCodes(FrameCondition):
     """Another track's codec tokens: K tables of small vectors, summed per frame as the base sums its own."""
 
-    def __init__(self, kind: ConditionKind, size: int, hidden: int, card: int) -> None:
-        super().__init__(kind, size, hidden)
+    def __init__(self, kind: ConditionKind, size: int, hidden: int, card: int, stride: int = 0) -> None:
+        super().__init__(kind, size, hidden, stride)
         self.card = card
         self.tables = nn.Parameter(torch.zeros(kind.width, card, size))
 
@@ -88,8 +93,8 @@ class FrameCodes(FrameCondition):
 class FrameFeatures(FrameCondition):
     """Numbers per frame, such as the twelve pitch classes of a melody."""
 
-    def __init__(self, kind: ConditionKind, size: int, hidden: int) -> None:
-        super().__init__(kind, size, hidden)
+    def __init__(self, kind: ConditionKind, size: int, hidden: int, stride: int = 0) -> None:
+        super().__init__(kind, size, hidden, stride)
         self.into = nn.Parameter(torch.zeros(size, kind.width))
 
     @torch.no_grad()
@@ -121,8 +126,8 @@ def build(info: "AddedInfo", n_codebooks: int, card: int, hidden: int) -> FrameC
     """The module that an adapter's description asks for, for a base of these sizes, with zeros in it."""
     kind = kind_of(info, n_codebooks)
     if info.values == "codes":
-        return FrameCodes(kind, info.size, hidden, card)
-    return FrameFeatures(kind, info.size, hidden)
+        return FrameCodes(kind, info.size, hidden, card, info.stride_frames)
+    return FrameFeatures(kind, info.size, hidden, info.stride_frames)
 
 
 def kind_of(info: "AddedInfo", n_codebooks: int) -> ConditionKind:

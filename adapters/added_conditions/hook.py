@@ -1,10 +1,20 @@
-"""Something added to what a module puts out, for one call of the model around it."""
+"""Something added to what a module puts out, or put in its place, for one call of the model around it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+
+
+@contextmanager
+def giving(module: nn.Module, out: Tensor) -> Iterator[None]:
+    """While open, the module puts this out whatever it is given."""
+    handle = module.register_forward_hook(lambda _module, _given, _out: out)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

@@ -46,7 +46,8 @@ class Request:
     seed: int = 0
     known: Int[Tensor, "K P"] | None = None
     also: RowConditions = field(default_factory=dict)
-    """Conditions besides text, for the whole piece; those per frame are cut to each window."""
+    """Conditions besides text, for the whole piece; those per frame are cut to each window, and in an endless piece
+    begin again at their end."""
 
 
 @dataclass(frozen=True)
@@ -365,7 +366,9 @@ class Generation:
             if kind.per == "frame":
                 # A prefix may look ahead of the piece's end: the model has read whole windows of it in training.
                 n_frames = self.plan.window if kind.enters == "prefix" else row.end(self.plan) - row.origin
-                values = values[kind.stretch(row.origin, n_frames, self.plan.frame_rate)]
+                stretch = kind.stretch(row.origin, n_frames, self.plan.frame_rate)
+                endless = row.request.n_frames >= ENDLESS
+                values = values[torch.arange(stretch.start, stretch.stop) % len(values)] if endless else values[stretch]
             found[name] = values
         return found | {name: held.between(row.origin, row.end(self.plan)) for name, held in row.changed.items()}
 

@@ -43,6 +43,8 @@ class StepPlan:
     it predicts without conditions."""
     partly: int = 0
     """Layers beside the recomputed ones of which only norms and activation are."""
+    in_front: int = 0
+    """Entries that a condition of the adapter's own puts before the first step (`added_conditions.prefix`)."""
 
     @property
     def steps(self) -> int:

@@ -4,10 +4,12 @@
     python -m benchmarks.play_along /tmp/along --stage train --task drums --steps 600
     python -m benchmarks.play_along /tmp/along --stage judge --task drums
 
-Tasks: drums (from everything else), accompaniment (from the lead), melody (chroma), beat (a click). Every stage goes on
-where it was stopped. Each held-out band is followed three times: as it is (`part`), another band's in its place
-(`control`), and by the base alone, which knows the words only (`base`); `true` is the band's own part through the
+Tasks: drums (from everything else), accompaniment (from the lead), melody (chroma), beat (a click), rests (drums; half
+of the bands rest for a while), leak-… (drums from a track that has traces of them, and one measure against that). Every
+stage goes on where it was stopped. Each held-out band is followed three times: as it is (`part`), another band's in its
+place (`control`), and by the base alone, which knows the words only (`base`); `true` is the band's own part through the
 codec: what the measures themselves can reach. Beats come from librosa's tracker, half and double tempo counted wrong.
+`--measure rests` and `family` ask instead whether a part rests with its context, and whether text is still heeded.
 """
 
 import argparse
@@ -17,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from adapters.sampler import AdapterSpec, Sampler
-from benchmarks.play_along import scores
+from benchmarks.play_along import family, rests, scores
 from benchmarks.play_along.bands import RATE_HZ, Band, make_bands, read_bands, seeds_of
+from benchmarks.play_along.play import audio_of, followed, samplers, share_with_error
 from benchmarks.play_along.tasks import TASKS, Task, write_dataset
-from configs.sample import SampleSettings
 from configs.train import TrainSettings
 from data_prep.base_files import resolve_base
 from data_prep.condition_sources.beat import BEAT
@@ -48,8 +48,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=10, help="clips of a step")
     parser.add_argument("--clip-sec", type=float, default=4.0)
     parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--way", choices=("added", "prefix"), default="added")
+    parser.add_argument("--stride-frames", type=int, default=8, help="with --way prefix")
+    parser.add_argument("--lookahead-sec", type=float, default=0.32)
+    parser.add_argument("--degraded-share", type=float, default=0.5)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
+    parser.add_argument("--window-sec", type=float, help="shorter windows than the base's own")
+    parser.add_argument("--measure", choices=("scores", "rests", "family"), default="scores")
+    parser.add_argument("--brief", action="store_true", help="the parts alone, without control and base")
+    parser.add_argument("--side", default="", help="of the held-out bands that is followed, where it is another")
     parser.add_argument("--name", help="of the run, to keep several of a task")
     args = parser.parse_args()
     seeds, held_seeds = seeds_of(args.bands, args.held_out)
@@ -58,14 +66,23 @@ def main() -> None:
     if args.stage == "bands":
         make_bands(folder, [*held_seeds, *seeds], task.sides)
         return
-    held_out = read_bands(folder, held_seeds, task.sides)
+    more = [rests.WITH_REST, rests.WHOLE] if args.measure == "rests" else [args.side] if args.side else []
+    held_out = read_bands(folder, held_seeds, [*task.sides, *more])
     if args.stage == "train":
         learn(args, task, run, read_bands(folder, seeds, task.sides), held_out)
+        return
+    how = {"guidance": args.guidance, "context_guidance": args.context_guidance}
+    if args.measure == "rests":
+        found = rests.measure_rests(task, run, held_out, play_sec=PLAY_SEC, **how)
+        lines = rests.told(found)
+    elif args.measure == "family":
+        found = family.measure_family(task, run, held_out, read_bands(folder, seeds, task.sides), **how)
+        lines = family.told(found)
     else:
         found = judge(args, task, run, held_out)
-        (run / "scores.json").write_text(json.dumps(found, indent=1))
-        for name, rows in found.items():
-            print(f"{name:8}", summary(rows, task), f"(n = {len(rows)})")
+        lines = [f"{name:8} {summary(rows, task)} (n = {len(rows)})" for name, rows in found.items()]
+    (run / f"{args.measure}{args.side}.json").write_text(json.dumps(found, indent=1))
+    print("\n".join(lines))
 
 
 def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band], held_out: Sequence[Band]) -> None:
@@ -82,6 +99,12 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         "checkpointing": False,
         "optim": {"lr": args.lr},
         "lora": {"rank": 16},
+        "context": {
+            "way": args.way,
+            **({"stride_frames": args.stride_frames} if args.way == "prefix" else {}),
+            "lookahead_sec": args.lookahead_sec,
+            "degraded_share": args.degraded_share,
+        },
         "eval": {"every_steps": 0, "max_clips": 8},
         "preview": {"every_steps": 0},
         "checkpoint": {"every_steps": 50},
@@ -98,27 +121,21 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
 
 def judge(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]) -> dict[str, list[dict[str, float]]]:
     """Scores of every held-out band: the part, the control, the base, and the true part through the codec."""
-    how = {"duration_sec": PLAY_SEC, "guidance": args.guidance, "context_guidance": args.context_guidance}
-    settings = SampleSettings.model_validate({**how, "device": "cpu", "seed": 0})
-    files, spec = resolve_base("starter"), resolve_base("starter").spec
-    adapted = Sampler.load(files, [AdapterSpec(run / "adapter")], settings)
-    plain = Sampler.load(files, [], settings.model_copy(update={"context_guidance": None}))
-    values = [torch.from_numpy(task.values(band, spec)) for band in bands]
+    spec = resolve_base("starter").spec
+    how = {"guidance": args.guidance, "context_guidance": args.context_guidance}
+    adapted, plain = samplers(run, play_sec=PLAY_SEC, window_sec=args.window_sec, **how)
     others = [other_band(band, bands) for band in bands]
     words = [task.words(band.piece) for band in bands]
-    dtype = torch.float32 if task.follows != "context" else torch.int64
-    follow = [{task.follows: one[: round((PLAY_SEC + 1) * spec.frame_rate)].to(dtype)} for one in values]
-    played = {
-        "part": adapted.sample(words, also=follow),
-        "control": adapted.sample(words, also=[follow[other] for other in others]),
-        "base": plain.sample(words),
-    }
-    audio = {name: [take.waveform[0].numpy() for take in takes] for name, takes in played.items()}
-    assert plain.codec is not None
-    n_frames = round(PLAY_SEC * spec.frame_rate)
-    audio["true"] = [plain.codec.decode(band.codes[task.target][:, :n_frames])[0].numpy() for band in bands]
-    show(run, task, bands, audio)
-    measure = MEASURES[task.name]
+    follow = followed(task, bands, spec, PLAY_SEC, args.side or task.judged_with)
+    audio = {"part": audio_of(adapted, words, follow)}
+    if not args.brief:
+        assert plain.codec is not None
+        n_frames = round(PLAY_SEC * spec.frame_rate)
+        audio["control"] = audio_of(adapted, words, [follow[other] for other in others])
+        audio["base"] = audio_of(plain, words)
+        audio["true"] = [plain.codec.decode(band.codes[task.target][:, :n_frames])[0].numpy() for band in bands]
+        show(run, task, bands, audio)
+    measure = MEASURES.get(task.name, drums_measure)
     return {
         name: [measure(one, band) for one, band in zip(pieces, bands, strict=True)] for name, pieces in audio.items()
     }
@@ -172,11 +189,11 @@ MEASURES: dict[str, Callable[[np.ndarray, Band], dict[str, float]]] = {
 
 
 def summary(rows: Sequence[dict[str, Any]], task: Task) -> str:
-    """Means; of tempi, the share that is near enough."""
-    told = [f"{name} {np.mean([row[name] for row in rows]):.3f}" for name in rows[0] if name != "tempo_off"]
+    """Means with standard errors; of tempi, the share that is near enough."""
+    told = [f"{name} {share_with_error([row[name] for row in rows])}" for name in rows[0] if name != "tempo_off"]
     if "tempo_off" in rows[0]:
         within = TEMPO_WITHIN.get(task.name, 0.04)
-        told.append(f"tempo within {within:.0%} {np.mean([row['tempo_off'] <= within for row in rows]):.3f}")
+        told.append(f"tempo within {within:.0%} {share_with_error([row['tempo_off'] <= within for row in rows])}")
     return ", ".join(told)
 
 

@@ -1,7 +1,8 @@
 """Bands of the starter's composer with every part rendered alone, and their codec tokens: nothing leaks, all is known.
 
-A band is a file `<seed>.stems.npz` (16-bit audio by role) and a file of tokens [K, T] for each sum of roles that a
-task needs. What is there is kept, so a run that was stopped goes on.
+A band is a file `<seed>.stems.npz` (16-bit audio by role) and a file of tokens [K, T] for each side that a task needs:
+a sum of roles, as it is, with a rest in it, or with drums that have leaked into it. What is there is kept, so a run
+that was stopped goes on.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int16
 from data_prep.base_files import resolve_base
 from data_prep.codec.port import Codec
 from data_prep.codec.registry import load_base_codec
+from data_prep.context_side import GAIN_DB, LOW_PASS_HZ, NOISE_DB, degrade, low_pass
 from starter.recipe.compose import HELD_OUT, compose
 from starter.recipe.render import render_all_stems
 from starter.recipe.score import Piece
@@ -30,6 +32,16 @@ SIDES: Mapping[str, tuple[str, ...]] = {
     "no_lead": ("chords", "bass", "drums"),
     "pitched": ("lead", "chords"),
 }
+RESTS = "_rests"
+"""Ending of a side in which the whole band rests for a while: of every second band to learn from, and of all others."""
+REST_SEC = (4.0, 6.5)
+"""When the held-out bands rest."""
+FADE_SEC = 0.02
+LEAKY = "leaky"
+"""All but the drums, with the drums still in it at `LEAK_DB`, as separation leaves them."""
+LEAK_DB = -25.0
+WEAKENED = ("noise", "low_pass", "gain", "missing", "all")
+"""`leaky_noise` …: one of the measures against leakage alone, or what `prep` makes of them together."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,47 @@ class Band:
 
     def side(self, name: str) -> Float[np.ndarray, " N"]:
         """The audio of a sum of parts."""
-        return np.sum([self.stems[role] for role in SIDES[name]], axis=0)
+        return side_of(self.stems, name, self.piece.seed)
+
+
+def side_of(stems: Mapping[str, Float[np.ndarray, " N"]], name: str, seed: int) -> Float[np.ndarray, " N"]:
+    """The audio of a side of this name."""
+    if name.endswith(RESTS):
+        return side_of(stems, name.removesuffix(RESTS), seed) * rest_gain(len(stems["lead"]), seed)
+    if not name.startswith(LEAKY):
+        return np.sum([stems[role] for role in SIDES[name]], axis=0)
+    leak = stems["drums"] * 10 ** (LEAK_DB / 20)
+    parts = np.stack([stems[role] for role in SIDES["no_drums"]])
+    how = name.removeprefix(LEAKY).lstrip("_")
+    return weakened(parts + leak / len(parts), how, seed) if how else parts.sum(0) + leak
+
+
+def rest_gain(n_samples: int, seed: int) -> Float[np.ndarray, " N"]:
+    """1 where the band plays, 0 where it rests."""
+    draw = np.random.default_rng(seed)
+    start, length = draw.uniform(1.0, LEARN_SEC - 3.0), draw.uniform(1.0, 2.0)
+    start, end = REST_SEC if seed >= HELD_OUT else (start, start + length)
+    if seed < HELD_OUT and seed % 2:
+        return np.ones(n_samples, np.float32)
+    at_sec = np.arange(n_samples) / RATE_HZ
+    outside = np.maximum(start - at_sec, at_sec - end)
+    return np.clip(outside / FADE_SEC + 1, 0, 1).astype(np.float32)
+
+
+def weakened(parts: Float[np.ndarray, "Q N"], how: str, seed: int) -> Float[np.ndarray, " N"]:
+    """One of `WEAKENED` on the sum of parts, with the very numbers that `prep` draws from."""
+    if how == "all":
+        return degrade(parts[:, None], 1 + seed % 2, str(seed), RATE_HZ)[0]
+    draw = np.random.default_rng(seed)
+    audio = parts.sum(0)
+    if how == "missing":
+        return np.delete(parts, int(draw.integers(len(parts))), axis=0).sum(0)
+    if how == "low_pass":
+        return low_pass(audio[None], draw.uniform(*LOW_PASS_HZ), RATE_HZ)[0].astype(np.float32)
+    if how == "gain":
+        return audio * np.float32(10 ** (draw.uniform(*GAIN_DB) / 20))
+    noise = draw.standard_normal(len(audio)) * 10 ** (draw.uniform(*NOISE_DB) / 20)
+    return (audio + noise).astype(np.float32)
 
 
 def seeds_of(n_train: int, n_held_out: int) -> tuple[range, range]:
@@ -69,7 +121,7 @@ def _encode(folder: Path, seed: int, codec: Codec, sides: Sequence[str]) -> None
     missing = [side for side in sides if not _codes_path(folder, seed, side).exists()]
     stems = _stems(folder, seed) if missing else {}
     for side in missing:
-        audio = np.sum([stems[role] for role in SIDES[side]], axis=0)[None]
+        audio = side_of(stems, side, seed)[None].astype(np.float32)
         audio = audio if seed >= HELD_OUT else audio[:, : round(LEARN_SEC * RATE_HZ)]
         save(_codes_path(folder, seed, side), {"codes": codec.encode([torch.from_numpy(audio)])[0]})
 

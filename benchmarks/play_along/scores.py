@@ -1,4 +1,4 @@
-"""How well a part fits what it should follow: beats, rests, harmony, melody. Each measure on true scores of its own."""
+"""How well a part fits what it should follow: beats, harmony, melody. Each measure on true scores of its own."""
 
 import numpy as np
 import torch
@@ -10,7 +10,6 @@ from starter.recipe.harmony import SCALES, TONICS
 from starter.recipe.score import Piece
 
 WITHIN_SEC = 0.07
-RESTS_DB = -40.0
 SHAPE = ChromaShape(16_000, 8192, 320)
 Audio = Float[np.ndarray, " N"]
 
@@ -42,15 +41,6 @@ def matched(found: np.ndarray, truth: np.ndarray) -> int:
             free.remove(near)
             hits += 1
     return hits
-
-
-def onsets_per_sec(part: Audio, rate_hz: int) -> float:
-    """Onsets that rise above the noise of silence."""
-    import librosa
-
-    if np.abs(part).max() < 10 ** (RESTS_DB / 20):
-        return 0.0
-    return len(librosa.onset.onset_detect(y=part, sr=rate_hz, units="time")) / (len(part) / rate_hz)
 
 
 def harmony(part: Audio, truth: Audio, piece: Piece) -> dict[str, float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.play_along.bands import Band
+from benchmarks.play_along.bands import LEAKY, RESTS, WEAKENED, Band
 from configs.prep import PrepSettings
 from data_prep.base_files import BaseFiles
 from data_prep.beat_grid import Beats
@@ -16,7 +16,7 @@ from data_prep.codec.registry import base_codec_fingerprint
 from data_prep.condition_sources.added import added_kinds
 from data_prep.condition_sources.beat import BEAT
 from data_prep.condition_sources.melody import MELODY, melody_rows
-from data_prep.context_names import CONTEXT
+from data_prep.context_names import CONTEXT, degraded_name
 from data_prep.dataset_files import NewDataset, put_in_place
 from data_prep.dataset_info import dataset_info
 from data_prep.lm_spec import LMSpec
@@ -35,22 +35,31 @@ class Task:
     follows: str
     source: str
     pair: str = ""
+    degraded: str = ""
+    """The side that some clips hear instead (`context.degraded_share`)."""
+    judged_with: str = ""
+    """Where that is another side: what the held-out bands' parts follow."""
 
     @property
     def sides(self) -> list[str]:
         """The sides whose tokens it needs."""
-        return [self.target, *([self.source] if self.follows == CONTEXT else [])]
+        heard = [self.source, self.degraded, self.judged_with] if self.follows == CONTEXT else []
+        return [self.target, *(side for side in heard if side)]
 
     def words(self, piece: Piece) -> str:
         """Neither tempo nor key: they must come from what is followed."""
-        named = {"drums": "drums", "no_lead": f"{piece.second} chords, bass, drums", "pitched": piece.family}
-        return f"{named[self.target]}, {piece.manner}"
+        return self.words_for(piece, piece.second if self.target == "no_lead" else piece.family)
 
-    def values(self, band: Band, spec: LMSpec) -> np.ndarray:
-        """What the band gives to follow, an entry per frame."""
+    def words_for(self, piece: Piece, family: str) -> str:
+        """The same, asking for another family of instruments (the drums have none)."""
+        named = {"no_lead": f"{family} chords, bass, drums", "pitched": family}
+        return f"{named.get(self.target, 'drums')}, {piece.manner}"
+
+    def values(self, band: Band, spec: LMSpec, side: str = "") -> np.ndarray:
+        """What the band gives to follow, an entry per frame; of a context track, another side may be asked for."""
         n_frames = band.codes[self.target].shape[1]
         if self.follows == CONTEXT:
-            return np.ascontiguousarray(band.codes[self.source].T)
+            return np.ascontiguousarray(band.codes[side or self.source].T)
         if self.follows == BEAT:
             return true_beats(band.piece).features(n_frames, spec.frame_rate)
         audio = torch.from_numpy(band.side(self.source))
@@ -64,6 +73,8 @@ TASKS = {
         Task("accompaniment", "no_lead", CONTEXT, "lead", "rest|lead"),
         Task("melody", "pitched", MELODY, "pitched"),
         Task("beat", "no_lead", BEAT, "no_lead"),
+        Task("rests", f"drums{RESTS}", CONTEXT, f"no_drums{RESTS}", "drums|rest"),
+        *(Task(f"leak-{how}", "drums", CONTEXT, LEAKY, "drums|rest", f"{LEAKY}_{how}", "no_drums") for how in WEAKENED),
     )
 }
 
@@ -88,6 +99,11 @@ def write_dataset(folder: Path, task: Task, bands: Sequence[Band], held_out: Seq
     notes: Mapping[str, object] = {
         task.follows: {"clips": len(rows), "width": kind.width, "pair": task.pair, "made_with": _made_with(task, files)}
     }
+    conditions = {task.follows: values}
+    if task.degraded:
+        held = {row.id: task.values(band, files.spec, task.degraded) for row, band in zip(rows, every, strict=True)}
+        conditions[degraded_name(1)] = held
+        notes = {**notes, degraded_name(1): notes[task.follows]}
     info = dataset_info(settings, files, codec=codec, text_encoder=encoder, separator=None, conditions=notes)
     new = NewDataset(
         rows,
@@ -95,7 +111,7 @@ def write_dataset(folder: Path, task: Task, bands: Sequence[Band], held_out: Seq
         {row.id: band.codes[task.target] for row, band in zip(rows, every, strict=True)},
         {state.file_name: state.path for state in states.values()},
         info,
-        conditions={task.follows: values},
+        conditions=conditions,
     )
     put_in_place(folder, cache, new, new.content(), lambda: "")
 

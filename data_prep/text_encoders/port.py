@@ -8,8 +8,9 @@ import importlib
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from data_prep.base_files import BaseFiles
@@ -43,10 +44,15 @@ class TextEncoder(Protocol):
 
 @runtime_checkable
 class MixingTextEncoder(TextEncoder, Protocol):
-    """One whose texts can be mixed before the model hears them, which says more than mixing what it makes of each."""
+    """One whose texts can be mixed before the model hears them, which says more than mixing what it makes of each;
+    recordings have a place among them."""
 
     def mix(self, states: Sequence[Tensor], shares: Sequence[float]) -> Tensor | None:
         """What stands for several texts by their shares, in the place of one; None where it does not know them."""
+        ...
+
+    def encode_sound(self, audio: Float[np.ndarray, "C N"], sample_rate_hz: int) -> Shaped[Tensor, "_ D"]:
+        """The entries of a recording, as a text's; they can be mixed with texts."""
         ...
 
 

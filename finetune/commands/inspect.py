@@ -77,6 +77,8 @@ def summary(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for one in facts["follows"]:
         pair = f" ({one['pair']})" if one["pair"] else ""
         ahead = f"{one['lookahead_frames']} frames ahead"
+        if one["stride_frames"]:
+            ahead += f", as a prefix with an entry for {one['stride_frames']} frames"
         yield "follows", f"{one['kind']}{pair}, {ahead}: {one['numbers']:,} numbers, ‖out‖ {one['norm']:.4g}"
 
 

@@ -35,6 +35,7 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     from configs.errors import UserError
     from data_prep.prepared import PreparedDataset
     from data_prep.progress import quiet_libraries
+    from finetune.added_infos import added_infos
     from finetune.batches import clips_of
     from finetune.dataset_fit import with_base
     from finetune.memory.auto import cap_of, fit_settings, longest_frames
@@ -59,7 +60,8 @@ def run(args: argparse.Namespace, settings: "TrainSettings") -> int:
     spec = move_for_run(own, dataset, settings).applied(own)
     longest = longest_frames(frames, settings, spec.frame_rate)
     decided = with_prior(settings, dataset, clips_of(dataset, "train"))
-    fitted = fit_settings(decided, spec, longest, arithmetic, cap, machine_here(spec, host_device()))
+    machine, infos = machine_here(spec, host_device()), added_infos(dataset, settings, spec)
+    fitted = fit_settings(decided, spec, longest, arithmetic, cap, machine, infos.values())
     show(args.data, dataset, fitted, settings, arithmetic)
     return 0
 

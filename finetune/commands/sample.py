@@ -20,6 +20,7 @@ woodshed sample runs/mine/adapter --story "0:00 calm piano" "0:15 add drums" --d
 woodshed sample runs/mine/adapter --mix "0.7 calm piano" "0.3 fast drums"
 woodshed sample runs/mine/adapter "string quartet" --melody hummed.wav --from 2    # with a melody base
 woodshed sample runs/mine/adapter "string quartet" --notes song.mid --drums off    # with Magenta RealTime
+woodshed sample runs/mine/adapter "slow" --style song.wav --style-weight 0.7       # with Magenta RealTime
 woodshed sample runs/beats/adapter "funk, slap bass" --beat 104                    # an adapter of prep --beat
 woodshed sample runs/mine/adapter "ambient" --duration 120 --play
 woodshed sample runs/mine/adapter "ambient" --pipe wav | ffplay -
@@ -66,6 +67,12 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--notes", type=Path, metavar="MIDI", help="Follow the notes, and the drums, of a MIDI file.")
     parser.add_argument(
         "--drums", choices=["on", "off"], help="With drums or without (a base that takes this as a condition)."
+    )
+    parser.add_argument(
+        "--style", type=Path, metavar="FILE", help="Follow this recording's style, with or without words beside it."
+    )
+    parser.add_argument(
+        "--style-weight", type=float, metavar="X", help="Weight of --style beside a prompt's words, up to 1 (0.5)."
     )
     parser.add_argument(
         "--beat", metavar="BPM|FILE", help="Keep to this tempo, to a table of beats, or to a recording's beats."

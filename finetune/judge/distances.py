@@ -82,19 +82,6 @@ def kad_closed(
     return interval(1 - after.value / before.value, 1 - ratio, before.n).scaled(100.0)
 
 
-def kad_gained(
-    base: Rows,
-    adapted: Rows,
-    reference: Float[np.ndarray, "M D"],
-    *,
-    groups: Sequence[Any] | None = None,
-    seed: int = 0,
-) -> Estimate:
-    """KAD(base, reference) - KAD(adapted, reference), as in `kad_closed`: above zero where the adapter is nearer."""
-    before, after = _both(base, adapted, reference, groups, seed)
-    return interval(before.value - after.value, before.draws - after.draws, before.n).scaled(KAD_SCALE)
-
-
 class _Drawn(NamedTuple):
     value: float
     draws: np.ndarray

@@ -17,6 +17,8 @@ MAX_MOMENTS = 200
 MAX_TEXT_CHARACTERS = 1000
 MAX_STRENGTH = 10.0
 """Useful strengths lie between −1 and 2."""
+MAX_LEVEL = 2.0
+"""Of the recording that is played along with; 1 is as it is."""
 CALM, WILD = 0.6, 1.4
 """Temperatures at both ends of the chaos knob; 1.0 in its middle."""
 FEWEST, SPREAD = 25, 100
@@ -59,6 +61,8 @@ class Controls:
     """While there is a story, its moments are what plays, and `prompts` waits."""
     keys: Keys = field(default_factory=Keys)
     drums: Drums = "free"
+    context_level: float = 1.0
+    """How loud the recording is that is played along with, beside the part."""
 
     @classmethod
     def of(cls, settings: "LiveSettings", prompts: Sequence[Weighted], strengths: Mapping[str, float]) -> "Controls":
@@ -131,6 +135,12 @@ class Controls:
         if drums not in DRUMS:
             raise UserError(f"drums are {', '.join(DRUMS)}, not {drums!r}")
         return replace(self, drums=drums)
+
+    def with_context_level(self, level: float) -> "Controls":
+        """The recording louder or softer. Raises UserError where it is out of range."""
+        if not 0 <= level <= MAX_LEVEL:
+            raise UserError(f"the recording's level lies between 0 and {MAX_LEVEL:g}, not {level:g}")
+        return replace(self, context_level=float(level))
 
 
 def chaos(amount: float) -> dict[str, float | int]:

@@ -175,6 +175,17 @@ class Drums(_Message):
         session.set_drums(self.drums)
 
 
+class ContextLevel(_Message):
+    """How loud the recording is that an adapter plays along with."""
+
+    type: Literal["context_level"]
+    level: float
+
+    def act(self, session: LiveSession) -> None:
+        """`session.set_context_level(level)`."""
+        session.set_context_level(self.level)
+
+
 class Record(_Message):
     """Begin or end a recording."""
 
@@ -199,6 +210,7 @@ Message = (
     | PaceChange
     | Notes
     | Drums
+    | ContextLevel
     | Record
 )
 _READER: TypeAdapter[Message] = TypeAdapter(Annotated[Message, Field(discriminator="type")])

@@ -35,6 +35,7 @@ FIELDS: dict[str, Sequence[tuple[str, Callable[[Any], Any]]]] = {
     "chunk_sec": (("chunk_sec", _number),),
     "buffer_sec": (("buffer_sec", _number),),
     "drums": (("drums", str),),
+    "context_level": (("level", _number),),
     "record": (("on", bool),),
 }
 """Address → the fields of its message, in order. `/woodshed/prompts` takes text, weight, text, weight, …, and

@@ -12,6 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from adapters.decode.prompt_mix import PromptMix
+from adapters.play_along import ContextTrack
 from adapters.played_notes import drums_from_now, notes_from_now
 from adapters.sampler import Sampler
 from finetune.live.controls import Controls
@@ -57,6 +58,7 @@ class TextStates:
 class Player:
     """Makes chunk after chunk; `wanted()` says how it should sound, `applied(second, controls)` hears what changed.
 
+    With a `context` it plays along with that recording again and again, and both are heard.
     `delay_frames` is how far behind the newest token a sample is: the pattern's delay, and what the codec must know.
 
     Raises:
@@ -72,6 +74,7 @@ class Player:
         seed: int,
         run: int = 1,
         applied: Callable[[float, Controls], None] = lambda second, controls: None,
+        context: ContextTrack | None = None,
     ) -> None:
         assert sampler.codec is not None
         self.sampler, self.states, self.run = sampler, states, run
@@ -79,7 +82,7 @@ class Player:
         self.delay_frames = sampler.engine.pattern.frames_behind + sampler.codec.stream().latency_frames
         self.samples = self.number = 0
         self.moment = -1
-        self._wanted, self._applied = wanted, applied
+        self._wanted, self._applied, self._context = wanted, applied, context
         self._work: deque[tuple[float, float]] = deque(maxlen=RECENT_CHUNKS)
         self._open = ExitStack()
         controls = wanted()
@@ -87,7 +90,8 @@ class Player:
         self.story_from_sec = 0.0
         self.mix = PromptMix.of([one.text for one in controls.first], [one.weight for one in controls.first])
         mix = self.mix.read_as(states.__getitem__)
-        self.music = self._open.enter_context(sampler.stream(mix, seed=seed, endless=True))
+        also = None if context is None else context.conditions
+        self.music = self._open.enter_context(sampler.stream(mix, seed=seed, endless=True, also=also))
         self._strengths_at = self.music.generation.direct
         self.music.generation.direct = self._direct
         self._take_over(controls)
@@ -124,10 +128,17 @@ class Player:
         self.music.chunk_frames = max(1, min(wanted_frames, self.music.generation.plan.window))
         waveform = next(self._chunks)
         self._work.append((self.music.played_sec - before[1], self.music.spent_sec - before[0]))
-        chunk = Chunk(self.run, self.number, self.second, waveform)
+        chunk = Chunk(self.run, self.number, self.second, self._with_context(waveform))
         self.number += 1
         self.samples += waveform.shape[1]
         return chunk
+
+    def _with_context(self, part: Float[Tensor, "C n"]) -> Float[Tensor, "C n"]:
+        """The part, and the recording that it plays along with, which begins again at its end."""
+        level = self._wanted().context_level
+        if self._context is None or not level:
+            return part
+        return part + level * self._context.from_sample(self.samples, part.shape[1])
 
     def close(self) -> None:
         """Give the piece's memory back."""

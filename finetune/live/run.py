@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from adapters.play_along import read_context
 from adapters.sampler import AdapterSpec, Sampler
 from configs.errors import UserError
 from configs.live import LiveSettings
@@ -34,8 +35,12 @@ def open_session(
     prompts: Sequence[str] = (),
     folder: Path = Path("out"),
     force: bool = False,
+    context: Path | None = None,
+    from_sec: float | None = None,
 ) -> LiveSession:
     """A session that is loaded and silent: the way in from Python.
+
+    `context` is the recording that an adapter of pairs plays along with, from `from_sec` to its end, again and again.
 
     Raises:
         UserError: as `Sampler.load`; neither a base nor an adapter; a codec that cannot play while it is made.
@@ -47,10 +52,12 @@ def open_session(
         raise UserError("neither an adapter nor a base was named", fix="woodshed live runs/mine/adapter, or --base ID")
     described = [load(spec.path, force=True) for spec in adapters]
     following = next((adapter for adapter in described if CONTEXT in adapter.added), None)
-    if following is not None:
+    if following is not None and context is None:
+        raise UserError(f"{following.label} plays along with a recording", fix="say with which: --with FILE")
+    if following is None and context is not None:
         raise UserError(
-            f"{following.label} plays along with a recording, and there is none while playing live",
-            fix="woodshed sample ADAPTER PROMPT --with FILE --play",
+            f"nothing here follows a context track: --with {context.name} would change nothing",
+            fix='train an adapter on pairs: woodshed prep SONGS DATA --pair "drums|rest"',
         )
     if base is None:
         base, own = base_of_adapter(described[0])
@@ -67,7 +74,17 @@ def open_session(
     codec.stream()  # says it where a codec cannot
     strengths = {name: schedule.at(0.0) for name, schedule in sampler.schedules.items()}
     plays = [kind for kind in PLAYABLE if sampler.engine.spec.has(kind)]
-    about = About(files.id, revision, list(strengths), codec.sample_rate_hz, codec.channels, sampler.forced, plays)
+    track = None if context is None else read_context(context, from_sec, None, codec)
+    about = About(
+        files.id,
+        revision,
+        list(strengths),
+        codec.sample_rate_hz,
+        codec.channels,
+        sampler.forced,
+        plays,
+        None if track is None else track.name,
+    )
     mix = [Weighted(text, float(number == 0)) for number, text in enumerate(prompts or _prompts_of(described))]
     controls = Controls.of(settings, mix, strengths)
     return LiveSession(
@@ -78,6 +95,7 @@ def open_session(
         idle_sec=settings.idle_sec,
         folder=folder,
         sampler=sampler,
+        context=track,
     )
 
 

@@ -25,7 +25,7 @@ from configs.errors import UserError
 from finetune.live.access import Access
 from finetune.live.audience import Event
 from finetune.live.error_message import error_message
-from finetune.live.messages import MAX_MESSAGE_BYTES, read_message
+from finetune.live.messages import MAX_MESSAGE_BYTES, Notes, read_message
 from finetune.live.player import Chunk
 from finetune.live.session import LiveSession
 
@@ -81,6 +81,8 @@ class _Page:
         self.queue: asyncio.Queue[Event] = asyncio.Queue(QUEUE_EVENTS)
         self.loop = asyncio.get_running_loop()
         self.lost = 0
+        self.holds: tuple[int, ...] = ()
+        """The keys that this page said last are held."""
 
     async def serve(self) -> None:
         """Until it leaves."""
@@ -95,13 +97,18 @@ class _Page:
                 await self._take(received.get("text") or received.get("bytes") or "")
         finally:
             leave()
+            if self.holds and self.session.controls.keys.held == self.holds:
+                self.session.set_notes(())  # nobody is there to let go of them
             sender.cancel()
             with suppress(asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
                 await sender
 
     async def _take(self, text: str | bytes) -> None:
         try:
-            read_message(text).act(self.session)
+            message = read_message(text)
+            message.act(self.session)
+            if isinstance(message, Notes):
+                self.holds = self.session.controls.keys.held
         except UserError as error:
             self._put(error_message(error))
 
@@ -153,6 +160,7 @@ def hello(session: LiveSession) -> dict[str, Any]:
         "sample_rate_hz": about.sample_rate_hz,
         "channels": about.channels,
         "plays": sorted(about.plays),
+        "context": about.context,
     }
 
 

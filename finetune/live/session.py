@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapters.play_along import ContextTrack
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from finetune.live.audience import Audience, Listener
@@ -34,6 +35,8 @@ class About:
     """What was let pass though it does not quite fit."""
     plays: Collection[str] = ()
     """What else the base follows, of `notes` and `drums`."""
+    context: str | None = None
+    """The name of the recording that is played along with."""
 
 
 class LiveSession:
@@ -49,6 +52,7 @@ class LiveSession:
         idle_sec: float = 10.0,
         folder: Path = Path("out"),
         sampler: Sampler | None = None,
+        context: ContextTrack | None = None,
     ) -> None:
         self.about = about
         self.wanted = Wanted(controls, seed)
@@ -59,9 +63,10 @@ class LiveSession:
             self.wanted,
             self.audience,
             self.recorder,
-            about={"base": about.base, "revision": about.revision},
+            about={"base": about.base, "revision": about.revision, "with": about.context},
             idle_sec=idle_sec,
             sampler=sampler,
+            context=context,
         )
 
     @property
@@ -165,6 +170,16 @@ class LiveSession:
         """
         self._needs("drums")
         self._set(lambda controls: controls.with_drums(drums))
+
+    def set_context_level(self, level: float) -> None:
+        """How loud the recording is that is played along with: 0 (the part alone) to 2; 1 is as it is.
+
+        Raises:
+            UserError: there is no recording; out of range.
+        """
+        if self.about.context is None:
+            raise UserError("nothing is played along with", fix="woodshed live ADAPTER --with FILE")
+        self._set(lambda controls: controls.with_context_level(level))
 
     def record(self, on: bool) -> None:
         """Begin or end a recording; `recorded` is told when its file is whole."""

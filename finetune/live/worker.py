@@ -12,6 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from adapters.device_memory import let_go
+from adapters.play_along import ContextTrack
 from adapters.sampler import Sampler
 from configs.errors import UserError
 from finetune.live.audience import Audience
@@ -27,7 +28,7 @@ from finetune.live.wanted import Wanted
 class Worker:
     """`load` reads the model: when it is first needed, and again after it was given back.
 
-    `about` stands at the head of every recording.
+    `about` stands at the head of every recording; `context` is a recording to play along with.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Worker:
         about: dict[str, Any],
         idle_sec: float,
         sampler: Sampler | None = None,
+        context: ContextTrack | None = None,
     ) -> None:
         self.wanted, self.audience, self.recorder = wanted, audience, recorder
         self.about, self.idle_sec = about, idle_sec
@@ -48,6 +50,7 @@ class Worker:
         self.player: Player | None = None
         self.clock = PlayClock(wanted.controls.buffer_sec)
         self._load = load
+        self._context = context
         self._latency_sec: float | None = None
         self._thread = threading.Thread(target=self._work, name="woodshed-live", daemon=True)
         self._thread.start()
@@ -140,6 +143,7 @@ class Worker:
                 seed=wanted.seed,
                 run=wanted.run,
                 applied=self._was_applied,
+                context=self._context,
             )
             with wanted.changed:
                 self.player, wanted.asked_at, self._latency_sec = player, None, None

@@ -1,11 +1,12 @@
 """`train --memory`: fit the settings before the base is loaded, then measure a step and adjust once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adapters.family.memory import StepPlan
 from adapters.family.recompute import enable_checkpointing
+from adapters.metadata import AddedInfo
 from configs.train import TrainSettings
 from finetune.memory.auto import Fitted, cap_of, fit_settings, limit_process, longest_frames
 from finetune.memory.dry import Measured, measure
@@ -45,7 +46,12 @@ def bound(settings: TrainSettings, precision: Precision) -> Cap | None:
 
 
 def fitted_to(
-    settings: TrainSettings, files: "BaseFiles", clips: Sequence["Clip"], precision: Precision, cap: Cap
+    settings: TrainSettings,
+    files: "BaseFiles",
+    clips: Sequence["Clip"],
+    precision: Precision,
+    cap: Cap,
+    infos: Iterable[AddedInfo] = (),
 ) -> Fitted:
     """Settings that fit under the cap by prediction.
 
@@ -54,15 +60,20 @@ def fitted_to(
     """
     frames = longest_frames([clip.n_frames for clip in clips], settings, files.spec.frame_rate)
     machine = machine_here(files.spec, precision.device)
-    return fit_settings(settings, files.spec, frames, precision.arithmetic, cap, machine)
+    return fit_settings(settings, files.spec, frames, precision.arithmetic, cap, machine, infos)
 
 
 def bounds_of(
-    settings: TrainSettings, files: "BaseFiles", clips: Sequence["Clip"], precision: Precision, cap: Cap
+    settings: TrainSettings,
+    files: "BaseFiles",
+    clips: Sequence["Clip"],
+    precision: Precision,
+    cap: Cap,
+    infos: Iterable[AddedInfo] = (),
 ) -> Bounds:
     """The plan of settings that are fitted already."""
     frames = longest_frames([clip.n_frames for clip in clips], settings, files.spec.frame_rate)
-    plan = step_plan(settings, files.spec, precision.base_weights, precision.arithmetic, frames)
+    plan = step_plan(settings, files.spec, precision.base_weights, precision.arithmetic, frames, infos)
     return Bounds(cap, plan)
 
 

@@ -7,9 +7,11 @@ chosen here.
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from adapters.metadata import AddedInfo
 from configs.errors import UserError
 from configs.precisions import Arithmetic, BaseWeights
 from configs.train import TrainSettings
@@ -72,13 +74,14 @@ def fit_settings(
     arithmetic: Arithmetic,
     cap: Cap,
     machine: Machine | None = None,
+    infos: Iterable[AddedInfo] = (),
 ) -> Fitted:
-    """The fastest settings that fit, at the same total batch.
+    """The fastest settings that fit, at the same total batch, with the conditions `infos` that the adapter adds.
 
     Raises:
         UserError: nothing fits.
     """
-    plan = step_plan(settings, spec, arithmetic, arithmetic, longest_frames)
+    plan = step_plan(settings, spec, arithmetic, arithmetic, longest_frames, infos)
     total = settings.batch_size * settings.accumulation
     found = options(plan, total, cap, weights_to_try(settings, arithmetic), machine)
     option = choose(found, cap)

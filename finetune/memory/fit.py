@@ -88,13 +88,6 @@ def choose(found: list[Option], cap: Cap) -> Option:
     return exact if exact is not None and best.speed < LOSSY_GAIN * exact.speed else best
 
 
-def smaller(option: Option, cap: Cap, machine: Machine | None = None) -> Option | None:
-    """The next smaller micro-batch at the same total batch, after running out of memory; None when it is 1 already."""
-    total = option.plan.batch_size * option.accumulation
-    size = max((n for n in divisors(total) if n < option.plan.batch_size), default=None)
-    return None if size is None else _option(option.plan, size, total, cap, machine)
-
-
 def recomputed_words(plan: StepPlan) -> str:
     """How many of the layers are recomputed, for people."""
     in_part = f" and {plan.partly} in part" if plan.partly else ""

@@ -12,15 +12,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from adapters.added_conditions.attach import attach as attach_conditions
+from adapters.added_conditions.frames import build
 from adapters.conditions import Condition, Conditions
 from adapters.family.lm import DTYPES, LM
 from adapters.family.memory import StepPlan, packed_bytes
 from adapters.family.port import family_named
 from adapters.family.recompute import enable_checkpointing
 from adapters.lora import TrainableAdapter, attach
+from adapters.metadata import AddedInfo
 from adapters.quantize import quantized_linear
 from adapters.whole_weights.layers import install
 from configs.train import LoraSettings
+from data_prep.condition_sources.added import added_kinds
+from data_prep.context_names import CONTEXT
 from data_prep.lm_spec import TEXT, ConditionKind
 from finetune import lean_lora
 from finetune.lean_loss import codebook_sums
@@ -79,6 +84,7 @@ def random_lm(plan: StepPlan, device: str = "meta") -> tuple[LM, TrainableAdapte
     with torch.device(device):
         lm = family_named(plan.spec.family).from_spec(plan.spec).to(DTYPES.get(plan.weights, arithmetic))
         _install_whole(lm, plan, arithmetic, device)
+        _put_in_front(lm, plan)
         lm.is_loaded_in_8bit = plan.weights == "int8" and device != "meta"
         lm.is_loaded_in_4bit = plan.weights == "nf4" and device != "meta"
         if plan.weights in ("int8", "nf4"):
@@ -103,11 +109,22 @@ def _install_whole(lm: LM, plan: StepPlan, arithmetic: torch.dtype, device: str)
     install(lm, {name: torch.zeros(shape) for name, shape in shapes.items()}, torch.device(device), arithmetic)
 
 
+def _put_in_front(lm: LM, plan: StepPlan) -> None:
+    """A context track as a prefix of so many entries."""
+    if not plan.in_front:
+        return
+    stride = -(-plan.frames // plan.in_front)
+    info = AddedInfo(name=CONTEXT, values="codes", width=lm.n_codebooks, size=4, stride_frames=stride)
+    attach_conditions(lm, {CONTEXT: build(info, lm.n_codebooks, lm.card, lm.spec.hidden)})
+
+
 def batch(plan: StepPlan, device: str) -> tuple[Tensor, Tensor, Conditions]:
     """Codes [B, K, S] twice, as input and as labels, a text of which one token is masked, all else. All zeros."""
     spec, B = plan.spec, plan.batch_size
     codes = torch.zeros(B, spec.n_codebooks, plan.steps, dtype=torch.int64, device=device)
     others = {kind.name: _whole(kind, plan, device) for kind in spec.conditions}
+    if plan.in_front:
+        others[CONTEXT] = _whole(added_kinds(spec)[CONTEXT], plan, device)
     if spec.condition(TEXT).n_entries is None:
         states = torch.zeros(B, plan.text_tokens, spec.text_width, device=device)
         mask = torch.ones(B, plan.text_tokens, dtype=torch.bool, device=device)

@@ -1,6 +1,6 @@
-"""All that the pieces of one call follow besides words: a context track, a melody, beats."""
+"""All that the pieces of one call follow besides words: a context track, a melody, beats, a recording's style."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -8,20 +8,21 @@ from torch import Tensor
 
 from adapters.conditions import RowConditions
 from adapters.play_along import ContextTrack, read_context
-from adapters.sampler import Sampler
+from adapters.sampler import Prompt, Sampler
 from adapters.seams import Continuation
 from configs.errors import UserError
+from data_prep.base_files import BaseFiles
 from data_prep.condition_sources.beat import BEAT
 from data_prep.condition_sources.melody import MELODY
 from data_prep.context_names import CONTEXT
-from data_prep.lm_spec import LMSpec
 from finetune.sampling.beats import PieceBeats, read_piece_beats
 from finetune.sampling.line import added_by
 from finetune.sampling.melody import PieceMelody, read_melody
 from finetune.sampling.score import refuse_unfollowed_score
+from finetune.sampling.style import PieceStyle, read_style, refuse_unfollowed_style
 
 if TYPE_CHECKING:
-    from finetune.sampling.line import Request
+    from finetune.sampling.line import Request, Words
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Followed:
     context: ContextTrack | None = None
     melody: PieceMelody | None = None
     beats: PieceBeats | None = None
+    style: PieceStyle | None = None
 
     @property
     def conditions(self) -> RowConditions:
@@ -40,17 +42,22 @@ class Followed:
             found |= {} if one is None else one.conditions
         return found
 
+    def prompts(self, words: "Sequence[Words]") -> Sequence[Prompt]:
+        """For the sampler: the words, with the style beside them where there is one."""
+        return words if self.style is None else [self.style.beside(one) for one in words]
+
     def compare(self, waveform: Tensor, sample_rate_hz: int) -> str | None:
         """How well a piece follows its melody, where it has one."""
         return None if self.melody is None else self.melody.compare(waveform, sample_rate_hz)
 
 
-def refuse_unfollowed(request: "Request", spec: LMSpec) -> None:
+def refuse_unfollowed(request: "Request", files: BaseFiles) -> None:
     """Before anything is loaded: what is given to be followed is followed by the base or by an adapter.
 
     Raises:
         UserError: something would change nothing, or an adapter needs a context track and there is none.
     """
+    spec = files.spec
     added = {name: one.label for one in request.adapters for name in added_by(one.path)}
     if request.context is None and CONTEXT in added:
         raise UserError(f"{added[CONTEXT]} plays along with another track", fix="say with which: --with FILE")
@@ -71,6 +78,7 @@ def refuse_unfollowed(request: "Request", spec: LMSpec) -> None:
             fix="leave it out, or train an adapter that does: woodshed prep SONGS DATA --beat mix",
         )
     refuse_unfollowed_score(request, spec)
+    refuse_unfollowed_style(request, files)
 
 
 def read_context_track(request: "Request", sampler: Sampler) -> ContextTrack | None:
@@ -92,7 +100,7 @@ def read_followed(
     before: Continuation | None,
     say: Callable[[str], None],
 ) -> Followed:
-    """Melody and beats beside the context track; what was read is said.
+    """Melody, beats and style beside the context track; what was read is said.
 
     Raises:
         UserError: one of them cannot be read.
@@ -106,4 +114,7 @@ def read_followed(
     if request.beat is not None:
         beats = read_piece_beats(request, sampler, before)
         say(beats.said)
-    return Followed(context, melody, beats)
+    style = read_style(request, sampler)
+    if style is not None:
+        say(style.said)
+    return Followed(context, melody, beats, style)

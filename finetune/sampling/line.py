@@ -22,6 +22,8 @@ Words = str | PromptSchedule[str] | PromptMix[str]
 """One piece's prompt, prompts over time, or prompts mixed."""
 MARKS = ("adapter_config.json", "adapter_model.safetensors")
 """A folder with one of these is an adapter."""
+STYLE_WEIGHT = 0.5
+"""Of a recording's style beside a prompt's words, unless said."""
 LOOP_BPM, LOOP_BARS = 120.0, 4
 """Of a loop that nothing else is said of."""
 
@@ -50,6 +52,10 @@ class Request:
     notes: Path | None = None
     """A MIDI file to follow."""
     drums: str | None = None
+    style: Path | None = None
+    """A recording whose style is followed."""
+    style_weight: float = STYLE_WEIGHT
+    """Its weight beside a prompt's words, 0 to 1."""
     beat: str | None = None
     """A tempo, or a file of beats, or a recording whose beats are kept."""
     page: Path | None = None
@@ -91,6 +97,8 @@ def read_line(args: Namespace, settings: SampleSettings) -> Request:
         melody_stems=args.melody_stems,
         notes=args.notes,
         drums=args.drums,
+        style=args.style,
+        style_weight=STYLE_WEIGHT if args.style_weight is None else args.style_weight,
         beat=args.beat,
         page=args.page,
     )
@@ -185,7 +193,8 @@ def _prompts(args: Namespace, words: Sequence[str]) -> list[Words]:
         prompts.append(read_prompt_schedule(args.story))
     if args.mix:
         prompts.append(read_prompt_mix(args.mix))
-    if not prompts and any(given is not None for given in (args.continued, args.melody, args.context, args.beat)):
+    recordings = (args.continued, args.melody, args.context, args.beat, args.style)
+    if not prompts and any(given is not None for given in recordings):
         prompts.append("")  # the recording says enough
     return prompts
 
@@ -232,6 +241,13 @@ def _check(args: Namespace, prompts: Sequence[Words], streams: bool) -> None:
         raise UserError("--from must be 0 or more", fix="leave it out for a melody from its beginning")
     if args.notes is not None and not is_file(args.notes):
         raise UserError("the MIDI file is not there", where=str(args.notes))
+    if args.style is not None and not is_file(args.style):
+        raise UserError("the recording to take a style from is not there", where=str(args.style))
+    if args.style is not None and args.story:
+        raise UserError("a --story has styles of its own", fix="leave out --style, or give the words with --mix")
+    if args.style_weight is not None and (args.style is None or not 0 < args.style_weight <= 1):
+        fix = "e.g. --style FILE --style-weight 0.3"
+        raise UserError("--style-weight says how much --style counts beside words: above 0, at most 1", fix=fix)
     if args.melody is not None and not is_file(args.melody):
         raise UserError("the melody's recording is not there", where=str(args.melody))
     if args.melody is not None and args.loop:

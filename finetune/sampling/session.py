@@ -47,7 +47,7 @@ def play_line(request: Request) -> int:
         check_writable(request.out / "piece")  # before the time is spent, not after
     with console.status("loading …"):
         files = resolve_base(request.base_id, request.revision)
-        refuse_unfollowed(request, files.spec)
+        refuse_unfollowed(request, files)
         sampler = Sampler.load(files, request.adapters, request.settings, force=request.force)
     assert sampler.codec is not None
     console.print(f"{harmless(_what(request))}; {sampler.label}, loaded in {time.perf_counter() - begun:.1f} s")
@@ -96,7 +96,7 @@ def _write_all(
         begun = time.perf_counter()
         with console.status(f"playing {first + 1}–{first + len(prompts)} of {len(request.prompts)} …"):
             also = [followed.conditions] * len(prompts)
-            takes = sampler.sample(prompts, seeds=seeds, continue_from=known, also=also)
+            takes = sampler.sample(followed.prompts(prompts), seeds=seeds, continue_from=known, also=also)
         said = _say_fewer(sampler, len(prompts), said, console)
         spent = time.perf_counter() - begun
         new_sec = sum(take.codes.shape[1] - _known_frames(before) for take in takes) / sampler.frame_rate
@@ -132,7 +132,7 @@ def _rows(
     context = followed.context
     assert context is not None
     blind = {name: values for name, values in followed.conditions.items() if name not in context.conditions}
-    controls = sampler.sample(prompts, seeds=seeds, also=[blind] * len(prompts))
+    controls = sampler.sample(followed.prompts(prompts), seeds=seeds, also=[blind] * len(prompts))
     rows = []
     for prompt, seed, take, control in zip(prompts, seeds, takes, controls, strict=True):
         title = f"{prompt if isinstance(prompt, str) else ' - '.join(prompt.texts)} (seed {seed})"
@@ -216,7 +216,8 @@ def _stream_one(
     """Play one piece into the pipe; None when the listener has left. A player that failed does not end the music."""
     chunks = []
     known = None if before is None else before.codes
-    with sampler.stream(prompt, seed=seed, continue_from=known, also=followed.conditions) as music:
+    played = followed.prompts([prompt])[0]
+    with sampler.stream(played, seed=seed, continue_from=known, also=followed.conditions) as music:
         for chunk in music:
             try:
                 if not listener.failed:
@@ -315,6 +316,8 @@ def _made_by(request: Request, prompt: Words, seed: int, sampler: Sampler) -> Ma
         made["beat"] = Path(request.beat).name
     if request.notes is not None or request.drums is not None:
         made["notes"] = {"file": request.notes and request.notes.name, "drums": request.drums}
+    if request.style is not None:
+        made["style"] = {"file": request.style.name, "weight": request.style_weight}
     if request.settings.decoder is not None:
         decoder = Path(request.settings.decoder).expanduser()
         made["decoder"] = {"file": decoder.name, "sha256": hashlib.sha256(decoder.read_bytes()).hexdigest()}

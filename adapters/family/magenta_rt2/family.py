@@ -9,7 +9,6 @@ from adapters.decode.engine import Engine, Packing
 from adapters.family.lm import LM
 from adapters.family.magenta_rt2.engine import MagentaEngine
 from adapters.family.magenta_rt2.lm import MagentaLM
-from adapters.family.magenta_rt2.load import is_layer_linear
 from adapters.family.magenta_rt2.names import assemble, owners, pieces
 from adapters.family.magenta_rt2.spec import ALIASES, GROUPS, MagentaLMSpec
 from adapters.family.magenta_rt2.spec import FAMILY as NAME
@@ -40,7 +39,7 @@ class MagentaFamily(Family):
 
     def is_quantised(self, name: str) -> bool:
         """The linear layers inside both stacks."""
-        return is_layer_linear(name)
+        return ".layers." in name and name.endswith(("_proj.weight", "fc1.weight", "fc2.weight"))
 
     def is_embedding(self, module: str) -> bool:
         """The tables of codes, of styles and of controls."""

@@ -4,7 +4,7 @@ Kernels are stored [in, out] (attention [in, heads, head width]) and torch's wei
 are [out, heads, head width] already. The official logits are one projection over all ids, ours one per codebook.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -88,15 +88,3 @@ def assemble(name: str, parts: list[Tensor], spec: MagentaSpec) -> Tensor:
     whole = torch.cat(parts) if name.startswith(layout.LOGITS) else parts[0]
     turned = name.endswith("/kernel") and not name.endswith("output_projection/kernel")
     return (whole.T if turned else whole).reshape(layout.lm_shapes(spec)[name])
-
-
-def to_ours(official: Mapping[str, Tensor], spec: MagentaSpec) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the model under our name and in our shape; each official one is read when it is reached."""
-    for theirs, ours in owners(spec).items():
-        yield from zip(ours, pieces(theirs, official[theirs], spec), strict=True)
-
-
-def to_official(ours: Mapping[str, Tensor], spec: MagentaSpec) -> Iterator[tuple[str, Tensor]]:
-    """The reverse of `to_ours`."""
-    for theirs, mine in owners(spec).items():
-        yield theirs, assemble(theirs, [ours[name] for name in mine], spec)

@@ -2,8 +2,8 @@
 
 torch has no product that reads a cache at the speed of memory for a single query, and none at all for one in bf16 (see
 docs/log.md). These two loops do; numba compiles them for the processor at hand and keeps the result beside this file.
-The cache may be fp32, or bf16 as its raw 16 bits; sums are fp32. It knows nothing of masks: every place up to `n`
-counts. It runs on one thread: in bf16 as fast as two or three of torch's in fp32.
+The cache may be fp32, or bf16 as its raw 16 bits; sums are fp32. Its loops know nothing of masks: every place up to
+`n` counts. It runs on one thread: in bf16 as fast as two or three of torch's in fp32.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any, no_type_check
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numba import njit
 from numba.core import types
 from numba.extending import overload
@@ -33,15 +33,27 @@ class LookBack:
         self.scores = keys.new_empty(places[0][0].shape[:2], dtype=torch.float32)  # [N·H, S], room to work in
 
     def __call__(
-        self, layer: int, at: int, q: Float[Tensor, "N H 1 d"], k: Float[Tensor, "N H 1 d"], v: Float[Tensor, "N H 1 d"]
+        self,
+        layer: int,
+        at: int,
+        q: Float[Tensor, "N H 1 d"],
+        k: Float[Tensor, "N H 1 d"],
+        v: Float[Tensor, "N H 1 d"],
+        front: Bool[Tensor, "N P"] | None = None,
     ) -> Float[Tensor, "N H 1 d"]:
-        """Write the step at place `at`, then softmax(q · keys / √d) · values over all places up to it."""
+        """Write the step at place `at`, then softmax(q · keys / √d) · values over all places up to it.
+
+        `front`: of the first P places, those that each row sees; None: all.
+        """
         (key_places, value_places), (keys, values) = self.places[layer], self.raw[layer]
         key_places.select(1, at).copy_(k.reshape(-1, k.shape[3]))
         value_places.select(1, at).copy_(v.reshape(-1, v.shape[3]))
         query = q.reshape(-1, q.shape[3]).float()  # [N·H, d]
         reach = -(-(at + 1) // AT_ONCE) * AT_ONCE
         _score(query.numpy(), keys, at + 1, reach, q.shape[3] ** -0.5, self.scores.numpy())
+        if front is not None:
+            hidden = self.scores.view(*q.shape[:2], -1)[..., : front.shape[1]]  # [N, H, P]
+            hidden.masked_fill_(~front[:, None], -torch.inf)
         heard = torch.empty_like(query)
         _gather(self.scores.narrow(1, 0, reach).softmax(-1).numpy(), values, heard.numpy())
         return heard.to(q.dtype).view(q.shape)

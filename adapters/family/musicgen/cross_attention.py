@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adapters.added_conditions.prefix import Prefix
 from adapters.conditions import Condition
 from adapters.decode.projections import Projection
 from adapters.family.musicgen.kv_cache import as_bias
@@ -29,6 +30,8 @@ class TextStates:
     """What is added to the scores: 0 where there is text, -inf where there is none. None: all is text."""
     added: Float[Tensor, "B S D"] | None = None
     """What an adapter adds to the decoder's input, step by step; nothing behind its end."""
+    before: Prefix | None = None
+    """What an adapter puts before the first step."""
 
 
 @dataclass

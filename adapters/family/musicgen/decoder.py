@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from adapters.added_conditions.prefix import visible
 from adapters.family.musicgen.cross_attention import ConditionStates, TextStates
-from adapters.family.musicgen.kv_cache import KeyValueCache, reachable
+from adapters.family.musicgen.kv_cache import KeyValueCache, as_bias, reachable
 from adapters.family.musicgen.weights import CrossWeights, DecoderWeights, LayerWeights, Norm
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
@@ -40,8 +41,13 @@ def embed(weights: DecoderWeights, tokens: Int[Tensor, "B K n"]) -> Float[Tensor
     return summed.view(*rows.shape[:2], -1)
 
 
-def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
-    """Attention of steps at .. at + n: everything so far. More than one step only from an empty cache (prefill)."""
+def attend_from_start(cache: KeyValueCache, at: int, front: Bool[Tensor, "N P"] | None = None) -> Attend:
+    """Attention of steps at .. at + n: everything so far. More than one step only from an empty cache (prefill).
+
+    `front`: of the first P places, those that each row may see; None: all of them.
+    """
+    if front is not None:
+        return _attend_with_front(cache, at, front)
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if cache.loops and q.shape[2] == 1:
@@ -53,9 +59,30 @@ def attend_from_start(cache: KeyValueCache, at: int) -> Attend:
     return attend
 
 
-def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int) -> Attend:
+def _attend_with_front(cache: KeyValueCache, at: int, front: Bool[Tensor, "N P"]) -> Attend:
+    """The same where rows see different parts of what stands in front; the mask is made once, as numbers."""
+    masks: list[Tensor] = []
+
+    def mask(n_places: int, dtype: torch.dtype) -> Tensor:
+        if not masks:
+            one = functional.pad(front, (0, n_places - front.shape[1]), value=True)[:, None, None]  # [N, 1, 1, s]
+            masks.append(as_bias(one if at else visible(front, n_places - front.shape[1]), dtype))
+        return masks[0]
+
+    def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if cache.loops and at:
+            return cache.look_back(layer, at, q, k, v, front)
+        keys, values = (held.to(q.dtype) for held in cache.append(layer, at, k, v))
+        return functional.scaled_dot_product_attention(q, keys, values, attn_mask=mask(keys.shape[2], q.dtype))
+
+    return attend
+
+
+def attend_in_bucket(cache: KeyValueCache, at: Tensor, reach: int, front: Bool[Tensor, "N P"] | None = None) -> Attend:
     """Attention of one step whose place is on the device, with fixed shapes: for captured graphs."""
     mask = reachable(at, reach, cache.keys.dtype)
+    if front is not None:
+        mask = mask + functional.pad(as_bias(front, mask.dtype), (0, reach - front.shape[1]))[:, None, None]
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         keys, values = cache.append_at(layer, at, reach, k, v)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adapters.added_conditions.attach import AddedConditions
+from adapters.added_conditions.prefix import Prefix
 from adapters.conditions import Conditions
 from adapters.decode.cuda_graphs import GraphedSteps
 from adapters.decode.engine import Blend, Encoded, Engine, Packing, Steps
@@ -77,7 +78,7 @@ class DecoderEngine(Engine[Encoded]):
     def row_bytes(self, n_frames: int, *, passes: int) -> int:
         """Keys and values of self-attention, the null rows' too, and the widest activations of reading a window."""
         weights, spec = self.weights, self.spec
-        n_columns = 1 + spec.steps(n_frames)
+        n_columns = 1 + spec.steps(n_frames) + (0 if self.added is None else self.added.places_in_front(n_frames))
         cache = 2 * spec.layers * spec.hidden * bucket(n_columns) * weights.cache_dtype.itemsize
         reading = n_columns * (4 * spec.hidden + 2 * spec.ffn) * weights.dtype.itemsize
         return (cache + reading) * passes
@@ -91,11 +92,14 @@ class DecoderEngine(Engine[Encoded]):
         weights, n_steps = self.weights, columns.shape[2]
         states, x = self.states(conditions), embed(weights, columns.to(self.device))  # [1, S, D]
         x = (x + _first(_added_of(states), x))[0]
+        before, front = _before(states), None
         if states.prefix is not None:
             x = torch.cat([states.prefix[0], x])
         x = x + weights.positions(len(x))
+        if before is not None:
+            x, front = torch.cat([before.entries[0].to(x), x]), before.mask
         cache = KeyValueCache(self.spec, 1, len(x), self.device, weights.cache_dtype)
-        hidden = run_layers(weights, x, Rows(1, 1), states, attend_from_start(cache, 0))
+        hidden = run_layers(weights, x, Rows(1, 1), states, attend_from_start(cache, 0, front))
         return logits(weights, hidden[-n_steps:]).transpose(0, 1)[None]
 
     def _added(self, conditions: Conditions) -> Float[Tensor, "B S D"] | None:
@@ -111,14 +115,24 @@ class DecoderEngine(Engine[Encoded]):
             found = self.added(conditions.to(self.device), self.pattern, n_steps)
         return None if found is None else found.to(self.dtype)
 
+    def _prefix(self, conditions: Conditions) -> Prefix | None:
+        """What stands before the first step; None where no row has anything."""
+        if self.added is None:
+            return None
+        with torch.no_grad():
+            found = self.added.prefix(conditions.to(self.device), self.pattern, self.weights.positions)
+        if found is None or not found.mask.any():
+            return None
+        return Prefix(found.entries.to(self.dtype), found.mask)
+
 
 class MusicgenEngine(DecoderEngine[TextStates]):
     """The engine of the text-to-music models: text enters by cross-attention."""
 
     def encode(self, conditions: Conditions) -> TextStates:
-        """Keys and values of cross-attention in every layer, and what is added to the input of each step."""
+        """Keys and values of cross-attention in every layer, what is added to each step's input, and the prefix."""
         states = text_states(self.weights, conditions[TEXT])
-        states.added = self._added(conditions)
+        states.added, states.before = self._added(conditions), self._prefix(conditions)
         return states
 
     def states(self, conditions: Conditions) -> ConditionStates:
@@ -137,6 +151,8 @@ class DecoderSteps(Steps[Encoded]):
         self.weights, self.tape, self.knobs = weights, tape, knobs
         self.states = ConditionStates([])
         self.added: Tensor | None = None  # [B, S, D], for every column of the window
+        self.before: Prefix | None = None  # of an adapter, for B rows
+        self._front: Prefix | None = None  # the same for the rows of all passes
         self.rows = Rows(tape.n_rows, knobs.sampling.passes)
         self.cache = KeyValueCache(weights.spec, 0, 0, weights.device, weights.cache_dtype)
         self._read_from: Tensor | None = None
@@ -166,6 +182,7 @@ class DecoderSteps(Steps[Encoded]):
         index = torch.tensor(rows, device=self.weights.device)
         self.states = self.states.keep(index)
         self.added = None if self.added is None else self.added.index_select(0, index)
+        self.before = None if self.before is None else self.before.keep(index)
         passes = range(self.rows.passes)
         self.cache.keep(torch.cat([index + number * self.rows.n_text for number in passes]))
         self.rows = Rows(len(rows), self.rows.passes)
@@ -185,17 +202,27 @@ class DecoderSteps(Steps[Encoded]):
     def captured_step(self, at: Tensor, reach: int) -> None:
         """One step with its place `at [1]` on the device and fixed shapes: what a CUDA graph captures."""
         x = embed(self.weights, self.tape.tokens.index_select(2, at))[:, 0]  # [B, D]
-        x = x + self.positions.index_select(0, at + self._offset)
+        x = x + self.positions.index_select(0, at)
         shown = x if self.added is None else x + self.added.index_select(1, at)[:, 0]
         x = self._all_passes(shown, x)
-        hidden = self._layers(x, attend_in_bucket(self.cache, at + self._offset, reach))
+        hidden = self._layers(x, attend_in_bucket(self.cache, at + self._offset, reach, self._mask))
         self._draw(hidden, at)
         at += 1
 
     @property
     def _offset(self) -> int:
         """Places that a condition's prefix takes before the first step."""
+        return self._base_offset + (0 if self.before is None else len(self.before))
+
+    @property
+    def _base_offset(self) -> int:
+        """Of these, those of a base with prefixes of its own: its steps' positions count on from them."""
         return 0 if self.states.prefix is None else self.states.prefix.shape[1]
+
+    @property
+    def _mask(self) -> Tensor | None:
+        """Which of the places before the first step each row sees; None: all of them."""
+        return None if self._front is None else self._front.mask
 
     def _prefill(self, n: int) -> None:
         """Read the first n columns at once and draw the next."""
@@ -208,19 +235,21 @@ class DecoderSteps(Steps[Encoded]):
         """Hidden states [N, P + n, D] of the prefix and the first n columns, at once, from an empty cache."""
         x = embed(self.weights, self.tape.tokens[:, :, :n])  # [B, n, D]
         shown = x if self.added is None else x + self.added[:, :n]
-        x = self._all_passes(shown, x)
+        x = self._all_passes(shown, x) + self.positions[:n]
         if self.states.prefix is not None:
-            x = torch.cat([self.states.prefix[: self.rows.n], x], dim=1)
-        x = x + self.positions[: self._offset + n]
-        return self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0)).view(x.shape)
+            own = self.states.prefix[: self.rows.n] + self.weights.positions(self._base_offset)
+            x = torch.cat([own, x], dim=1)
+        if self._front is not None:
+            x = torch.cat([self._front.entries, x], dim=1)
+        return self._layers(x.flatten(0, 1), attend_from_start(self.cache, 0, self._mask)).view(x.shape)
 
     def _decode_step(self) -> None:
         """One column with its place known to the host: attention reads exactly what was played."""
         x = embed(self.weights, self.tape.tokens[:, :, self.at : self.at + 1])[:, 0]  # [B, D]
-        x = x + self.positions[self._offset + self.at]
+        x = x + self.positions[self.at]
         shown = x if self.added is None else x + self.added[:, self.at]
         x = self._all_passes(shown, x)
-        hidden = self._layers(x, attend_from_start(self.cache, self._offset + self.at))
+        hidden = self._layers(x, attend_from_start(self.cache, self._offset + self.at, self._mask))
         self._draw(hidden, self.at)
         self.at += 1
 
@@ -248,6 +277,21 @@ class DecoderSteps(Steps[Encoded]):
         if self.added is not None:
             self.added.copy_(_first(added, self.added))
 
+    def _put_before(self, before: Prefix | None) -> None:
+        """Another prefix: all that was read is read again behind it, and what was drawn stays drawn."""
+        held = self.before
+        if before is held:
+            return
+        if before is not None and held is not None:
+            before = before.lengthened(max(len(before), len(held) if self.at else 0))
+            if before.equals(held):
+                return
+        self.before = before
+        self.cache = self._room()
+        self._buffers_replaced()
+        if self.at:
+            self._read(self.at)
+
     def _shares(self, blend: Blend[Encoded]) -> Tensor | None:
         return None if blend.shares is None else blend.shares.to(self.weights.device, self.weights.dtype)
 
@@ -260,7 +304,8 @@ class DecoderSteps(Steps[Encoded]):
     def _buffers_replaced(self) -> None:
         """Graphs that hold the old buffers are of no use any more."""
         self._read_from = self.tape.tokens
-        self.positions = self.weights.positions(self._offset + self.tape.n_columns)
+        self.positions = self.weights.positions(self._base_offset + self.tape.n_columns)[self._base_offset :]
+        self._front = None if self.before is None else self.before.for_passes(self.rows.passes)
         me = proxy(self)  # graphs that held on to these steps would keep all buffers until the collector comes
         self.graphs = GraphedSteps(
             lambda at, reach: me.captured_step(at, reach), lambda at: me._reach(at), lambda: me.knobs.form, self.weights
@@ -275,14 +320,19 @@ class MusicgenSteps(DecoderSteps[TextStates]):
     """A window of a text-to-music model."""
 
     def follow(self, blend: Blend[TextStates]) -> None:
-        """Another text, or other shares of several. What is added to the input is the same beside each text."""
+        """Another text, or other shares of several. What an adapter adds or puts before is the same beside each."""
         self._hear(blend.parts[0].added)
+        self._put_before(blend.parts[0].before)
         states = ConditionStates(list(blend.parts), self._shares(blend))
         if not self.graphs.usable:
             self.states = states
         elif not self.states.take_over(states):
             self.states = states.own()
             self._buffers_replaced()
+
+
+def _before(states: ConditionStates) -> Prefix | None:
+    return states.parts[0].before if states.parts else None
 
 
 def _added_of(states: ConditionStates) -> Tensor | None:

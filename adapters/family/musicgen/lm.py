@@ -7,8 +7,6 @@ decoder code runs, with the same projection and masking before it.
 Everything held here is frozen and stays in eval: no dropout but an adapter's own. It never computes a loss.
 """
 
-import copy
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import MusicgenConfig, MusicgenForCausalLM
 
-from adapters.added_conditions.hook import adding
+from adapters.added_conditions.hook import adding, giving
+from adapters.added_conditions.prefix import Prefix, visible
 from adapters.conditions import Conditions
-from adapters.family.lm import LM
+from adapters.family.musicgen.decoder_lm import DecoderLM, config_parts, plain_decoder_config
 from data_prep.known_remarks import drop_known_remarks
 from data_prep.lm_spec import TEXT, LMSpec
 from data_prep.move import WORDS
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
 
-class MusicgenLM(LM):
+class MusicgenLM(DecoderLM):
     """The trained part of MusicGen: codes and conditions in, next-code logits out.
 
     `enc_to_dec_proj` exists exactly when the full model has it: the text encoder's width differs from the decoder's
@@ -52,25 +51,6 @@ class MusicgenLM(LM):
         drop_known_remarks()
         return MusicgenLM(files.spec, MusicgenConfig.from_pretrained(files.folder, trust_remote_code=False))
 
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The decoder's layers."""
-        return list(self.decoder.model.decoder.layers)
-
-    def cheap_modules(self, block: Any) -> Sequence[nn.Module]:
-        """The norms and the activation function."""
-        return cheap_modules(block)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of everything that is not quantised, and of the arithmetic outside autocast."""
-        return self.decoder.model.decoder.layer_norm.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.decoder.model.decoder.layer_norm.weight.device
-
     def code_tables(self) -> Float[Tensor, "K card D"]:
         """Without the special token's."""
         tables: Any = self.decoder.model.decoder.embed_tokens
@@ -81,6 +61,9 @@ class MusicgenLM(LM):
         states, attend = self.project(conditions)
         flat = inputs.reshape(-1, inputs.shape[2])  # [B * K, S]
         added = None if self.added is None else self.added(conditions, self.pattern, inputs.shape[2])  # [B, S, D]
+        prefix = None if self.added is None else self.added.prefix(conditions, self.pattern, self._positions)
+        if prefix is not None:
+            return self._behind(prefix, inputs, added, states, attend)
         with adding(self.decoder.model.decoder.embed_positions, added):
             out = self.decoder(
                 input_ids=flat,  # pyright: ignore[reportArgumentType]
@@ -89,6 +72,34 @@ class MusicgenLM(LM):
                 use_cache=False,
             )
         return out.logits.view(*inputs.shape, -1)  # [B, K, S, card]
+
+    def _behind(
+        self, prefix: Prefix, inputs: Tensor, added: Tensor | None, states: Tensor, attend: Tensor
+    ) -> Float[Tensor, "B K S card"]:
+        """Logits of the steps behind a prefix."""
+        stack: Any = self.decoder.model.decoder
+        n_steps = inputs.shape[2]
+        x = sum(table(inputs[:, k]) for k, table in enumerate(stack.embed_tokens))  # [B, S, D]
+        place = self._positions(n_steps)
+        x = x + (place if added is None else place + added.to(place.dtype))
+        x = torch.cat([prefix.entries.to(x.dtype), x], dim=1)  # [B, P + S, D]
+        with giving(stack.embed_positions, x.new_zeros(1)):  # they are in it already
+            out = self.decoder.model(
+                inputs_embeds=x,
+                attention_mask=visible(prefix.mask, n_steps),  # pyright: ignore[reportArgumentType]
+                encoder_hidden_states=states,  # pyright: ignore[reportArgumentType]
+                encoder_attention_mask=attend,  # pyright: ignore[reportArgumentType]
+                use_cache=False,
+            )
+        hidden = out.last_hidden_state[:, -n_steps:]  # [B, S, D]
+        return torch.stack([head(hidden) for head in self.decoder.lm_heads], dim=1)  # [B, K, S, card]
+
+    def _positions(self, n_steps: int) -> Float[Tensor, "{n_steps} D"]:
+        """The decoder's own, for the first steps."""
+        table: Any = self.decoder.model.decoder.embed_positions
+        if n_steps > len(table.weights):
+            table.make_weights(n_steps, table.embedding_dim)
+        return table.weights[:n_steps]
 
     def project(self, conditions: Conditions) -> tuple[Float[Tensor, "B L D"], Bool[Tensor, "B L"]]:
         """What cross-attention reads: projected states, zero where masked, and the mask to attend with.
@@ -109,43 +120,6 @@ def config_of(spec: LMSpec) -> MusicgenConfig:
     from transformers import MusicgenDecoderConfig
 
     return MusicgenConfig(**config_parts(spec, MusicgenDecoderConfig))
-
-
-def config_parts(spec: LMSpec, decoder_config: Any) -> dict[str, Any]:
-    """Text encoder, codec and decoder of such a configuration; the decoder's class differs between the families."""
-    from transformers import EncodecConfig, T5Config
-
-    decoder = decoder_config(
-        hidden_size=spec.hidden,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        ffn_dim=spec.ffn,
-        num_codebooks=spec.n_codebooks,
-        audio_channels=spec.channels,
-        vocab_size=spec.card,
-        max_position_embeddings=spec.positions,
-        activation_function=spec.activation,
-        pad_token_id=None,
-        bos_token_id=None,
-    )
-    text = T5Config(d_model=spec.text_width)
-    return {"text_encoder": text.to_dict(), "audio_encoder": EncodecConfig().to_dict(), "decoder": decoder.to_dict()}
-
-
-def plain_decoder_config(config: Any, spec: LMSpec) -> Any:
-    """The decoder's configuration without dropout and cache: what a frozen base computes with, moved as `spec` says."""
-    decoder = copy.deepcopy(config.decoder)
-    for name in ("dropout", "attention_dropout", "activation_dropout", "layerdrop"):
-        setattr(decoder, name, 0.0)
-    decoder.use_cache = False
-    decoder.num_codebooks, decoder.vocab_size, decoder.audio_channels = spec.n_codebooks, spec.card, spec.channels
-    decoder.max_position_embeddings = spec.positions
-    return decoder
-
-
-def cheap_modules(layer: nn.Module) -> list[nn.Module]:
-    """The norms and the activation function of a decoder layer of transformers."""
-    return [*(child for child in layer.children() if isinstance(child, nn.LayerNorm)), layer.activation_fn]  # pyright: ignore[reportReturnType]
 
 
 def make_positions(decoder: Any, device: torch.device, dtype: torch.dtype) -> None:

@@ -23,6 +23,10 @@ READS_TEXT = {("cross", "k"), ("cross", "v"), ("text", "")}
 class MusicgenMemory(MemoryModel):
     """Self-attention, cross-attention to text and a feed-forward in every block."""
 
+    def block_rows(self, plan: StepPlan) -> int:
+        """A prefix goes through every block."""
+        return plan.batch_size * (plan.in_front + plan.steps)
+
     def weight_bytes(self, plan: StepPlan) -> int:
         """Linear layers of the blocks as `weights` says, the rest unquantised."""
         spec = _spec(plan)
@@ -50,10 +54,17 @@ class MusicgenMemory(MemoryModel):
         return [entry for entry in found if entry[2]]
 
     def batch_bytes(self, plan: StepPlan) -> int:
-        """Codes and labels, text states in fp32 and projected, and what attention makes of the mask."""
+        """Codes and labels, text states in fp32 and projected, and what attention makes of the mask. A prefix: its
+        codes, vectors and entries in fp32, the input behind it, and a mask of all places, as numbers in every layer.
+        """
         spec, B, L, e = plan.spec, plan.batch_size, plan.text_tokens, plan.bytes_per_value
         text = B * L * (spec.text_width * (4 + e) + 2 * spec.hidden * e)
-        return 2 * B * spec.n_codebooks * plan.steps * 8 + text + B * plan.steps * L
+        before = 0
+        if plan.in_front:
+            places = plan.in_front + plan.steps
+            entries = plan.frames * spec.n_codebooks * 8 + 3 * plan.in_front * spec.hidden * 4
+            before = B * (entries + places * spec.hidden * e + places * places)
+        return 2 * B * spec.n_codebooks * plan.steps * 8 + text + self.block_rows(plan) * L + before
 
     def block_bytes(self, plan: StepPlan) -> int:
         """What one decoder layer keeps.
@@ -64,7 +75,7 @@ class MusicgenMemory(MemoryModel):
         numbers per row.
         """
         spec, e = plan.spec, plan.bytes_per_value
-        rows, text_rows = plan.batch_size * plan.steps, plan.batch_size * plan.text_tokens
+        rows, text_rows = self.block_rows(plan), plan.batch_size * plan.text_tokens
         has = roles(plan.targets)
         reads = [{("self", p) for p in "qkv"} & has, {("cross", "q")} & has, {("ffn", "")} & has]
         wide = 3 + 4 + 2 + sum(bool(group) for group in reads)
@@ -78,7 +89,7 @@ class MusicgenMemory(MemoryModel):
     def cheap_bytes(self, plan: StepPlan) -> tuple[int, int]:
         """The norms' outputs and the activation's, where an adapter reads them."""
         spec, has = _spec(plan), roles(plan.targets)
-        row = plan.batch_size * plan.steps * plan.bytes_per_value
+        row = self.block_rows(plan) * plan.bytes_per_value
         ffn = ("ffn", "") in has
         reads = [bool({("self", part) for part in "qkv"} & has), ("cross", "q") in has, ffn]
         return row * (sum(reads) * spec.hidden + ffn * spec.ffn), row * (spec.ffn if ffn else spec.hidden)
@@ -86,7 +97,7 @@ class MusicgenMemory(MemoryModel):
     def unneeded_bytes(self, plan: StepPlan) -> int:
         """Up to the first projection that learns."""
         has = roles(plan.targets)
-        if CODES in plan.spec.learns_whole:  # the gradient goes back to the tables before the first block
+        if CODES in plan.spec.learns_whole or plan.in_front:  # the gradient goes back behind the first block
             return 0
         if plan.checkpointed or any(place == "self" for place, _ in has):
             return 0
@@ -97,11 +108,11 @@ class MusicgenMemory(MemoryModel):
         """Two tensors of the feed-forward's width."""
         e, spec = plan.bytes_per_value, plan.spec
         dequantised = spec.hidden * spec.ffn * e if plan.quantised else 0
-        return 2 * plan.batch_size * plan.steps * spec.ffn * e + dequantised
+        return 2 * self.block_rows(plan) * spec.ffn * e + dequantised
 
     def block_flops(self, plan: StepPlan) -> tuple[float, float]:
         """Cross-attention reads the text once per layer; self-attention is causal, so half of 4 S² D."""
-        D, F, S = plan.spec.hidden, plan.spec.ffn, plan.steps
+        D, F, S = plan.spec.hidden, plan.spec.ffn, plan.in_front + plan.steps
         rows, text_rows = plan.batch_size * S, plan.batch_size * plan.text_tokens
         linear = 2.0 * rows * (6 * D * D + 2 * D * F) + 2 * text_rows * 2 * D * D
         return linear, plan.batch_size * (2.0 * S * S * D + 4 * S * plan.text_tokens * D)
@@ -111,7 +122,7 @@ class MusicgenMemory(MemoryModel):
         spec, has = plan.spec, roles(plan.targets)
         square = len([role for role in has - READS_TEXT if role[0] in ("self", "cross")])
         widths = square * 2 * spec.hidden + (2 * (spec.hidden + spec.ffn) if ("ffn", "") in has else 0)
-        return 2.0 * plan.batch_size * plan.steps * spec.layers * plan.rank * widths
+        return 2.0 * self.block_rows(plan) * spec.layers * plan.rank * widths
 
     def block_weights(self, plan: StepPlan) -> int:
         """Eight square matrices and the feed-forward's two."""

@@ -5,7 +5,6 @@ Modules carry the names they have in the full `MusicgenMelodyForConditionalGener
 heads run over the steps only, where transformers computes logits of the prefix, too.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,17 +13,17 @@ from torch import Tensor, nn
 from transformers import MusicgenMelodyConfig, MusicgenMelodyForCausalLM
 
 from adapters.conditions import Conditions
-from adapters.family.lm import LM
-from adapters.family.musicgen.lm import cheap_modules, config_parts, plain_decoder_config
+from adapters.family.musicgen.decoder_lm import DecoderLM, config_parts, plain_decoder_config
 from adapters.family.musicgen_melody.format import MELODY, MelodySpec
 from adapters.family.musicgen_melody.prefix import melody_entries, text_entries
+from data_prep.known_remarks import drop_known_remarks
 from data_prep.lm_spec import TEXT, LMSpec
 
 if TYPE_CHECKING:
     from data_prep.base_files import BaseFiles
 
 
-class MelodyLM(LM):
+class MelodyLM(DecoderLM):
     """The trained part of MusicGen-melody: codes, text and melody in, next-code logits out."""
 
     decoder: MusicgenMelodyForCausalLM
@@ -45,26 +44,8 @@ class MelodyLM(LM):
     @staticmethod
     def of(files: "BaseFiles") -> "MelodyLM":
         """Without weights: under the meta device; else with random ones."""
+        drop_known_remarks()
         return MelodyLM(files.spec, MusicgenMelodyConfig.from_pretrained(files.folder, trust_remote_code=False))
-
-    def cheap_modules(self, block: nn.Module) -> Sequence[nn.Module]:
-        """The norms and the activation function."""
-        return cheap_modules(block)
-
-    @property
-    def blocks(self) -> Sequence[nn.Module]:
-        """The decoder's layers."""
-        return list(self.decoder.model.decoder.layers)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of everything that is not quantised, and of the arithmetic outside autocast."""
-        return self.decoder.model.decoder.layer_norm.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.decoder.model.decoder.layer_norm.weight.device
 
     def forward(self, inputs: Int[Tensor, "B K S"], conditions: Conditions) -> Float[Tensor, "B K S card"]:
         """Logits of the code that follows each step. Every row may have its own text and melody, or none."""

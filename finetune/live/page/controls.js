@@ -3,8 +3,9 @@
 function held(element) { return element === document.activeElement && element.type !== "range" || element.dataset.held === "1"; }
 function hold(element) {
   element.addEventListener("pointerdown", () => element.dataset.held = "1");
-  addEventListener("pointerup", () => element.dataset.held = "");
 }
+for (const end of ["pointerup", "pointercancel"])
+  addEventListener(end, () => { for (const element of document.querySelectorAll("[data-held='1']")) element.dataset.held = ""; });
 function turned(input) {                     // a knob shows where its (unseen) range stands
   const knob = input.parentElement;
   if (knob.classList.contains("knob")) knob.style.setProperty("--at", placeOf(input, Number(input.value)));
@@ -77,6 +78,7 @@ function showControls(message) {
   hello.adapters.forEach((name, number) => put("strength-" + number, message.strengths[name], 2));
   put("guidance", message.guidance, 1); put("temperature", message.temperature, 2);
   put("top_k", message.top_k, 0); put("top_p", message.top_p, 2); put("fade", message.fade_sec, 1);
+  put("context_level", message.context_level, 2);
   put("chaos", Math.min(1, Math.max(0, (message.temperature - 0.6) / 0.8)), 2);
   choose("chunk", [0.1, 0.25, 0.5, 1, 2], message.chunk_sec); choose("ahead", [0.1, 0.2, 0.5, 0.75, 1, 2, 5], message.buffer_sec);
   const busy = [...$("prompts").querySelectorAll("input")].some(held);
@@ -90,6 +92,7 @@ $("fade").onchange = sendPrompts;
 $("chaos").oninput = () => { turned($("chaos")); sendSoon("chaos", { type: "chaos", amount: Number($("chaos").value) }); };
 for (const id of ["guidance", "temperature", "top_k", "top_p"])
   $(id).oninput = () => { turned($(id)); sendSoon(id, { type: "sampling", [id]: Number($(id).value) }); };
-for (const id of ["chaos", "guidance", "temperature", "top_k", "top_p"]) hold($(id));
+$("context_level").oninput = () => sendSoon("context_level", { type: "context_level", level: Number($("context_level").value) });
+for (const id of ["chaos", "guidance", "temperature", "top_k", "top_p", "context_level"]) hold($(id));
 $("chunk").onchange = () => send({ type: "pace", chunk_sec: Number($("chunk").value) });
 $("ahead").onchange = () => send({ type: "pace", buffer_sec: Number($("ahead").value) });

@@ -63,7 +63,8 @@ $("midi").onclick = async () => {
     midi.onstatechange = plug; plug();
   } catch (error) { $("midi-said").textContent = "this browser gives no MIDI: " + error.message; }
 };
-function greetKeys() {
+function greetKeys() {                       // also after a broken connection: the server has let go of what was held
+  kept.clear(); holding.clear();
   $("keys-panel").hidden = !hello.plays.length; $("keyboard").hidden = !hello.plays.includes("notes"); $("drums-box").hidden = !hello.plays.includes("drums");
 }
 function showKeys(message) {

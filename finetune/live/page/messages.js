@@ -43,6 +43,7 @@ function greet(message) {
   $("base").textContent = [message.base, ...message.adapters].join(" + ");
   for (const id of ["play", "reset", "record"]) $(id).disabled = false;
   $("strengths").replaceChildren(...(message.adapters.length ? message.adapters.map(strengthFader) : [faint("no adapter: the base alone")]));
+  $("context-box").hidden = !message.context; $("context-name").textContent = $("context-name").title = message.context || "";
   greetKeys();
 }
 function show(message) {
