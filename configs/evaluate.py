@@ -12,8 +12,10 @@ Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 class GridSettings(Section):
     """Which checkpoints and strengths are tried."""
 
-    strengths: list[Annotated[float, Field(gt=0, le=4)]] = Field(default_factory=lambda: [0.5, 0.75, 1.0], min_length=1)
-    """Strengths to choose from."""
+    strengths: list[Annotated[float, Field(gt=0, le=4)]] = Field(
+        default_factory=lambda: [0.5, 0.75, 1.0, 1.25, 1.5], min_length=1
+    )
+    """Strengths to choose from. Above 1: where prior preservation holds an adapter back, it may want more."""
     checkpoints: bool = True
     """Of a run: try every checkpoint that was kept. Otherwise only the adapter as it is."""
     finalists: int = Field(default=3, ge=1, le=64)

@@ -170,6 +170,10 @@ class TrainSettings(Section):
     Woodshed."""
     prior_sec: float = Field(default=10.0, gt=0)
     """Length of such a piece; never more than `max_clip_sec`."""
+    prior_guidance: float = Field(default=1.0, ge=1, le=20)
+    """With `prior_share`: compare base and adapter as they are sampled with guidance at this scale, which makes every
+    difference that much larger. 3 keeps other prompts nearly as they were, and the trigger then wants a strength of 1.2
+    to 1.5 and some more steps; it costs a forward pass of the base. 1: by their plain predictions."""
     trigger_alone: float = Field(default=0.3, ge=0, le=1)
     """Share of the captions that are replaced by the trigger alone, so that it is enough to say it."""
     trigger_rows: int = Field(default=4, ge=0, le=64)

@@ -5,6 +5,11 @@ base itself predicts. So the trigger becomes a switch: with it the adapter plays
 The idea is DreamBooth's (Ruiz et al. 2022, arXiv:2208.12242, section 3.3), with the base's predictions as soft targets
 (Hinton et al. 2015, arXiv:1503.02531). Two thirds of those clips are pieces of other kinds that the base played
 (`finetune.prior_pieces`).
+
+Music is sampled with guidance: null + g · (shown − null). That makes whatever the adapter changes in a prompt g times
+as large, so a difference that hardly counts in the plain predictions is heard. `prior_guidance` compares base and
+adapter as they are sampled, from the base's own null predictions; those of the adapter are held by the clips that have
+no caption.
 """
 
 from collections.abc import Sequence
@@ -76,35 +81,59 @@ def check_prior(settings: TrainSettings, dataset: "PreparedDataset", clips: Sequ
 
 
 def divergence_sums(
-    logits: Float[Tensor, "B K S card"], base: Float[Tensor, "B K S card"], labels: Int[Tensor, "B K S"]
+    logits: Float[Tensor, "B K S card"],
+    base: Float[Tensor, "B K S card"],
+    labels: Int[Tensor, "B K S"],
+    null: Float[Tensor, "B K S card"] | None = None,
+    guidance: float = 1.0,
 ) -> Float[Tensor, " K"]:
     """KL(base ‖ adapted) in nats, summed over the cells of each codebook that hold data; fp32 inside.
 
-    As in `finetune.lean_loss`, only the logits are kept for the backward pass. No gradient goes to the base.
+    With `null`, what the base predicts without conditions, both are guided away from it first, at the scale
+    `guidance`. As in `finetune.lean_loss`, only logits are kept for the backward pass. No gradient goes to `base` and
+    `null`.
     """
-    return _DivergenceSums.apply(logits, base, labels != IGNORE)  # pyright: ignore[reportReturnType]
+    if null is None:
+        null, guidance = base, 1.0
+    return _DivergenceSums.apply(logits, base, labels != IGNORE, null, guidance)  # pyright: ignore[reportReturnType]
 
 
 class _DivergenceSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, base: Tensor, valid: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, base, valid)
-        return torch.stack([_divergence(*parts).sum() for parts in _codebooks(logits, base, valid)])  # [K]
+    def forward(ctx: Any, logits: Tensor, base: Tensor, valid: Tensor, null: Tensor, guidance: float) -> Tensor:
+        ctx.save_for_backward(logits, base, valid, null)
+        ctx.guidance = guidance
+        return torch.stack(
+            [
+                _divergence(*_guided(ours, theirs, without, guidance), cells).sum()
+                for ours, theirs, cells, without in _codebooks(logits, base, valid, null)
+            ]
+        )  # [K]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        logits, base, valid = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None, None, None]:
+        logits, base, valid, null = ctx.saved_tensors
         grad_logits = torch.empty_like(logits)
-        for k, (ours, theirs, cells) in enumerate(_codebooks(logits, base, valid)):
-            pull = ours.float().softmax(-1) - theirs.float().softmax(-1)  # [B, S, card]
-            grad_logits[:, k] = pull.mul_((cells * grads[0][k])[..., None])
-        return grad_logits, None, None
+        for k, (ours, theirs, cells, without) in enumerate(_codebooks(logits, base, valid, null)):
+            ours, theirs = _guided(ours, theirs, without, ctx.guidance)
+            pull = ours.softmax(-1) - theirs.softmax(-1)  # [B, S, card]
+            grad_logits[:, k] = pull.mul_((ctx.guidance * cells * grads[0][k])[..., None])
+        return grad_logits, None, None, None, None
 
 
 def _codebooks(*tensors: Tensor) -> zip:
     return zip(*(tensor.unbind(1) for tensor in tensors), strict=True)
 
 
+def _guided(ours: Tensor, theirs: Tensor, null: Tensor, guidance: float) -> tuple[Tensor, Tensor]:
+    """Both as they are sampled with classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598)."""
+    ours, theirs = ours.float(), theirs.float()
+    if guidance == 1:
+        return ours, theirs
+    null = null.float()
+    return null + (ours - null) * guidance, null + (theirs - null) * guidance
+
+
 def _divergence(ours: Tensor, theirs: Tensor, valid: Tensor) -> Float[Tensor, "B S"]:
-    p, q = theirs.float().log_softmax(-1), ours.float().log_softmax(-1)
+    p, q = theirs.log_softmax(-1), ours.log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1) * valid

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -142,20 +142,35 @@ def learn_from(
     batch = collate(part, learner.dataset, lm.spec).to(accelerator.device)
     inputs, labels = lm.inputs_and_labels(batch.codes, batch.n_frames)
     learner.idle.begin()
-    base = _base_logits(learner, inputs, batch.conditions) if prior or ask_base else None
+    base = _ask_base(learner, inputs, batch.conditions) if prior or ask_base else None
     logits = learner.model(inputs, batch.conditions)
-    sums = divergence_sums(logits, base, labels) if prior and base is not None else codebook_sums(logits, labels)
+    if prior and base is not None:
+        sums = divergence_sums(logits, base.shown, labels, base.null, learner.settings.prior_guidance)
+    else:
+        sums = codebook_sums(logits, labels)
     del base
     accelerator.backward(for_backward(sums, cells_per_codebook * lm.n_codebooks, accelerator.num_processes))
     learner.idle.end()
     return sums.detach()
 
 
-def _base_logits(learner: Learner, inputs: Tensor, conditions: Conditions) -> Float[Tensor, "B K S card"]:
+class _OfBase(NamedTuple):
+    """What the untuned base predicts with the conditions, and without, where guidance asks for that."""
+
+    shown: Float[Tensor, "B K S card"]
+    null: Float[Tensor, "B K S card"] | None
+
+
+def _ask_base(learner: Learner, inputs: Tensor, conditions: Conditions) -> _OfBase:
     """Not through `learner.model`: with several processes every call of that is a meeting of all of them."""
     assert learner.without_adapter is not None, "prior preservation needs to know the adapter"
+    lm = learner.accelerator.unwrap_model(learner.model)
     with torch.no_grad(), learner.without_adapter():
-        return learner.accelerator.unwrap_model(learner.model)(inputs, conditions)
+        shown = lm(inputs, conditions)
+        if learner.settings.prior_guidance == 1 or lm.spec.has("strengths"):  # there guidance is a condition itself
+            return _OfBase(shown, None)
+        everywhere = torch.ones(len(inputs), dtype=torch.bool, device=inputs.device)
+        return _OfBase(shown, lm(inputs, conditions.dropped(everywhere)))
 
 
 def seed_everything(*of: int) -> None:

@@ -5,15 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from adapter_fixtures import write_adapter
 
 from configs.errors import UserError
 from data_prep.safe_write import GOES_ON, disk_error
 from finetune.checkpoint import how_to_go_on
 from finetune.cli import COMMANDS, main
 from finetune.commands.demo import arguments
-from finetune.demo.flow import Clock, run_demo
+from finetune.demo.flow import Clock, _recommend, run_demo
 from finetune.demo.pictures import REFERENCE_DB, envelope, mel_db, picture
-from finetune.demo.plan import PROMPTS, TRIGGER, Plan, demo_songs
+from finetune.demo.plan import PROMPTS, STRENGTH, TRIGGER, Plan, demo_songs
+from finetune.sampling.line import recommended_strength
 
 
 def test_the_songs_are_there_and_small() -> None:
@@ -68,6 +70,15 @@ def test_the_demo_gives_no_advice_that_it_cannot_follow(tmp_path: Path, monkeypa
     assert caught.value.fix == "Free some disk space or choose another disk, then " + GOES_ON
 
 
+def test_its_adapter_says_how_strong_it_plays(mono_base: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "mine", mono_base)
+    _recommend(adapter, 1.3)
+    assert recommended_strength(adapter) == 1.3
+    assert "recommended: 1.3" in (adapter / "README.md").read_text()
+    _recommend(adapter, 0.5)
+    assert recommended_strength(adapter) == 1.3, "one that was chosen by measure stays"
+
+
 def test_the_clock_adds_up_over_calls(tmp_path: Path) -> None:
     (tmp_path / "seconds.json").write_text('{"prep": 100.0}')
     clock = Clock(tmp_path / "seconds.json")
@@ -112,6 +123,7 @@ def test_the_whole_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert page.count("<audio") == 2 * len(PROMPTS) + 2 * 5
     assert "http" not in page
     assert (tmp_path / "demo" / "run" / "adapter" / "adapter_model.safetensors").exists()
+    assert recommended_strength(tmp_path / "demo" / "run" / "adapter") == STRENGTH
     made = (tmp_path / "demo" / "report.html").stat().st_mtime_ns
     assert main(words) == 0
     assert "done already" in capsys.readouterr().out

@@ -64,3 +64,21 @@ def test_they_move_farther_with_the_strength_and_the_base_is_as_before(
 def test_a_piece_is_measured_alike_in_any_company(teacher: Teacher, adapter: dict[str, LowRank], heard: list[Heard]):
     alone = [teacher.divergence([one], adapter)[0] for one in heard]
     np.testing.assert_array_equal(teacher.divergence(heard, adapter), alone)
+
+
+def test_the_base_is_asked_once_for_each_piece(
+    mono_base: Path, adapter: dict[str, LowRank], heard: list[Heard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(kept_bytes: int) -> tuple[list[np.ndarray], int]:
+        monkeypatch.setattr("finetune.judge.teacher.KEPT_BYTES", kept_bytes)
+        teacher, passes = Teacher(resolve_base(str(mono_base)), "cpu"), []
+        teacher.lm.register_forward_hook(lambda *_: passes.append(1))
+        found = [teacher.divergence(heard, adapter, strength) for strength in (1.0, 0.5, 1.0)]
+        reversed_words = [Heard(one.codes, other.words) for one, other in zip(heard, heard[::-1], strict=True)]
+        return [*found, teacher.divergence(reversed_words, adapter)], len(passes)
+
+    (kept, few), (anew, many) = asked(2**20), asked(0)
+    assert (few, many) == (8 + 4, 16)
+    np.testing.assert_array_equal(np.stack(kept), np.stack(anew))
+    np.testing.assert_array_equal(kept[0], kept[2])
+    assert (kept[3] != kept[0]).all()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch.testing import assert_close
 from training_fixtures import TRIGGER, quick
 
 from adapters import adapter_files
+from adapters.conditions import Conditions
+from adapters.decode.sampling import Knobs, Sampling, guide
 from adapters.family.load import load_lm
 from adapters.lora import attach_updates, disabled
 from adapters.pattern import IGNORE
@@ -22,6 +25,7 @@ from configs.sample import SampleSettings
 from configs.train import TrainSettings
 from data_prep.base_files import resolve_base
 from data_prep.captions import without_trigger
+from data_prep.lm_spec import ConditionKind
 from data_prep.prepared import PreparedDataset
 from data_prep.text_encoder import TextEncoder
 from finetune import step
@@ -33,6 +37,7 @@ from finetune.prior import check_prior, divergence_sums
 from finetune.prior_pieces import WithPriorPieces, load, play
 from finetune.processes import start_processes
 from finetune.proof import divergence_sums as plain_divergence
+from finetune.run_folder import RunFolder, saved_settings
 from finetune.step import Gradients, Learner, accumulate
 from finetune.train import train
 
@@ -78,11 +83,36 @@ def test_the_divergence_is_the_plain_one_and_so_is_its_gradient() -> None:
     assert divergence_sums(base, base, labels).abs().max() < 1e-5
 
 
-def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Path) -> None:
+def test_the_divergence_of_what_is_sampled_with_guidance_and_its_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, base, null = (torch.randn(2, 3, 5, 7, generator=generator) for _ in range(3))
+    labels = torch.randint(7, (2, 3, 5), generator=generator)
+    labels[1, :, 2:] = IGNORE
+    logits.requires_grad_()
+    knobs = Knobs(Sampling(guidance=2.5), 3, 7, torch.device("cpu"))
+
+    def sampled(shown: torch.Tensor) -> torch.Tensor:
+        rows = torch.cat([shown.transpose(1, 2).flatten(0, 1), null.transpose(1, 2).flatten(0, 1)])
+        return guide(rows, knobs, 10, 2).unflatten(0, (2, 5)).transpose(1, 2)
+
+    sums = divergence_sums(logits, base, labels, null, 2.5)
+    weights = torch.tensor([1.0, 0.5, 2.0])
+    p, q = sampled(base).log_softmax(-1), sampled(logits).log_softmax(-1)
+    plain = ((p.exp() * (p - q)).sum(-1) * (labels != IGNORE)).sum((0, 2))
+    assert_close(sums, plain)
+    assert_close(
+        torch.autograd.grad((sums * weights).sum(), logits)[0], torch.autograd.grad((plain * weights).sum(), logits)[0]
+    )
+    assert_close(divergence_sums(logits, base, labels, null, 1.0), divergence_sums(logits, base, labels))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_step_weighs_both_kinds_of_clips_alike(guidance: float, mono_base: Path, tiny_data: Path) -> None:
     """Against the definition: each clip alone, all cells added up, divided by their count."""
 
     def one_step(batch_size: int) -> tuple[Learner, list[Draw], Gradients]:
-        learner = learner_on(mono_base, tiny_data, batch_size=batch_size, accumulation=6 // batch_size)
+        how = {"batch_size": batch_size, "accumulation": 6 // batch_size, "prior_guidance": guidance}
+        learner = learner_on(mono_base, tiny_data, **how)
         clips = clips_of(PreparedDataset(tiny_data), "train")
         draws = Stream(clips, seed=1, max_frames=60, condition_dropout=0.1, prior_share=0.4).step(0, 6)
         learner.without_adapter = partial(disabled, learner.lm)
@@ -99,7 +129,9 @@ def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Pat
         logits = learner.lm(inputs, batch.conditions)
         with torch.no_grad(), disabled(learner.lm):
             base = learner.lm(inputs, batch.conditions)
-        own = divergence_sums(logits, base, labels) if draw.prior else codebook_sums(logits, labels)
+            null = learner.lm(inputs, Conditions.null(1, learner.lm.spec))
+        held = divergence_sums(null + (logits - null) * guidance, null + (base - null) * guidance, labels)
+        own = held if draw.prior else codebook_sums(logits, labels)
         sums[draw.prior] = sums[draw.prior] + own.sum()
     cells = 4 * sum(draw.n_frames for draw in draws)
     whole = torch.autograd.grad((sums[False] + sums[True]) / cells, learner.weights)
@@ -109,6 +141,37 @@ def test_a_step_weighs_both_kinds_of_clips_alike(mono_base: Path, tiny_data: Pat
         assert_close([weight.grad for weight in learner.weights], list(whole), rtol=1e-4, atol=1e-7)
         assert found.loss == pytest.approx(sums[False].item() / music, rel=1e-5)
         assert found.prior == pytest.approx(sums[True].item() / (cells - music), rel=1e-4)
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [(1.0, 2), (3.0, 3)])
+def test_the_base_is_asked_without_conditions_only_for_guidance(
+    guidance: float, passes: int, mono_base: Path, tiny_data: Path
+) -> None:
+    learner = learner_on(mono_base, tiny_data, batch_size=6, accumulation=1, prior_guidance=guidance)
+    learner.without_adapter = partial(disabled, learner.lm)
+    heard: list[bool] = []
+    learner.lm.register_forward_hook(lambda _, given, __: heard.append(bool(given[1]["text"].mask.any())))
+    clips = clips_of(PreparedDataset(tiny_data), "train")
+    draws = [Draw(clip.id, clip.bare[0], 0, 20, prior=True) for clip in clips]
+    assert accumulate(learner, draws, 0, lambda: False) is not None
+    assert heard == ([True, False, True] if guidance != 1 else [True, True])
+    spec, strengths = learner.lm.spec, ConditionKind("strengths", 3, per="clip")
+    learner.lm.spec = replace(spec, conditions=(*spec.conditions, strengths))
+    assert accumulate(learner, draws, 1, lambda: False) is not None
+    assert len(heard) == passes + 2, "a model whose guidance is a condition is compared as it is"
+
+
+def test_a_run_of_an_older_version_goes_on_as_it_began(tiny_data: Path, tmp_path: Path) -> None:
+    settings = quick(steps=2, prior_share=0.5, prior_pieces=0, prior_guidance=1.0)
+    train(tiny_data, tmp_path / "run", settings)
+    config = tmp_path / "run" / "config.yaml"
+    told = config.read_text()
+    assert "prior_guidance: 1.0" in told
+    config.write_text("".join(line for line in told.splitlines(keepends=True) if "prior_guidance" not in line))
+    assert saved_settings(RunFolder(tmp_path / "run")).prior_guidance == 1
+    train(tiny_data, tmp_path / "run", TrainSettings(steps=3), resume=True)
+    with pytest.raises(UserError, match="prior_guidance"):
+        train(tiny_data, tmp_path / "run", TrainSettings(steps=4, prior_guidance=3.0), resume=True)
 
 
 def test_without_the_trigger_the_base_stays(mono_base: Path, tiny_data: Path, tmp_path: Path) -> None:

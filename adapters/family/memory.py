@@ -38,7 +38,9 @@ class StepPlan:
     targets: tuple[str, ...] = ("attention", "ffn", "text_projection")
     optimizer: Optimizer = "adamw"
     ema: bool = False
-    prior: bool = False
+    prior: int = 0
+    """So many further logits beside the model's own and their gradient: what the base predicts, and for guidance what
+    it predicts without conditions."""
     partly: int = 0
     """Layers beside the recomputed ones of which only norms and activation are."""
     in_front: int = 0

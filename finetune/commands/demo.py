@@ -17,7 +17,7 @@ def arguments(parser: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path("woodshed-demo"), help="Folder to write to (woodshed-demo).")
     parser.add_argument("--songs", type=Path, help="Songs to learn from (default: the ten that come with Woodshed).")
     parser.add_argument("--base", default="starter", help="The base (starter: small, comes with Woodshed).")
-    parser.add_argument("--steps", type=int, default=180, help="Training steps (180).")
+    parser.add_argument("--steps", type=int, default=110, help="Training steps (110).")
     parser.add_argument("--seconds", type=float, default=8.0, help="Length of each piece that is played (8).")
 
 

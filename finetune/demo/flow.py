@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from adapters import adapter_files
+from adapters.redescribe import redescribe
 from configs.errors import UserError
 from data_prep.base_files import resolve_base
 from data_prep.prepare import prepare
 from data_prep.safe_write import GOES_ON, storing, write_text
 from finetune.checkpoint import how_to_go_on, newest
 from finetune.demo import listen, page
-from finetune.demo.plan import Plan
+from finetune.demo.plan import STRENGTH, Plan
 from finetune.finish import REPEAT
 from finetune.run_folder import RunFolder
 from finetune.train import train
@@ -35,6 +37,7 @@ def run_demo(plan: Plan) -> bool:
         prepare(plan.songs, plan.dataset, plan.prep())
     with clock("training", "2/4  training an adapter"):
         _train(plan)
+        _recommend(plan.run / "adapter", STRENGTH)
     with clock("playing", "3/4  playing with and without it"):
         prompt_rows = listen.comparisons(plan, files)
         codec_rows = listen.reconstructions(plan, files)
@@ -52,6 +55,14 @@ def _train(plan: Plan) -> None:
         train(plan.dataset, plan.run, plan.train(), resume=resume)
     except UserError as error:
         raise _in_demo_words(error, folder) from error
+
+
+def _recommend(folder: Path, strength: float) -> None:
+    """Store the strength that it plays at where none was chosen yet, so that `woodshed sample` plays it alike."""
+    adapter = adapter_files.load(folder)
+    told = adapter.woodshed
+    if told is not None and told.recommended_strength is None:
+        redescribe(folder, told.model_copy(update={"recommended_strength": strength}), adapter.updates)
 
 
 def _in_demo_words(error: UserError, folder: RunFolder) -> UserError:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from adapters.decode.strength_schedule import StrengthSchedule
 from adapters.sampler import AdapterSpec, Sampler
 from data_prep.base_files import BaseFiles
 from data_prep.clips import read_clips
@@ -20,6 +21,7 @@ from data_prep.prepared import ClipRow, PreparedDataset
 from data_prep.segment import Segment
 from data_prep.write_audio import write_audio
 from finetune.demo.plan import PROMPTS, SEED, SONGS_SHOWN, Plan
+from finetune.sampling.line import recommended_strength
 
 EXCERPT_SEC = 8.0
 
@@ -88,7 +90,8 @@ def _play(plan: Plan, files: BaseFiles, name: str, adapters: Sequence[Path]) -> 
     """Write the takes that are missing; returns their sample rate."""
     missing = [number for number in range(len(PROMPTS)) if not _path(plan, name, number).exists()]
     if missing:
-        sampler = Sampler.load(files, [AdapterSpec(path) for path in adapters], plan.sample())
+        specs = [AdapterSpec(path, StrengthSchedule.constant(recommended_strength(path))) for path in adapters]
+        sampler = Sampler.load(files, specs, plan.sample())
         prompts, seeds = [PROMPTS[number] for number in missing], [SEED + number for number in missing]
         for number, take in zip(missing, sampler.sample(prompts, seeds=seeds), strict=True):
             write_audio(_path(plan, name, number), take.waveform.numpy(), files.spec.sample_rate_hz)

@@ -59,7 +59,7 @@ def predict(plan: StepPlan) -> Predicted:
     blocks = plain * block - partly * cheap
     before_head = whole + batch + below + blocks + row_bytes - memory.unneeded_bytes(plan)
     after, after_widest = memory.after_blocks_bytes(plan)
-    at_loss = before_head + after + (3 if plan.prior else 2) * logits + chunk
+    at_loss = before_head + after + (2 + plan.prior) * logits + chunk
     in_after = before_head + after + after_widest
     early_backward = before_head + row_bytes + (widest if plain else 0) + (made_again if partly == plain else 0)
     recomputing = batch + below + block + widest if plan.checkpointed else 0

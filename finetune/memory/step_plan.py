@@ -33,7 +33,7 @@ def step_plan(
         targets=tuple(settings.lora.targets),
         optimizer=settings.optim.name,
         ema=settings.ema_decay > 0,
-        prior=bool(settings.prior_share),
+        prior=(1 if settings.prior_guidance == 1 else 2) if settings.prior_share else 0,
         in_front=sum(info.entries_in_front(longest_frames) for info in infos),
     )
 
