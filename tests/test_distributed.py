@@ -42,16 +42,22 @@ def as_launched(folder: Path) -> list[dict[str, str]]:
     return [{**one, "TORCHELASTIC_USE_AGENT_STORE": "False"} for one in told]  # the launcher's own has ended
 
 
+def train_in_two(data: Path, run: Path, settings: TrainSettings) -> None:
+    """The run of two processes."""
+    config = run.with_name("two.yaml")
+    config.write_text(to_yaml(settings))
+    words = ["train", data, run, "--config", config]
+    codes, told = all_ended(TRAINS, *words, folder=run.parent, environments=as_launched(run.parent))
+    assert codes == [0, 0], told
+
+
 def test_two_processes_equal_one(tiny_data: Path, tmp_path: Path) -> None:
     """Two processes on one clip at a time against one on two: the same clips in every step, the same adapter; and the
     second process holds on to the pieces that the first one played.
     """
     prior = {"prior_share": 0.4, "prior_prompts": ["slow piano", "loud organ"], "prior_pieces": 2}
     settings = quick(steps=4, batch_size=1, accumulation=2, max_clip_sec=0.8, condition_dropout=0.3, **prior)
-    (tmp_path / "two.yaml").write_text(to_yaml(settings))
-    words = ["train", tiny_data, tmp_path / "two", "--config", tmp_path / "two.yaml"]
-    codes, told = all_ended(TRAINS, *words, folder=tmp_path, environments=as_launched(tmp_path))
-    assert codes == [0, 0], told
+    train_in_two(tiny_data, tmp_path / "two", settings)
     train(tiny_data, tmp_path / "one", quick(**{**settings.model_dump(exclude_unset=True), "batch_size": 2}))
     two, one = (read_log(tmp_path / name / "log.jsonl") for name in ("two", "one"))
     assert [line["kind"] for line in two] == [line["kind"] for line in one]
