@@ -190,8 +190,8 @@ def test_text_and_context_have_scales_of_their_own():
     ]
 
 
-def test_guidance_may_get_and_lose_a_scale_of_the_context_while_playing():
-    lm: Any = with_context("debug")
+def check_changing_scales(lm: Any) -> None:
+    """The context gets a scale of its own and loses it while it plays: the fast engine plays what the slow one does."""
     plan = WindowPlan(40, 8, lm.spec.frame_rate)
     found = []
     for engine in (WholeSequence(lm), MusicgenEngine.borrow(lm, lm.spec)):
@@ -203,6 +203,10 @@ def test_guidance_may_get_and_lose_a_scale_of_the_context_while_playing():
             generation.advance(8)
         found.append(generation.codes())
     assert all(torch.equal(slow, fast) for slow, fast in zip(*found, strict=True))
+
+
+def test_guidance_may_get_and_lose_a_scale_of_the_context_while_playing():
+    check_changing_scales(with_context("debug"))
 
 
 def test_log_likelihoods_follow_it_too():

@@ -5,7 +5,17 @@ from typing import Any
 import pytest
 import torch
 from fake_card.card import FakeCard, needs_known_torch
-from test_added_conditions import CONTEXT, CPU, conditions_of, info_of, inputs_of, played, requests_of, with_context
+from test_added_conditions import (
+    CONTEXT,
+    CPU,
+    check_changing_scales,
+    conditions_of,
+    info_of,
+    inputs_of,
+    played,
+    requests_of,
+    with_context,
+)
 from torch.testing import assert_close
 
 from adapters.added_conditions import attach as added_conditions
@@ -121,18 +131,7 @@ def test_it_is_followed_in_another_pattern_too(name):
 
 
 def test_guidance_and_strength_may_change_while_playing():
-    lm = with_prefix()
-    plan = WindowPlan(40, 8, lm.spec.frame_rate)
-    found = []
-    for engine in (WholeSequence(lm), MusicgenEngine.borrow(lm, lm.spec)):
-        generation = Generation(engine, requests_of(lm, (30, 24)), Sampling(guidance=3.0, top_k=20), plan)
-        for of_context in (6.0, None):
-            generation.advance(8)
-            generation.set_sampling(Sampling(guidance=3.0, top_k=20, context_guidance=of_context))
-        while not generation.done:
-            generation.advance(8)
-        found.append(generation.codes())
-    assert all(torch.equal(slow, fast) for slow, fast in zip(*found, strict=True))
+    check_changing_scales(with_prefix())
 
 
 def test_another_prefix_in_the_middle_of_a_window_is_read_as_if_it_had_always_been_there():

@@ -20,6 +20,8 @@ from finetune.live.keys import Keys
 
 MAX_STATES = 64
 """Texts whose states are kept."""
+HEADROOM = 0.5
+"""Of a part and a recording at once: two that reach full scale do not clip."""
 RECENT_CHUNKS = 12
 """What the real-time factor is taken over."""
 PLAYABLE = ("notes", "drums")
@@ -135,10 +137,10 @@ class Player:
 
     def _with_context(self, part: Float[Tensor, "C n"]) -> Float[Tensor, "C n"]:
         """The part, and the recording that it plays along with, which begins again at its end."""
-        level = self._wanted().context_level
-        if self._context is None or not level:
+        if self._context is None:
             return part
-        return part + level * self._context.from_sample(self.samples, part.shape[1])
+        level = self._wanted().context_level
+        return HEADROOM * (part + level * self._context.from_sample(self.samples, part.shape[1]))
 
     def close(self) -> None:
         """Give the piece's memory back."""
