@@ -264,9 +264,9 @@ def test_the_recording_again_and_again(demo):
 
 @pytest.fixture
 def playing(adapter, demo, tmp_path):
-    """A session that plays along with the last 0.5 s of the demo, in windows shorter than what is heard of it."""
+    """A session that plays along with the last 1.4 s of the demo, a tone and silence, in windows shorter than what is heard of it."""
     settings = LiveSettings.model_validate({**QUICK, "window_sec": 0.8, "overlap_sec": 0.3})
-    session = open_session([AdapterSpec(adapter)], settings, folder=tmp_path, context=demo, from_sec=2.0)
+    session = open_session([AdapterSpec(adapter)], settings, folder=tmp_path, context=demo, from_sec=1.1)
     yield session
     session.close()
 
@@ -277,7 +277,7 @@ def test_live_plays_along_without_end(adapter, demo, playing):
     ear.until(lambda: ear.seconds() > 2.4)
     playing.stop()
     heard, codec = ear.audio(), load_base_codec(resolve_base("debug"), torch.device("cpu"))
-    track = read_context(demo, 2.0, None, codec)
+    track = read_context(demo, 1.1, None, codec)
     settings = SampleSettings.model_validate(
         {"duration_sec": 2.3, "window_sec": 0.8, "overlap_sec": 0.3, "precision": "fp32"}
     )
