@@ -264,7 +264,7 @@ def test_the_recording_again_and_again(demo):
 
 @pytest.fixture
 def playing(adapter, demo, tmp_path):
-    """A session that plays along with the last 1.4 s of the demo, a tone and silence, in windows shorter than what is heard of it."""
+    """A session along the last 1.4 s of the demo, a tone and silence, in windows shorter than what is heard of it."""
     settings = LiveSettings.model_validate({**QUICK, "window_sec": 0.8, "overlap_sec": 0.3})
     session = open_session([AdapterSpec(adapter)], settings, folder=tmp_path, context=demo, from_sec=1.1)
     yield session
