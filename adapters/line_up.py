@@ -69,7 +69,8 @@ def attach_added(
     if len(with_conditions) > 1:
         raise UserError(
             f"{with_conditions[0]} and {with_conditions[1]} both follow conditions of their own: only one can",
-            fix="play them one after the other: what the first has played can be the second one's context track",
+            fix="blend them first (woodshed blend ONE OTHER --out BOTH), or play them one after the other: what the "
+            "first has played can be the second one's context track",
         )
     if not with_conditions:
         return {}

@@ -37,14 +37,16 @@ def random_updates(
     return updates
 
 
-def write_adapter(folder: Path, base: Path, updates=None, *, told=None, **more) -> Path:
-    """An adapter folder with a description; `told` are fields of it, `more` is for `random_updates`."""
+def write_adapter(folder: Path, base: Path, updates=None, *, told=None, added=None, **more) -> Path:
+    """An adapter folder with a description; `told` are fields of it, `added` its conditions' modules, `more` is for
+    `random_updates`.
+    """
     files = resolve_base(str(base))
     updates = random_updates(base, **more) if updates is None else updates
     fields = {"name": folder.name, "trigger": f"in the style of {folder.name}", "prompts": ["slow ballad"]}
     fields |= told or {}
     described = Woodshed(base=describe_base(files, updates), codec=describe_codec(files), **fields)
-    return adapter_files.save(folder, updates, described)
+    return adapter_files.save(folder, updates, described, added=added)
 
 
 def lm_logits(files: BaseFiles, updates=None) -> torch.Tensor:

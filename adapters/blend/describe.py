@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from adapters.fit import check_fit, describe_base, describe_codec
 from adapters.low_rank import LowRank
-from adapters.metadata import MadeInfo, SourceInfo, Woodshed, in_limits, license_of
+from adapters.metadata import AddedInfo, MadeInfo, SourceInfo, Woodshed, in_limits, license_of, version_of
 from adapters.peft_layout import to_tensors
 from adapters.printable import short
 from configs.errors import UserError
@@ -69,8 +69,11 @@ def describe(
     files: "BaseFiles | None",
     *,
     trigger: str | None = None,
+    conditions: Sequence[AddedInfo] = (),
 ) -> Woodshed:
-    """The description of `updates`, made of `adapters`. Triggers of those that were added are joined, unless given."""
+    """The description of `updates` and of the `conditions` beside them, made of `adapters`. Triggers of those that were
+    added are joined, unless given.
+    """
     added = [a.woodshed for a, s in zip(adapters, made.sources, strict=True) if a.woodshed and s.weight > 0]
     if files is not None:
         base, codec, inherited = describe_base(files, updates), describe_codec(files), license_of(files.id)
@@ -86,6 +89,8 @@ def describe(
         base=base,
         codec=codec,
         made=made,
+        conditions=list(conditions),
+        schema_version=version_of(conditions, None),
         license=inherited if len(licenses) == 1 else "unknown",
         versions={name: version(name) for name in ("torch",)},
     )

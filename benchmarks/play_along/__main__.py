@@ -4,11 +4,13 @@
     python -m benchmarks.play_along /tmp/along --stage train --task drums --steps 600
     python -m benchmarks.play_along /tmp/along --stage judge --task drums
 
-Tasks: drums (from everything else), accompaniment (from the lead), melody (chroma), beat (a click), rests (drums; half
-of the bands rest for a while), leak-… (drums from a track that has traces of them, and one measure against that). Every
-stage goes on where it was stopped. Each held-out band is followed three times: as it is (`part`), another band's in its
-place (`control`), and by the base alone, which knows the words only (`base`); `true` is the band's own part through the
-codec: what the measures themselves can reach. Beats come from librosa's tracker, half and double tempo counted wrong.
+Tasks: drums (from everything else), accompaniment (from the lead), accompaniment-melody (from the lead and its chroma),
+melody (chroma), beat (a click), rests (drums; half of the bands rest for a while), leak-… (drums from a track that has
+traces of them, and one measure against that), separated (drums from the rest, both as Demucs leaves them; judge it as
+drums). Every stage goes on where it was stopped. Each held-out band is followed three times: as it is (`part`), another
+band's in its place (`control`), and by the base alone, which knows the words only (`base`); `true` is the band's own
+part through the codec: what the measures themselves can reach. Beats come from librosa's tracker, half and double tempo
+counted wrong.
 `--measure rests` and `family` ask instead whether a part rests with its context, and whether text is still heeded.
 """
 
@@ -23,7 +25,8 @@ import numpy as np
 from benchmarks.play_along import family, rests, scores
 from benchmarks.play_along.bands import RATE_HZ, Band, make_bands, read_bands, seeds_of
 from benchmarks.play_along.play import audio_of, followed, samplers, share_with_error
-from benchmarks.play_along.tasks import TASKS, Task, write_dataset
+from benchmarks.play_along.separated import separate_and_prepare
+from benchmarks.play_along.tasks import SEPARATED, TASKS, Task, write_dataset
 from configs.train import TrainSettings
 from data_prep.base_files import resolve_base
 from data_prep.condition_sources.beat import BEAT
@@ -51,7 +54,10 @@ def main() -> None:
     parser.add_argument("--way", choices=("added", "prefix"), default="added")
     parser.add_argument("--stride-frames", type=int, default=8, help="with --way prefix")
     parser.add_argument("--lookahead-sec", type=float, default=0.32)
+    parser.add_argument("--size", type=int, default=64, help="of the small vectors that frames become")
+    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--degraded-share", type=float, default=0.5)
+    parser.add_argument("--stems-model", default="htdemucs", help="of the task separated: a name or a folder")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
     parser.add_argument("--window-sec", type=float, help="shorter windows than the base's own")
@@ -89,7 +95,9 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
     """Train, or go on with it."""
     data = args.out / f"{task.name}-data-{len(bands)}"
     files = resolve_base("starter")
-    if not (data / "prep.yaml").exists():
+    if task.name == SEPARATED:
+        separate_and_prepare(data, task, [*bands, *held_out], args.stems_model)
+    elif not (data / "prep.yaml").exists():
         write_dataset(data, task, bands, held_out, files)
     wanted = {
         "steps": args.steps,
@@ -98,14 +106,15 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         "max_clip_sec": args.clip_sec,
         "checkpointing": False,
         "optim": {"lr": args.lr},
-        "lora": {"rank": 16},
+        "lora": {"rank": args.rank},
         "context": {
             "way": args.way,
             **({"stride_frames": args.stride_frames} if args.way == "prefix" else {}),
+            "size": args.size,
             "lookahead_sec": args.lookahead_sec,
             "degraded_share": args.degraded_share,
         },
-        "eval": {"every_steps": 0, "max_clips": 8},
+        "eval": {"every_steps": max(args.steps // 10, 50), "max_clips": 16},
         "preview": {"every_steps": 0},
         "checkpoint": {"every_steps": 50},
         "evaluate": False,
@@ -171,7 +180,7 @@ def drums_measure(part: np.ndarray, band: Band) -> dict[str, float]:
 
 def harmony_measure(part: np.ndarray, band: Band) -> dict[str, float]:
     """Harmony, and beats beside it."""
-    truth = band.side("no_lead")[: len(part)]
+    truth = band.side("chords")[: len(part)]
     return {**scores.harmony(part, truth, band.piece), **scores.beats(part, RATE_HZ, band.piece)}
 
 
@@ -183,6 +192,7 @@ def melody_measure(part: np.ndarray, band: Band) -> dict[str, float]:
 MEASURES: dict[str, Callable[[np.ndarray, Band], dict[str, float]]] = {
     "drums": drums_measure,
     "accompaniment": harmony_measure,
+    "accompaniment-melody": harmony_measure,
     "melody": melody_measure,
     BEAT: drums_measure,
 }

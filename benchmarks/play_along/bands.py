@@ -31,6 +31,7 @@ SIDES: Mapping[str, tuple[str, ...]] = {
     "lead": ("lead",),
     "no_lead": ("chords", "bass", "drums"),
     "pitched": ("lead", "chords"),
+    "chords": ("chords", "bass"),
 }
 RESTS = "_rests"
 """Ending of a side in which the whole band rests for a while: of every second band to learn from, and of all others."""
@@ -46,15 +47,15 @@ WEAKENED = ("noise", "low_pass", "gain", "missing", "all")
 
 @dataclass(frozen=True)
 class Band:
-    """One piece, its parts and their tokens."""
+    """One piece and the tokens of its sides; its audio stays in `folder` until it is asked for."""
 
     piece: Piece
-    stems: Mapping[str, Float[np.ndarray, " N"]]
+    folder: Path
     codes: Mapping[str, Int16[np.ndarray, "K T"]]
 
     def side(self, name: str) -> Float[np.ndarray, " N"]:
         """The audio of a sum of parts."""
-        return side_of(self.stems, name, self.piece.seed)
+        return side_of(_stems(self.folder, self.piece.seed), name, self.piece.seed)
 
 
 def side_of(stems: Mapping[str, Float[np.ndarray, " N"]], name: str, seed: int) -> Float[np.ndarray, " N"]:
@@ -134,7 +135,7 @@ def read_bands(folder: Path, seeds: Iterable[int], sides: Sequence[str]) -> list
         for side in sides:
             with np.load(_codes_path(folder, seed, side)) as held:
                 codes[side] = held["codes"]
-        found.append(Band(compose(seed, drums=True), _stems(folder, seed), codes))
+        found.append(Band(compose(seed, drums=True), folder, codes))
     return found
 
 

@@ -32,10 +32,13 @@ def samplers(
 
 def followed(task: Task, bands: Sequence[Band], spec: LMSpec, play_sec: float, side: str = "") -> list[Followed]:
     """What each band gives to follow, a second longer than what is played."""
-    dtype = torch.int64 if task.follows == CONTEXT else torch.float32
     n_frames = round((play_sec + 1) * spec.frame_rate)
-    values = [torch.from_numpy(task.values(band, spec, side)) for band in bands]
-    return [{task.follows: one[:n_frames].to(dtype)} for one in values]
+
+    def tensor(kind: str, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values)[:n_frames].to(torch.int64 if kind == CONTEXT else torch.float32)
+
+    every = [task.values(band, spec, side) for band in bands]
+    return [{kind: tensor(kind, values) for kind, values in one.items()} for one in every]
 
 
 def audio_of(sampler: Sampler, words: Sequence[str], also: Sequence[Followed] | None = None) -> list[np.ndarray]:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from data_prep.chroma import agreement, chroma, energies
+from data_prep.chroma import agreement, chroma
 from data_prep.chroma_shape import ChromaShape
 from starter.recipe.harmony import SCALES, TONICS
 from starter.recipe.score import Piece
@@ -44,20 +44,46 @@ def matched(found: np.ndarray, truth: np.ndarray) -> int:
 
 
 def harmony(part: Audio, truth: Audio, piece: Piece) -> dict[str, float]:
-    """Mean cosine of chroma with the true accompaniment's, weighted by its loudness, and whether the part is on key."""
-    ours, theirs = (energies(torch.from_numpy(one.copy()), SHAPE) for one in (part, truth))
-    n = min(len(ours), len(theirs))
-    cosine = torch.nn.functional.cosine_similarity(ours[:n].sqrt(), theirs[:n].sqrt(), dim=1)
-    weight = theirs[:n].sum(1)
-    agreed = float((cosine * weight).sum() / weight.sum().clamp(min=1e-12))
-    return {"chroma": agreed, "on_key": float(on_key(ours.sqrt().sum(0).numpy(), piece))}
+    """Whether a part's chords are those of the true accompaniment, and whether it is in the piece's key.
+
+    `chords`: mean cosine of what stands out of both chromas in each frame, weighted by the truth's loudness; -1 to 1,
+    about 0 for music in other chords.
+    """
+    ours, theirs = (pitch_classes(one) for one in (part, truth))
+    n = min(ours.shape[1], theirs.shape[1])
+    weight = np.linalg.norm(theirs[:, :n], axis=0)
+    cosine = ((ours[:, :n] * theirs[:, :n]).sum(0)) / np.maximum(np.linalg.norm(ours[:, :n], axis=0) * weight, 1e-9)
+    fifths = fifths_off(ours.sum(1), piece)
+    return {
+        "chords": float((cosine * weight).sum() / max(weight.sum(), 1e-9)),
+        "on_key": float(fifths == 0),
+        "or_a_fifth_off": float(fifths <= 1),
+    }
 
 
-def on_key(pitch_classes: Float[np.ndarray, "12"], piece: Piece) -> bool:
-    """Whether, of the twelve diatonic scales, the piece's own holds most of the music; by chance one time in twelve."""
+def pitch_classes(audio: Audio) -> Float[np.ndarray, "12 n"]:
+    """What is pitched in it (librosa's HPSS, so that drums do not count), per pitch class, less each frame's mean."""
+    import librosa
+
+    pitched = librosa.effects.harmonic(audio, margin=2.0)
+    if np.abs(pitched).max() < 1e-4:
+        return np.zeros((12, 1 + len(audio) // 512))
+    chroma = librosa.feature.chroma_cqt(
+        y=pitched, sr=SHAPE.sample_rate_hz, norm=None, fmin=librosa.note_to_hz("C2"), n_octaves=5
+    )
+    return chroma - chroma.mean(0)
+
+
+def fifths_off(pitch_classes: Float[np.ndarray, "12"], piece: Piece) -> int:
+    """How far, in fifths, the diatonic scale that holds most of the music lies from the piece's own; 0 to 6.
+
+    Neighbours share six of their seven notes, and few bars may leave out the one that tells them apart.
+    """
     held = [pitch_classes[[(tonic + step) % 12 for step in SCALES["major"]]].sum() for tonic in range(12)]
     tonic = TONICS.index(piece.tonic)
-    return int(np.argmax(held)) == (tonic if piece.mode == "major" else (tonic + 3) % 12)
+    own = tonic if piece.mode == "major" else (tonic + 3) % 12
+    steps = (int(np.argmax(held)) - own) * 7 % 12
+    return min(steps, 12 - steps)
 
 
 def melody(part: Audio, truth: Audio) -> dict[str, float]:

@@ -39,6 +39,8 @@ class Task:
     """The side that some clips hear instead (`context.degraded_share`)."""
     judged_with: str = ""
     """Where that is another side: what the held-out bands' parts follow."""
+    also: tuple[str, ...] = ()
+    """Further kinds that are followed, made from the same source."""
 
     @property
     def sides(self) -> list[str]:
@@ -55,24 +57,33 @@ class Task:
         named = {"no_lead": f"{family} chords, bass, drums", "pitched": family}
         return f"{named.get(self.target, 'drums')}, {piece.manner}"
 
-    def values(self, band: Band, spec: LMSpec, side: str = "") -> np.ndarray:
-        """What the band gives to follow, an entry per frame; of a context track, another side may be asked for."""
+    def values(self, band: Band, spec: LMSpec, side: str = "") -> dict[str, np.ndarray]:
+        """What the band gives to follow, by kind, an entry per frame; of a context track, another side may be asked
+        for.
+        """
+        return {kind: self._values(kind, band, spec, side) for kind in (self.follows, *self.also)}
+
+    def _values(self, kind: str, band: Band, spec: LMSpec, side: str) -> np.ndarray:
         n_frames = band.codes[self.target].shape[1]
-        if self.follows == CONTEXT:
+        if kind == CONTEXT:
             return np.ascontiguousarray(band.codes[side or self.source].T)
-        if self.follows == BEAT:
+        if kind == BEAT:
             return true_beats(band.piece).features(n_frames, spec.frame_rate)
         audio = torch.from_numpy(band.side(self.source))
         return melody_rows(audio, added_kinds(spec)[MELODY]).numpy()[:n_frames]
 
 
+SEPARATED = "separated"
+"""Drums from the rest, both as a separator leaves them."""
 TASKS = {
     task.name: task
     for task in (
         Task("drums", "drums", CONTEXT, "no_drums", "drums|rest"),
         Task("accompaniment", "no_lead", CONTEXT, "lead", "rest|lead"),
+        Task("accompaniment-melody", "no_lead", CONTEXT, "lead", "rest|lead", also=(MELODY,)),
         Task("melody", "pitched", MELODY, "pitched"),
         Task("beat", "no_lead", BEAT, "no_lead"),
+        Task(SEPARATED, "drums", CONTEXT, "no_drums", "drums|rest"),
         Task("rests", f"drums{RESTS}", CONTEXT, f"no_drums{RESTS}", "drums|rest"),
         *(Task(f"leak-{how}", "drums", CONTEXT, LEAKY, "drums|rest", f"{LEAKY}_{how}", "no_drums") for how in WEAKENED),
     )
@@ -92,18 +103,14 @@ def write_dataset(folder: Path, task: Task, bands: Sequence[Band], held_out: Seq
     codec, encoder = base_codec_fingerprint(files), text_encoder_fingerprint(files)
     every = [*bands, *held_out]
     rows = [_row(band, task, files.spec, "train" if band in bands else "validation") for band in every]
-    values = {row.id: task.values(band, files.spec) for row, band in zip(rows, every, strict=True)}
     settings = PrepSettings.model_validate({"base": "starter", "captions": {"trigger": ""}})
     states = encode_captions({row.captions[0] for row in rows}, files, encoder, cache, device=torch.device("cpu"))
-    kind = added_kinds(files.spec)[task.follows]
-    notes: Mapping[str, object] = {
-        task.follows: {"clips": len(rows), "width": kind.width, "pair": task.pair, "made_with": _made_with(task, files)}
-    }
-    conditions = {task.follows: values}
+    values = [task.values(band, files.spec) for band in every]
+    conditions = {kind: {row.id: one[kind] for row, one in zip(rows, values, strict=True)} for kind in values[0]}
     if task.degraded:
-        held = {row.id: task.values(band, files.spec, task.degraded) for row, band in zip(rows, every, strict=True)}
-        conditions[degraded_name(1)] = held
-        notes = {**notes, degraded_name(1): notes[task.follows]}
+        held = [task.values(band, files.spec, task.degraded)[CONTEXT] for band in every]
+        conditions[degraded_name(1)] = {row.id: one for row, one in zip(rows, held, strict=True)}
+    notes = {name: _note(task, name, len(rows), files) for name in conditions}
     info = dataset_info(settings, files, codec=codec, text_encoder=encoder, separator=None, conditions=notes)
     new = NewDataset(
         rows,
@@ -123,8 +130,12 @@ def _row(band: Band, task: Task, spec: LMSpec, split: str) -> ClipRow:
     return ClipRow(name, name, "0" * 64, 0.0, duration_sec, n_frames, task.target, split, [task.words(band.piece)])
 
 
-def _made_with(task: Task, files: BaseFiles) -> object:
+def _note(task: Task, name: str, n_clips: int, files: BaseFiles) -> Mapping[str, object]:
+    """What prep.yaml says of a condition."""
     from data_prep.condition_sources.registry import source_of
 
-    source = source_of(task.follows)
-    return None if source is None else source.depends_on(added_kinds(files.spec)[task.follows])
+    kind = added_kinds(files.spec)[name if name in (task.follows, *task.also) else CONTEXT]
+    source = source_of(kind.name)
+    made_with = None if source is None else source.depends_on(kind)
+    pair = task.pair if kind.name == CONTEXT else ""
+    return {"clips": n_clips, "width": kind.width, "pair": pair, "made_with": made_with}

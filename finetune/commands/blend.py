@@ -1,6 +1,7 @@
 """`woodshed blend`: several adapters into one, or one adapter at another rank."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,31 +57,31 @@ def run(args: Namespace, settings: None) -> int:
     for folder, _ in map(parse_spec, args.adapters):
         find_weights(folder)  # before torch is imported
     from adapters import adapter_files
-    from adapters.added_conditions.files import refuse_added
+    from adapters.added_conditions import blend as conditions
     from adapters.blend.describe import base_needed, check_same_base, describe, source_of
     from adapters.moved import refuse_moved
 
     adapter_files.check_free(args.out, args.overwrite)
     wanted = [parse_spec(text) for text in args.adapters]
     adapters = [adapter_files.load(folder, force=args.force) for folder, _ in wanted]
-    refuse_added(adapters, "blended or resized, which would change half of it")
     refuse_moved(adapters, "blended or resized, which would change half of it")
     weights = [weight for _, weight in wanted]
     needed = adapters[0].woodshed is None if args.method == "resize" else base_needed(adapters)
     files = base_of(adapters[0], args.base) if args.base or needed else None
     forced = check_same_base(adapters, files, force=args.force)
     modules = _resized(adapters, weights, args) if args.method == "resize" else _blended(adapters, weights, files, args)
+    infos, added = conditions.blend_added(adapters, _plain_weights(args, weights))
     updates = {module: part.update for module, part in modules.items()}
     made = _made(args, [source_of(a, weight) for a, weight in zip(adapters, weights, strict=True)], modules)
     name = args.name or args.out.resolve().name
-    told = describe(name, adapters, updates, made, files, trigger=args.trigger)
-    adapter_files.save(args.out, updates, told, overwrite=args.overwrite)
-    show(args.out, modules, forced)
+    told = describe(name, adapters, updates, made, files, trigger=args.trigger, conditions=infos)
+    adapter_files.save(args.out, updates, told, overwrite=args.overwrite, added=added)
+    show(args.out, modules, forced, conditions.told(infos, adapters))
     return 0
 
 
-def show(out: Path, modules: "dict[str, Truncated]", forced: list[str]) -> None:
-    """What --force let pass, where it is, its rank, and how much of what was asked for it is."""
+def show(out: Path, modules: "dict[str, Truncated]", forced: list[str], followed: Sequence[str] = ()) -> None:
+    """What --force let pass, where it is, its rank, what it follows, and how much of what was asked for it is."""
     from rich.console import Console
 
     from adapters.blend.truncate import total_error
@@ -93,12 +94,20 @@ def show(out: Path, modules: "dict[str, Truncated]", forced: list[str]) -> None:
     for line in forced_lines(forced):
         console.print(line, soft_wrap=True)
     console.print(f"{harmless(str(out))}: {len(modules)} modules of rank {rank}", soft_wrap=True)
+    for line in followed:
+        console.print(harmless(line), soft_wrap=True)
     if error < 1e-5:
         console.print("exact: nothing is lost")
         return
     console.print(f"lost: {error:.2%} of ΔW's norm; kept: {1 - error**2:.2%} of its energy")
     for module in sorted(modules, key=lambda module: -modules[module].error)[:3]:
         console.print(f"  {modules[module].error:7.2%}  {harmless(module)}", soft_wrap=True)
+
+
+def _plain_weights(args: Namespace, weights: list[float]) -> list[float]:
+    """What the conditions are multiplied by: they are summed whole, whatever becomes of the ΔW."""
+    total = sum(weights) if args.method == "slerp" else 1.0  # slerp goes from one to the other
+    return [args.scale * weight / total for weight in weights]
 
 
 def _blended(
