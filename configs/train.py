@@ -49,6 +49,10 @@ class ContextSettings(Section):
     """Share of clips that get a degraded version of the context track (noise, low-pass, gain, a stem left out), so that
     what separation leaks is no cue."""
 
+    history_dropout: float = Field(default=0.8, ge=0, le=1)
+    """Share of clips of which some of the past is hidden from the model, so that it follows its context instead of
+    going on with what it has played."""
+
     def conflicts(self) -> Iterator[str]:
         """A prefix's stride without a prefix."""
         if self.way == "added" and self.stride_frames != type(self).model_fields["stride_frames"].default:

@@ -29,6 +29,8 @@ class BareBase:
     """Clips and pieces alike."""
     kinds: Sequence[str] = ()
     """What the model follows besides captions, where the dataset has it."""
+    added: Sequence[str] = ()
+    """Those of them that the adapter brings."""
     dropouts: Mapping[str, float] = field(default_factory=dict)
     """Shares of clips without one of these, where a kind has one of its own."""
 
@@ -47,6 +49,8 @@ class BareBase:
             trigger_alone=settings.trigger_alone,
             dropouts=self.dropouts,
             instead_share=settings.own_sound_share,
+            added=self.added,
+            history_dropout=settings.context.history_dropout,
             degraded=Degraded(n_degraded(run.dataset.info), settings.context.degraded_share),
         )
 
@@ -75,9 +79,9 @@ def ask_bare_base(
         pieces = load(run.folder.prior_pieces)
     made = run.dataset.info.get("conditions", {})
     kinds = [kind.name for kind in files.spec.conditions if kind.name in made]
-    kinds += list(added_infos(run.dataset, run.settings, files.spec))
+    added = list(added_infos(run.dataset, run.settings, files.spec))
     dropouts = {kind.name: kind.dropout for kind in files.spec.conditions if kind.dropout is not None}
-    return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), kinds, dropouts)
+    return BareBase(position, pieces, WithPriorPieces(run.dataset, pieces), [*kinds, *added], added, dropouts)
 
 
 def refuse_attached(lm: "LM") -> None:

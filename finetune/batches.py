@@ -60,6 +60,16 @@ class Draw:
     """Kinds of condition besides text that it is trained without."""
     degraded: int = 0
     """Which degraded version of the context track comes with it; 0 is the track as it is."""
+    hidden: "Hidden | None" = None
+    """What of its past the model does not see (`finetune.history`)."""
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """Which share of the steps, on average, and the seed that says which."""
+
+    share: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,8 @@ class Stream:
     `trigger_alone` of the captions that say the trigger give way to it alone.
     `kinds`: what the model follows besides text. `condition_dropout` of the clips lose everything together, and where
     there are other kinds, as many lose the caption alone, and each kind alone, or the share of `dropouts` that is said
-    for it. `instead_share` of the captioned clips follow what may take their caption's place.
+    for it. `instead_share` of the captioned clips follow what may take their caption's place. Of the clips that follow
+    one of `added`, which the base cannot, `history_dropout` have a part of their past hidden.
     """
 
     def __init__(
@@ -146,6 +157,8 @@ class Stream:
         trigger_alone: float = 0.0,
         dropouts: Mapping[str, float] | None = None,
         instead_share: float = INSTEAD_SHARE,
+        added: Sequence[str] = (),
+        history_dropout: float = 0.0,
     ) -> None:
         self.clips = sorted(clips, key=lambda clip: clip.id)
         self.seed = seed
@@ -158,6 +171,7 @@ class Stream:
         self.trigger, self.trigger_alone = trigger, trigger_alone
         self.dropouts = dropouts or {}
         self.instead_share = instead_share
+        self.added, self.history_dropout = frozenset(added), history_dropout
         self._order = lru_cache(maxsize=4)(self._shuffled)
 
     def step(self, step: int, size: int) -> list[Draw]:
@@ -183,7 +197,14 @@ class Stream:
             caption = self.trigger or caption
         instead = caption is not None and not bare and self._chance("instead", epoch, clip) < self.instead_share
         version = self._degraded(epoch, clip)
-        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version)
+        hidden = None if prior or not self.added - without else self._hidden(epoch, clip)
+        return Draw(clip.id, caption, start, n_frames, prior, instead, frozenset(without), version, hidden)
+
+    def _hidden(self, epoch: int, clip: Clip) -> Hidden | None:
+        """Any share of the past, from nothing to all."""
+        if self._chance("hidden", epoch, clip) >= self.history_dropout:
+            return None
+        return Hidden(self._chance("how much", epoch, clip), int(self._chance("which steps", epoch, clip) * 2**31))
 
     def _degraded(self, epoch: int, clip: Clip) -> int:
         """Which version of the context track comes up."""

@@ -18,6 +18,7 @@ from configs.train import TrainSettings
 from finetune.alarm import Alarm
 from finetune.batches import ClipSource, Draw, chance, collate
 from finetune.buckets import micro_batches, padded_frames
+from finetune.history import hide_past
 from finetune.idle import Idle
 from finetune.lean_loss import codebook_sums
 from finetune.loss import for_backward
@@ -141,6 +142,7 @@ def learn_from(
     lm, accelerator = learner.lm, learner.accelerator
     batch = collate(part, learner.dataset, lm.spec).to(accelerator.device)
     inputs, labels = lm.inputs_and_labels(batch.codes, batch.n_frames)
+    inputs = hide_past(inputs, part, lm.spec.special)
     learner.idle.begin()
     base = _ask_base(learner, inputs, batch.conditions) if prior or ask_base else None
     logits = learner.model(inputs, batch.conditions)

@@ -39,7 +39,7 @@ def data(tmp_path_factory):
 
 
 def wanted(**more):
-    return quick(steps=4, max_clip_sec=2.0, context={"size": 8, "lookahead_sec": 0.1}, **more)
+    return quick(steps=4, max_clip_sec=2.0, context={"size": 8, "lookahead_sec": 0.1, **more})
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,12 @@ def test_a_run_goes_on_to_the_bit(data, adapter, tmp_path):
         whole, resumed = load_file(adapter / name), load_file(again / name)
         assert whole.keys() == resumed.keys()
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_training_hides_part_of_the_past(data, adapter, tmp_path):
+    shown = train(data, tmp_path / "run", wanted(history_dropout=0.0))
+    with_holes, without = (load_file(folder / CONDITIONS)["context.out.weight"] for folder in (adapter, shown))
+    assert not torch.equal(with_holes, without)
 
 
 def test_text_and_context_are_dropped_on_their_own_and_together():
