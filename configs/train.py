@@ -43,7 +43,7 @@ class ContextSettings(Section):
     """With `way` prefix: frames that become one entry. Fewer cost more: an entry is as long to read as a step."""
     size: int = Field(default=64, ge=4, le=1024)
     """Width of the small vector that a frame becomes first."""
-    lookahead_sec: float = Field(default=0.32, ge=0, le=10)
+    lookahead_sec: float = Field(default=1.28, ge=0, le=10)
     """How far ahead in it each step reads: it is a recording, so what comes next may be known."""
     degraded_share: float = Field(default=0.5, ge=0, le=1)
     """Share of clips that get a degraded version of the context track (noise, low-pass, gain, a stem left out), so that

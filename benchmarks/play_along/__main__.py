@@ -53,11 +53,12 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--way", choices=("added", "prefix"), default="added")
     parser.add_argument("--stride-frames", type=int, default=8, help="with --way prefix")
-    parser.add_argument("--lookahead-sec", type=float, default=0.32)
+    parser.add_argument("--lookahead-sec", type=float, default=1.28)
     parser.add_argument("--size", type=int, default=64, help="of the small vectors that frames become")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--degraded-share", type=float, default=0.5)
     parser.add_argument("--stems-model", default="htdemucs", help="of the task separated: a name or a folder")
+    parser.add_argument("--history-dropout", type=float, default=0.8)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--context-guidance", type=float)
     parser.add_argument("--window-sec", type=float, help="shorter windows than the base's own")
@@ -113,6 +114,7 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
             "size": args.size,
             "lookahead_sec": args.lookahead_sec,
             "degraded_share": args.degraded_share,
+            "history_dropout": args.history_dropout,
         },
         "eval": {"every_steps": max(args.steps // 10, 50), "max_clips": 16},
         "preview": {"every_steps": 0},
