@@ -31,6 +31,7 @@ PLAIN_VERSION = 1
 """What an adapter without conditions of its own is written as."""
 SCHEMA_FILE = Path(__file__).with_name("woodshed.schema.json")
 MAX_NAME, MAX_TRIGGER, MAX_PROMPTS, MAX_TEXT = 200, 1000, 64, 4000
+MAX_SIZE, MAX_PAIR = 4096, 200
 """Characters of a name and of a trigger (what `woodshed prep` keeps of one), number of prompts, characters of each."""
 Line = Annotated[str, StringConstraints(max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT)]
@@ -122,13 +123,13 @@ class AddedInfo(_Part):
     """What there is for each codec frame: the K codes of the base's codec, or `width` numbers."""
     width: Annotated[int, Field(ge=1, le=1024)]
     """Codebooks K, or numbers per frame."""
-    size: Annotated[int, Field(ge=1, le=4096)]
+    size: Annotated[int, Field(ge=1, le=MAX_SIZE)]
     """Width of the small vector that a frame becomes first."""
     lookahead_frames: Annotated[int, Field(ge=0, le=10_000)] = 0
     """How far ahead of the frame that it predicts a step reads."""
     stride_frames: Annotated[int, Field(ge=0, le=1024)] = 0
     """0: it is added to the input of each step. Else it is a prefix with an entry for so many frames."""
-    pair: Annotated[str, StringConstraints(max_length=200)] = ""
+    pair: Annotated[str, StringConstraints(max_length=MAX_PAIR)] = ""
     """The part that was learnt and its context: `drums|rest`."""
 
     def entries_in_front(self, n_frames: int) -> int:

@@ -105,9 +105,12 @@ def test_between_two_the_conditions_go_in_a_straight_line(mono_base, tmp_path):
     assert_close(follow(both.added["context"], spec), 0.25 * parts[0] + 0.75 * parts[1], rtol=1e-4, atol=1e-4)
 
 
-def test_one_that_is_left_out_brings_no_condition(mono_base, tmp_path):
+def test_one_that_is_left_out_brings_no_condition(mono_base, tmp_path, capsys):
     one, plain = source(tmp_path / "one", mono_base, 1), write_adapter(tmp_path / "plain", mono_base, seed=2)
     assert not blended([f"{one}@0", plain], tmp_path / "both").added
+    other = source(tmp_path / "other", mono_base, 3)
+    assert blended([f"{one}@0", other], tmp_path / "again").added["context"].size == 8
+    assert "context: 8 numbers a frame, from other\n" in capsys.readouterr().out
 
 
 def test_resize_leaves_conditions_as_they_are(mono_base, tmp_path):

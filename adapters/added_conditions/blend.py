@@ -9,14 +9,11 @@ import torch
 from torch import Tensor
 
 from adapters.added_conditions.frames import FrameCodes, FrameCondition, FrameFeatures, build
-from adapters.metadata import AddedInfo
+from adapters.metadata import MAX_PAIR, MAX_SIZE, AddedInfo
 from configs.errors import UserError
 
 if TYPE_CHECKING:
     from adapters.adapter_files import Adapter
-
-MAX_SIZE = 4096
-MAX_PAIR = 200
 
 
 def blend_added(
@@ -98,10 +95,11 @@ def _cannot(name: str, labels: Sequence[str], why: str) -> UserError:
     )
 
 
-def told(infos: Sequence[AddedInfo], adapters: "Sequence[Adapter]") -> list[str]:
+def told(infos: Sequence[AddedInfo], adapters: "Sequence[Adapter]", weights: Sequence[float]) -> list[str]:
     """A line for each condition: how wide it is now, and whose."""
+    used = [adapter for adapter, weight in zip(adapters, weights, strict=True) if weight]
     return [
         f"{info.name}: {info.size} numbers a frame, from "
-        + ", ".join(adapter.label for adapter in adapters if info.name in adapter.added)
+        + ", ".join(adapter.label for adapter in used if info.name in adapter.added)
         for info in infos
     ]

@@ -55,7 +55,6 @@ def main() -> None:
     parser.add_argument("--stride-frames", type=int, default=8, help="with --way prefix")
     parser.add_argument("--lookahead-sec", type=float, default=1.28)
     parser.add_argument("--size", type=int, default=64, help="of the small vectors that frames become")
-    parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--degraded-share", type=float, default=0.5)
     parser.add_argument("--stems-model", default="htdemucs", help="of the task separated: a name or a folder")
     parser.add_argument("--history-dropout", type=float, default=0.8)
@@ -107,7 +106,7 @@ def learn(args: argparse.Namespace, task: Task, run: Path, bands: Sequence[Band]
         "max_clip_sec": args.clip_sec,
         "checkpointing": False,
         "optim": {"lr": args.lr},
-        "lora": {"rank": args.rank},
+        "lora": {"rank": 16},
         "context": {
             "way": args.way,
             **({"stride_frames": args.stride_frames} if args.way == "prefix" else {}),

@@ -76,7 +76,7 @@ def run(args: Namespace, settings: None) -> int:
     name = args.name or args.out.resolve().name
     told = describe(name, adapters, updates, made, files, trigger=args.trigger, conditions=infos)
     adapter_files.save(args.out, updates, told, overwrite=args.overwrite, added=added)
-    show(args.out, modules, forced, conditions.told(infos, adapters))
+    show(args.out, modules, forced, conditions.told(infos, adapters, weights))
     return 0
 
 
