@@ -194,7 +194,9 @@ def _saved(folder: RunFolder) -> dict[str, Any]:
     """What config.yaml says. A run of an older version goes on without what came later."""
     saved = yaml.safe_load(folder.config.read_text("utf-8"))["train"]
     pieces = len(saved.get("prior_prompts", []))
-    return {"prior_share": 0.0, "prior_pieces": pieces, "trigger_alone": 0.0, "trigger_rows": 0} | saved
+    later = {"prior_share": 0.0, "prior_pieces": pieces, "trigger_alone": 0.0, "trigger_rows": 0}
+    context = {"history_dropout": 0.0, **saved.get("context", {})}
+    return later | saved | {"context": context}
 
 
 def asked_before(folder: RunFolder) -> dict[str, Any]:

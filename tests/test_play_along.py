@@ -26,6 +26,7 @@ from data_prep.prepare import prepare
 from finetune.batches import Clip, Degraded, Stream
 from finetune.cli import main
 from finetune.live.run import open_session
+from finetune.run_folder import RunFolder, resumed_settings, saved_settings
 from finetune.train import train
 
 CONDITIONS = "conditions.safetensors"
@@ -104,6 +105,17 @@ def test_a_run_goes_on_to_the_bit(data, adapter, tmp_path):
         whole, resumed = load_file(adapter / name), load_file(again / name)
         assert whole.keys() == resumed.keys()
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_run_from_before_there_were_holes_goes_on_without(adapter, tmp_path):
+    shutil.copytree(adapter.parent, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if "history_dropout" not in line))
+    folder = RunFolder(tmp_path / "run")
+    assert saved_settings(folder).context.history_dropout == 0
+    assert resumed_settings(folder, wanted()).context.history_dropout == 0
+    assert saved_settings(RunFolder(adapter.parent)).context.history_dropout == 0.8
 
 
 def test_training_hides_part_of_the_past(data, adapter, tmp_path):
